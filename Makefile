@@ -1,0 +1,29 @@
+# Two targets for a fresh machine with Python (>= 3.11) and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test lint format clean
+
+$(READY): pyproject.toml scripts/install.py
+	$(PYTHON) scripts/install.py $(VENV)
+	@touch $@
+
+demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
+	$(BIN)/darumeru demo
+
+test: $(READY)  ## all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## what CI checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

@@ -1,0 +1,1 @@
+"""Darumeru: an offline benchmark harness for language models adapted to Russian."""
