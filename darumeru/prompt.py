@@ -1,0 +1,221 @@
+"""Prompts: messages → token ids for one model, with few-shot examples that fit and labels as token sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+from darumeru.errors import UserError
+from darumeru.requests import Message, Query, Request, Tokens
+
+Mode = Literal["instruct", "foundation"]
+
+FOUNDATION_STOP = "\n\n"
+"""A blank line ends an answer of a foundation model: the few-shot examples before it end so."""
+FOUNDATION_TURN = "\n\nQuery:"
+"""The same for tasks whose answers may hold blank lines: the next example's beginning."""
+
+# Texts after which a label or a sentence is tokenized to see how it is spelled inside a text. An answer usually follows
+# a colon; the others serve tokenizers that would merge the colon with what follows.
+_ANCHORS = (":", "\n", "=", "a")
+
+
+def plain_text(messages: Sequence[Message]) -> str:
+    """The template for foundation models: `Query:` / `Response:` pairs with a blank line between them."""
+    parts: list[str] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            parts.append(f"\nResponse: {message['content']}" if message["content"] else "\nResponse:")
+        else:
+            prefix = "Query: " if message["role"] == "user" else ""
+            parts.append(("\n\n" if parts else "") + prefix + message["content"])
+    return "".join(parts) + ("" if messages[-1]["role"] == "assistant" else "\nResponse:")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long prompts may be, in tokens."""
+
+    max_prompt_len: int = 4096
+    context_len: int | None = None
+    """The model's context; a prompt leaves room for its answer in it."""
+
+    def prompt(self, answer_tokens: int) -> int:
+        """The longest prompt that leaves room for an answer."""
+        if self.context_len is None:
+            return self.max_prompt_len
+        room = self.context_len - answer_tokens
+        if room < 16:
+            raise UserError(
+                f"An answer of {answer_tokens} tokens leaves no room for a prompt in the model's context of "
+                f"{self.context_len} tokens. Leave that task out with --tasks."
+            )
+        return min(self.max_prompt_len, room)
+
+
+class Prompter:
+    """Turns queries into requests for one tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        mode: `instruct` uses the tokenizer's chat template, `foundation` the plain one.
+        limits: how long prompts may be.
+
+    Raises:
+        UserError: `instruct` is asked for, but the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: Any, mode: Mode, limits: Limits) -> None:
+        if mode == "instruct" and not tokenizer.chat_template:
+            raise UserError(
+                "Mode 'instruct' needs a chat template, and this tokenizer has none. "
+                "Use --mode foundation, or add a chat_template.jinja to the model folder."
+            )
+        self.tokenizer = tokenizer
+        self.mode: Mode = mode
+        self.limits = limits
+        self._spelled = lru_cache(maxsize=100_000)(self._spell)
+
+    # -- text ---------------------------------------------------------------------------------------------------------
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt text of a conversation; a last assistant turn is left open for the model to continue."""
+        if self.mode == "foundation":
+            return plain_text(messages)
+        open_turn = messages[-1]["role"] == "assistant"
+        try:
+            return self._template(messages, open_turn)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] not in ("jinja2", "builtins"):
+                raise
+            # Some templates refuse a system turn, some an unfinished assistant turn: say the same without them.
+            merged = _merge_system(messages)
+            if open_turn:
+                return self._template(merged[:-1], False) + merged[-1]["content"]
+            return self._template(merged, False)
+
+    def _template(self, messages: Sequence[Message], open_turn: bool) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=not open_turn, continue_final_message=open_turn
+        )
+        return text
+
+    # -- tokens -------------------------------------------------------------------------------------------------------
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of whole prompts. Chat templates write their own special tokens; none is ever added twice."""
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            texts, add_special_tokens=self.mode == "foundation", return_attention_mask=False
+        )["input_ids"]
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        for row in ids:
+            if bos is not None and row[:2] == [bos, bos]:
+                del row[0]
+            if self.mode == "foundation" and eos is not None and len(row) > 1 and row[-1] == eos != bos:
+                del row[-1]  # a tokenizer that closes every text would end the answer before it begins
+        return ids
+
+    def continuation(self, text: str) -> Tokens:
+        """The tokens of `text` as they come inside a text: no sentence-initial space, no special tokens."""
+        return self._spelled(text)
+
+    def _spell(self, text: str) -> Tokens:
+        for anchor in _ANCHORS:
+            before = self.tokenizer(anchor, add_special_tokens=False)["input_ids"]
+            whole = self.tokenizer(anchor + text, add_special_tokens=False)["input_ids"]
+            if len(whole) > len(before) and whole[: len(before)] == before:
+                return tuple(whole[len(before) :])
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def spellings(self, label: str) -> tuple[Tokens, ...]:
+        """The token sequences of a label without and with a leading space; equal ones once."""
+        return tuple(dict.fromkeys((self.continuation(label), self.continuation(" " + label))))
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def requests(self, queries: Iterable[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
+        """Requests for (id, query, few-shot conversations), in order.
+
+        As many of the few-shot conversations as fit are put before the query, the first ones first; a prompt that is too
+        long without any is cut on its left, behind the BOS token.
+        """
+        todo = list(queries)
+        texts = [self.render([m for shot in shots for m in shot] + query.messages) for _, query, shots in todo]
+        requests = []
+        for (id_, query, shots), text, ids in zip(todo, texts, self.encode(texts), strict=True):
+            request = self._complete(Request(id_, query.kind, (), "", num_fewshot=len(shots)), query)
+            limit = self.limits.prompt(_answer_tokens(request))
+            if len(ids) > limit:
+                text, ids, request = self._fit(query, shots, limit, request)
+            requests.append(replace(request, prompt=tuple(ids), text=text))
+        return requests
+
+    def _fit(
+        self, query: Query, shots: Sequence[Sequence[Message]], limit: int, request: Request
+    ) -> tuple[str, list[int], Request]:
+        """The prompt with fewer examples, fewer earlier turns or, at last, cut on the left."""
+        for count in range(len(shots) - 1, -1, -1):
+            text = self.render([m for shot in shots[:count] for m in shot] + query.messages)
+            ids = self.encode([text])[0]
+            if len(ids) <= limit:
+                return text, ids, replace(request, num_fewshot=count)
+        if not shots:
+            text = self.render(query.messages)
+            ids = self.encode([text])[0]
+        request = replace(request, num_fewshot=0)
+        if query.dropped is not None:
+            # The prompt shrinks with every dropped piece: the fewest to drop is found by bisection.
+            low, high = 1, query.droppable
+            while low < high:
+                middle = (low + high) // 2
+                if len(self.encode([self.render(query.dropped(middle))])[0]) <= limit:
+                    high = middle
+                else:
+                    low = middle + 1
+            text = self.render(query.dropped(high))
+            ids = self.encode([text])[0]
+            if len(ids) <= limit:
+                return text, ids, request
+        bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
+        kept = bos + ids[len(ids) - (limit - len(bos)) :]
+        return self.tokenizer.decode(kept), kept, replace(request, truncated=len(ids) - len(kept))
+
+    def _complete(self, request: Request, query: Query) -> Request:
+        """`request` with its options as tokens."""
+        if query.kind == "choose":
+            return replace(request, labels=tuple(self.spellings(label) for label in query.options))
+        if query.kind == "rank":
+            whole = [self.continuation(" " + option) for option in query.options]
+            shortest = min(map(len, whole))
+            return replace(request, continuations=tuple(tokens[:shortest] for tokens in whole))
+        until = query.until or ((FOUNDATION_STOP,) if self.mode == "foundation" else ())
+        if self.mode == "instruct":
+            until = ()  # an instruct model ends its turn by itself
+        count = len(self.continuation(" " + query.reference)) if query.reference is not None else None
+        return replace(request, max_tokens=query.max_tokens, until=until, reference_tokens=count)
+
+
+def _answer_tokens(request: Request) -> int:
+    if request.kind == "generate":
+        return request.max_tokens
+    sequences = request.continuations or tuple(s for label in request.labels for s in label)
+    return max(map(len, sequences))
+
+
+def _merge_system(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation with system turns put before the user turn that follows them."""
+    merged: list[Message] = []
+    system = ""
+    for message in messages:
+        if message["role"] == "system":
+            system += message["content"] + "\n\n"
+        elif message["role"] == "user" and system:
+            merged.append({"role": "user", "content": system + message["content"]})
+            system = ""
+        else:
+            merged.append(dict(message))
+    return merged
