@@ -1,1 +1,28 @@
-"""Darumeru: an offline benchmark harness for language models adapted to Russian."""
+"""Darumeru: an offline benchmark harness for language models adapted to Russian.
+
+>>> run = darumeru.evaluate("path/to/model", data="mini")
+>>> run.scores["suite"]["value"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from darumeru.errors import DarumeruError, UserError
+
+if TYPE_CHECKING:
+    from darumeru.evaluate import Settings, evaluate, rescore
+    from darumeru.run import Run, load_run
+
+__all__ = ["DarumeruError", "Run", "Settings", "UserError", "evaluate", "load_run", "rescore"]
+
+_HOME = {"Settings": "evaluate", "evaluate": "evaluate", "rescore": "evaluate", "Run": "run", "load_run": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used, so that `import darumeru` is quick."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'darumeru' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(f"darumeru.{_HOME[name]}"), name)

@@ -77,6 +77,8 @@ class Answer:
     """generate: the tokens that the model really generated for `text`; no end-of-sequence token."""
     finish: Literal["", "stop", "length"] = ""
     """generate: whether the model ended by itself or ran into the limit."""
+    error: str = ""
+    """Why there is no answer; such a request is asked again when the run goes on."""
 
     def to_json(self) -> dict[str, Any]:
         """The answer without its empty fields."""

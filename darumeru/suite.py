@@ -47,9 +47,17 @@ class Suite:
         return tuple(task for group in self.groups for task in group.tasks)
 
     def only(self, tasks: Sequence[str]) -> Suite:
-        """The suite with no other than these tasks."""
-        groups = tuple(Group(g.name, g.title, tuple(t for t in g.tasks if t in tasks)) for g in self.groups)
-        return Suite(self.name, self.summary, tuple(g for g in groups if g.tasks), self.version)
+        """The suite with no other than these tasks; its means are named so that none is taken for the whole suite's."""
+        groups = []
+        for group in self.groups:
+            if chosen := tuple(t for t in group.tasks if t in tasks):
+                whole = len(chosen) == len(group.tasks)
+                title = group.title if whole else f"{group.title}, {len(chosen)} of {len(group.tasks)}"
+                groups.append(Group(group.name, title, chosen))
+        part = Suite(self.name, self.summary, tuple(groups), self.version)
+        if len(part.tasks) == len(self.tasks):
+            return part
+        return Suite(self.name, f"Mean of {len(part.tasks)} of {len(self.tasks)} tasks", part.groups, self.version)
 
 
 def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | None]:

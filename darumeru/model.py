@@ -1,0 +1,201 @@
+"""Models: a folder or a hub id, checked before anything is loaded, and its fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from darumeru.errors import DarumeruError, UserError
+from darumeru.files import file_sha256, fingerprint, read_json
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder that has been looked through."""
+
+    name: str
+    """As the user gave it: the hub id, or the last part of the path."""
+    path: Path
+    config: dict[str, Any]
+    weights: tuple[Path, ...]
+    parameters: int
+    revision: str | None = None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Fingerprint of all weights: of each file's name and SHA-256."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            sums = list(pool.map(file_sha256, self.weights))
+        return fingerprint([[p.name, s] for p, s in zip(self.weights, sums, strict=True)])
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Fingerprint of the tokenizer's files."""
+        names = (*_TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+        return fingerprint([[n, file_sha256(self.path / n)] for n in names if (self.path / n).is_file()])
+
+    def text_config(self, key: str) -> Any:
+        """A setting of the language model, which multimodal models keep in `text_config`."""
+        inner = self.config.get("text_config") or {}
+        return inner.get(key, self.config.get(key))
+
+    def context_len(self, tokenizer: Any) -> int | None:
+        """The longest input in tokens, if the model says."""
+        lengths = [self.text_config("max_position_embeddings"), self.text_config("n_positions")]
+        lengths.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
+        known = [int(n) for n in lengths if n]
+        return min(known) if known else None
+
+    def eos_ids(self, tokenizer: Any) -> frozenset[int]:
+        """The tokens that end an answer: those of the generation settings, the configuration and the tokenizer."""
+        found: set[int] = set()
+        generation = self.path / "generation_config.json"
+        settings = read_json(generation) if generation.is_file() else {}
+        for value in (settings.get("eos_token_id"), self.text_config("eos_token_id"), tokenizer.eos_token_id):
+            found.update(value if isinstance(value, list) else [] if value is None else [value])
+        return frozenset(found)
+
+    def tokenizer(self, trust_remote_code: bool = False) -> Any:
+        """The model's tokenizer.
+
+        Raises:
+            UserError: there is none, or it needs code of its own.
+            DarumeruError: transformers cannot load it.
+        """
+        if not any((self.path / n).is_file() for n in _TOKENIZER_FILES):
+            raise UserError(
+                f"Model folder '{self.path}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
+                "Copy the tokenizer's files of the model it was trained from into it."
+            )
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        try:
+            return transformers.AutoTokenizer.from_pretrained(self.path, trust_remote_code=trust_remote_code)
+        except Exception as error:
+            raise DarumeruError(
+                f"The tokenizer of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
+
+
+def open_model(model: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Model:
+    """Find a model and look through its folder without loading it.
+
+    Args:
+        model: a folder, or a hub id, which is downloaded into the hub's cache (only safetensors and text files).
+        revision: of the hub id.
+        trust_remote_code: allow a model that brings Python code of its own.
+
+    Raises:
+        UserError: it is missing, truncated, has no safetensors weights, or needs code that was not allowed.
+        DarumeruError: the hub cannot be asked.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if revision is not None:
+            raise UserError(f"--revision '{revision}' belongs to a hub id, but '{model}' is a folder.")
+        return _look(path.resolve().name, path, None, trust_remote_code)
+    text = str(model)
+    if path.exists():
+        raise UserError(f"Model '{model}' is a file; give the folder that holds config.json and *.safetensors.")
+    if text.startswith((".", "/", "~")) or text.count("/") > 1 or not _HUB_ID.fullmatch(text):
+        raise UserError(f"Model folder '{model}' does not exist, and the name is no hub id (owner/name).")
+    folder, sha = _download(text, revision)
+    return _look(text, folder, sha, trust_remote_code)
+
+
+def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise DarumeruError(
+            f"Model '{hub_id}' is no folder here, and the hub did not give it "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Give the path of a model folder, or check the name."
+        ) from None
+    return folder, folder.name
+
+
+def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool) -> Model:
+    if not (path / "config.json").is_file():
+        raise UserError(f"Model folder '{path}' has no config.json: it is no model that transformers can load.")
+    config = read_json(path / "config.json")
+    if not isinstance(config, dict):
+        raise UserError(f"'{path / 'config.json'}' is no JSON object.")
+    if config.get("auto_map") and not trust_remote_code:
+        raise UserError(
+            f"Model '{name}' brings Python code of its own. Read it, and if you trust it run again with --trust-remote-code."
+        )
+    files = _weights(path)
+    parameters = sum(_parameters(file) for file in files)
+    return Model(name, path, config, tuple(files), parameters, revision)
+
+
+def _weights(path: Path) -> list[Path]:
+    """The safetensors files of a folder, all there."""
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if any("/" in s or "\\" in s for s in shards):
+            raise UserError(f"'{index}' names shards outside the model folder.")
+        missing = [s for s in shards if not (path / s).is_file()]
+        if missing:
+            raise UserError(f"Model folder '{path}' is incomplete: '{missing[0]}' is missing. Copy or download it again.")
+        return [path / s for s in shards]
+    if files := sorted(path.glob("*.safetensors")):
+        return files
+    if any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth")):
+        raise UserError(
+            f"Model folder '{path}' has only pickle weights, which can run code when they are loaded. Convert it with "
+            "transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors."
+        )
+    raise UserError(f"Model folder '{path}' has no weights (*.safetensors).")
+
+
+def _parameters(file: Path) -> int:
+    """The number of values in a safetensors file, from its header.
+
+    Raises:
+        UserError: the file is cut off or no safetensors file.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        head = handle.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        try:
+            header = json.loads(handle.read(length)) if 8 + length <= size else None
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            header = None
+    if not isinstance(header, dict):
+        raise UserError(f"'{file}' is no whole safetensors file: its header is broken. Copy or download it again.")
+    tensors = [t for name, t in header.items() if name != "__metadata__"]
+    end = max((t["data_offsets"][1] for t in tensors), default=0)
+    if 8 + length + end > size:
+        raise UserError(
+            f"'{file}' is truncated: {size} bytes of {8 + length + end}. Copy or download it again."
+        )
+    total = 0
+    for tensor in tensors:
+        count = 1
+        for n in tensor["shape"]:
+            count *= n
+        total += count
+    return total
+
+
+def template_sha256(template: str | None) -> str | None:
+    """Fingerprint of a chat template."""
+    return hashlib.sha256(template.encode()).hexdigest() if template else None

@@ -1,0 +1,163 @@
+"""What the terminal shows: tables of scores, samples, plans and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from darumeru.evaluate import Plan
+    from darumeru.run import Run, Sample
+    from darumeru.suite import Suite
+
+
+def interval_text(score: dict[str, Any]) -> str:
+    """`0.512  [0.471, 0.549]`; a dash where there is no score."""
+    if score["value"] is None:
+        return "—"
+    if score["low"] is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f}  [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def scores_table(run: Run) -> RenderableType:
+    """The scores of a run by group and task."""
+    header, scores = run.header, run.scores
+    table = Table(title=_title(header), title_justify="left", header_style="bold", pad_edge=False)
+    table.add_column("Task")
+    table.add_column("Score  [95 % interval]", justify="right")
+    table.add_column("Measure")
+    table.add_column("n", justify="right")
+    table.add_column("Notes", overflow="fold")
+    for group in header["suite"]["groups"]:
+        table.add_section()
+        table.add_row(Text(group["title"], "bold cyan"), Text(interval_text(scores["groups"][group["name"]]), "bold cyan"))
+        for name in group["tasks"]:
+            if name in scores["failed"]:
+                table.add_row(f"  {name}", Text("failed", "bold red"), "", "", Text(scores["failed"][name]))
+                continue
+            task = scores["tasks"][name]
+            units = task["documents"] if task["units"] == task["documents"] else f"{task['documents']} in {task['units']}"
+            table.add_row(
+                f"  {name}", interval_text(task["score"]), " + ".join(task["primary"]), str(units), _notes(task, header)
+            )
+    table.add_section()
+    total = scores["suite"]
+    table.add_row(Text(total["title"], "bold green"), Text(interval_text(total), "bold green"))
+    return table
+
+
+def _title(header: dict[str, Any]) -> Text:
+    shots = f"{header['num_fewshot']}-shot"
+    engine = header["engine"]
+    limit = f", at most {header['limit']} documents a task" if header["limit"] else ""
+    return Text(
+        f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · "
+        f"{engine['version']}, {engine['dtype']}{limit}"
+    )
+
+
+def _notes(task: dict[str, Any], header: dict[str, Any]) -> str:
+    notes = []
+    if task["ties"]:
+        notes.append(f"{task['ties']} ties")
+    if task["truncated_prompts"]:
+        notes.append(f"{task['truncated_prompts']} prompts cut")
+    if task["empty_answers"]:
+        notes.append(f"{task['empty_answers']} empty")
+    if task["cut_answers"]:
+        notes.append(f"{task['cut_answers']} answers hit the limit")
+    if header["num_fewshot"] and 0 < task["fewshot_used"] < header["num_fewshot"]:
+        notes.append(f"{task['fewshot_used']:.1f} examples fitted")
+    return ", ".join(notes)
+
+
+def sample_panel(task: str, sample: Sample) -> RenderableType:
+    """One sample: prompt, answer, gold and score."""
+    parts: list[RenderableType] = []
+    for number, request in enumerate(sample["requests"], start=1):
+        suffix = f" {number}" if len(sample["requests"]) > 1 else ""
+        cut = f", {request['truncated']} cut" if request["truncated"] else ""
+        parts.append(Panel(Text(request["prompt"]), title=f"prompt{suffix} ({request['prompt_tokens']} tokens{cut})"))
+        answer = request["answer"]
+        if "logprobs" in answer:
+            parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer["logprobs"])))
+        else:
+            end = {"stop": "ended by itself", "length": "cut at the limit"}[answer["finish"]]
+            text = Text(answer.get("text", ""))
+            parts.append(Panel(text, title=f"answer{suffix} ({len(answer.get('tokens', ()))} tokens, {end})"))
+    gold = sample["gold"] if isinstance(sample["gold"], str) else ", ".join(map(str, sample["gold"]))
+    facts = [("gold", gold)]
+    if sample["pred"] is not None:
+        facts.append(("chosen", sample["pred"]))
+    facts += [(k, f"{v:.4g}") for k, v in sample["score"].items()]
+    facts += [(k, str(v)) for k, v in sample["extra"].items()]
+    grid = Table.grid(padding=(0, 2))
+    for key, value in facts:
+        grid.add_row(Text(key, "bold"), Text(value))
+    return Panel(Group(*parts, grid), title=f"{task}, sample {sample['id']}")
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """What would be evaluated."""
+    table = Table(
+        title=Text(f"{plan.model.name} · {plan.suite.name} · {plan.mode}, {plan.num_fewshot}-shot · engine {plan.engine}"),
+        title_justify="left",
+        header_style="bold",
+        pad_edge=False,
+    )
+    for column in ("Task", "Documents", "Requests", "Prompt tokens", "Longest", "Answer tokens (at most)", "Cut prompts"):
+        table.add_column(column, justify="left" if column == "Task" else "right")
+    total = [0, 0, 0, 0]
+    panels = []
+    for name, indices in plan.documents.items():
+        requests = [r for r in plan.requests if r.id.rsplit("/", 2)[0] == name]
+        tokens = sum(len(r.prompt) for r in requests)
+        most = sum(r.max_tokens for r in requests)
+        cut = sum(r.truncated > 0 for r in requests)
+        table.add_row(
+            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(len(r.prompt) for r in requests)), f"{most:,}",
+            str(cut) if cut else "",
+        )  # fmt: skip
+        total = [a + b for a, b in zip(total, (len(indices), len(requests), tokens, most), strict=True)]
+        panels.append(Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)"))
+    table.add_section()
+    table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")
+    return Group(*panels, table)
+
+
+def suites_table(suites: Sequence[Suite]) -> Table:
+    """All suites with their groups and tasks."""
+    table = Table(header_style="bold", pad_edge=False)
+    for column in ("Suite", "Group", "Tasks"):
+        table.add_column(column)
+    for suite in suites:
+        for i, group in enumerate(suite.groups):
+            table.add_row(suite.name if i == 0 else "", group.title, ", ".join(group.tasks))
+        table.add_section()
+    return table
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """All runs of a folder."""
+    table = Table(header_style="bold", pad_edge=False)
+    for column in ("Run", "Model", "Suite", "Mode", "Summary score", "State"):
+        table.add_column(column, overflow="fold")
+    for run in runs:
+        header = run.header
+        done = run.complete
+        score = interval_text(run.scores["suite"]) if done else ""
+        mode = f"{header['mode']}, {header['num_fewshot']}-shot"
+        state = Text("complete", "green") if done else Text("unfinished", "yellow")
+        table.add_row(run.path.name, Text(header["model"]["name"]), header["suite"]["name"], mode, score, state)
+    return table
+
+
+def console(stderr: bool = False) -> Console:
+    """The terminal."""
+    return Console(stderr=stderr, highlight=False)

@@ -1,0 +1,58 @@
+"""From the scores of documents to the scores of tasks, groups and suite, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from darumeru.scoring.aggregate import Aggregate, Floats, Table
+from darumeru.scoring.bootstrap import LEVEL, RESAMPLES, interval, resample, units
+
+
+def with_interval(value: float | None, draws: Floats | None) -> dict[str, float | None]:
+    """`{"value", "low", "high"}`; no bounds where nothing could be resampled."""
+    if value is None or draws is None:
+        return {"value": value, "low": None, "high": None}
+    low, high = interval(draws)
+    return {"value": value, "low": low, "high": high}
+
+
+def score_task(
+    table: Table, metrics: Mapping[str, Aggregate], primary: tuple[str, ...], seed: int, resamples: int = RESAMPLES
+) -> tuple[dict[str, Any], Floats | None]:
+    """The scores of a task.
+
+    Args:
+        table: the scores of its documents.
+        metrics: how each metric is aggregated.
+        primary: the metrics whose mean is the task's score.
+        seed: of the resampling.
+        resamples: how often.
+
+    Returns:
+        The score and each metric with their interval, and the (resamples,) draws of the score; no draws where there is
+        but one independent unit.
+    """
+    plain = {name: float(aggregate(table, name, table.ones())[0]) for name, aggregate in metrics.items()}
+    draws: dict[str, Floats] = {}
+    if units(table) > 1:
+        parts: dict[str, list[Floats]] = {name: [] for name in metrics}
+        for weights in resample(table.clusters, table.strata, resamples, seed):
+            for name, aggregate in metrics.items():
+                parts[name].append(aggregate(table, name, weights))
+        draws = {name: np.concatenate(values) for name, values in parts.items()}
+    score_draws = np.mean([draws[name] for name in primary], axis=0) if draws else None
+    return (
+        {
+            "score": with_interval(float(np.mean([plain[n] for n in primary])), score_draws),
+            "primary": list(primary),
+            "metrics": {name: with_interval(value, draws.get(name)) for name, value in plain.items()},
+            "documents": len(table),
+            "units": units(table),
+            "level": LEVEL,
+            "resamples": resamples,
+        },
+        score_draws,
+    )
