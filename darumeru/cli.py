@@ -46,17 +46,25 @@ def run(
     data: Annotated[str, typer.Option(help="Bundle: hub, mini, or the folder of an offline bundle.")] = "hub",
     lock: Annotated[Path | None, typer.Option(help="bundle.json that pins the hub's revisions.")] = None,
     mode: Annotated[str, typer.Option(help="instruct, foundation, or auto (by the chat template).")] = "auto",
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples before each question. [5 foundation, 0 instruct]")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Examples before each question. [5 foundation, 0 instruct]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="A seeded random sample of that many documents a task.")] = None,
     output: Annotated[Path, typer.Option(help="Folder under which each run gets a folder.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of samples, intervals and engine.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    max_prompt_len: Annotated[int, typer.Option(help="Longest prompt in tokens; examples that do not fit are left out.")] = 4096,
-    model_args: Annotated[list[str] | None, typer.Option(help="Engine arguments k=v (comma-separated, or repeated).")] = None,
+    max_prompt_len: Annotated[
+        int, typer.Option(help="Longest prompt in tokens; examples that do not fit are left out.")
+    ] = 4096,
+    model_args: Annotated[
+        list[str] | None, typer.Option(help="Engine arguments k=v (comma-separated, or repeated).")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     wording: Annotated[Path | None, typer.Option(help="YAML file that words tasks anew.")] = None,
-    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks and suites (repeatable).")] = None,
+    include_path: Annotated[
+        list[Path] | None, typer.Option(help="Folder of further tasks and suites (repeatable).")
+    ] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run Python code that the model brings.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be evaluated.")] = False,
     as_json: Json = False,
@@ -234,7 +242,9 @@ def data_check(
 
 @data_app.command("import")
 def data_import(
-    kind: Annotated[str, typer.Argument(help="Format of the source: rucola, mmlu, parus, rwsd, use, multiq, flores, copy.")],
+    kind: Annotated[
+        str, typer.Argument(help="Format of the source: rucola, mmlu, parus, rwsd, use, multiq, flores, copy.")
+    ],
     source: Annotated[Path, typer.Argument(help="File or folder of the public raw data.")],
     output: Annotated[Path, typer.Option(help="Folder of the bundle to write into.")],
     lang: Annotated[str, typer.Option(help="copy: language of the texts.")] = "ru",
@@ -293,8 +303,15 @@ def _quiet() -> None:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Progress]:
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from darumeru.report import console
 

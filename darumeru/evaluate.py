@@ -108,7 +108,12 @@ class Plan:
                     self.tokenizer.chat_template if self.mode == "instruct" else None
                 ),
             },
-            "engine": {"name": self.engine, "version": engine_version, "dtype": settings.dtype, "device": settings.device}
+            "engine": {
+                "name": self.engine,
+                "version": engine_version,
+                "dtype": settings.dtype,
+                "device": settings.device,
+            }
             | {"model_args": {k: str(v) for k, v in settings.model_args.items()}},
             "mode": self.mode,
             "num_fewshot": self.num_fewshot,
@@ -443,7 +448,9 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
     return run
 
 
-def evaluate(model: str | Path, *, output: str | Path = "runs", progress: Progress | None = None, **settings: Any) -> Run:
+def evaluate(
+    model: str | Path, *, output: str | Path = "runs", progress: Progress | None = None, **settings: Any
+) -> Run:
     """Evaluate a model and write the record; a run that was begun goes on, a finished one is returned as it is.
 
     Args:

@@ -73,7 +73,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):  # noqa: B007 - used in the error
+            for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, json.loads(line)
     except FileNotFoundError:

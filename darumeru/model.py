@@ -42,7 +42,13 @@ class Model:
     @cached_property
     def tokenizer_sha256(self) -> str:
         """Fingerprint of the tokenizer's files."""
-        names = (*_TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+        names = (
+            *_TOKENIZER_FILES,
+            "merges.txt",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+        )
         return fingerprint([[n, file_sha256(self.path / n)] for n in names if (self.path / n).is_file()])
 
     def text_config(self, key: str) -> Any:
@@ -153,7 +159,9 @@ def _weights(path: Path) -> list[Path]:
             raise UserError(f"'{index}' names shards outside the model folder.")
         missing = [s for s in shards if not (path / s).is_file()]
         if missing:
-            raise UserError(f"Model folder '{path}' is incomplete: '{missing[0]}' is missing. Copy or download it again.")
+            raise UserError(
+                f"Model folder '{path}' is incomplete: '{missing[0]}' is missing. Copy or download it again."
+            )
         return [path / s for s in shards]
     if files := sorted(path.glob("*.safetensors")):
         return files
@@ -184,9 +192,7 @@ def _parameters(file: Path) -> int:
     tensors = [t for name, t in header.items() if name != "__metadata__"]
     end = max((t["data_offsets"][1] for t in tensors), default=0)
     if 8 + length + end > size:
-        raise UserError(
-            f"'{file}' is truncated: {size} bytes of {8 + length + end}. Copy or download it again."
-        )
+        raise UserError(f"'{file}' is truncated: {size} bytes of {8 + length + end}. Copy or download it again.")
     total = 0
     for tensor in tensors:
         count = 1

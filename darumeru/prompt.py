@@ -43,16 +43,14 @@ class Limits:
     """The model's context; a prompt leaves room for its answer in it."""
 
     def prompt(self, answer_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer."""
+        """The longest prompt that leaves room for an answer; an answer may claim half of the context at most."""
         if self.context_len is None:
             return self.max_prompt_len
-        room = self.context_len - answer_tokens
-        if room < 16:
-            raise UserError(
-                f"An answer of {answer_tokens} tokens leaves no room for a prompt in the model's context of "
-                f"{self.context_len} tokens. Leave that task out with --tasks."
-            )
-        return min(self.max_prompt_len, room)
+        return min(self.max_prompt_len, self.context_len - min(answer_tokens, self.context_len // 2))
+
+    def answer(self, prompt_tokens: int, max_tokens: int) -> int:
+        """The longest answer that fits behind a prompt."""
+        return max_tokens if self.context_len is None else min(max_tokens, self.context_len - prompt_tokens)
 
 
 class Prompter:
@@ -151,7 +149,8 @@ class Prompter:
             limit = self.limits.prompt(_answer_tokens(request))
             if len(ids) > limit:
                 text, ids, request = self._fit(query, shots, limit, request)
-            requests.append(replace(request, prompt=tuple(ids), text=text))
+            room = self.limits.answer(len(ids), request.max_tokens)
+            requests.append(replace(request, prompt=tuple(ids), text=text, max_tokens=room))
         return requests
 
     def _fit(

@@ -36,13 +36,17 @@ def scores_table(run: Run) -> RenderableType:
     table.add_column("Notes", overflow="fold")
     for group in header["suite"]["groups"]:
         table.add_section()
-        table.add_row(Text(group["title"], "bold cyan"), Text(interval_text(scores["groups"][group["name"]]), "bold cyan"))
+        table.add_row(
+            Text(group["title"], "bold cyan"), Text(interval_text(scores["groups"][group["name"]]), "bold cyan")
+        )
         for name in group["tasks"]:
             if name in scores["failed"]:
                 table.add_row(f"  {name}", Text("failed", "bold red"), "", "", Text(scores["failed"][name]))
                 continue
             task = scores["tasks"][name]
-            units = task["documents"] if task["units"] == task["documents"] else f"{task['documents']} in {task['units']}"
+            units = (
+                task["documents"] if task["units"] == task["documents"] else f"{task['documents']} in {task['units']}"
+            )
             table.add_row(
                 f"  {name}", interval_text(task["score"]), " + ".join(task["primary"]), str(units), _notes(task, header)
             )
@@ -106,12 +110,22 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
 def plan_view(plan: Plan) -> RenderableType:
     """What would be evaluated."""
     table = Table(
-        title=Text(f"{plan.model.name} · {plan.suite.name} · {plan.mode}, {plan.num_fewshot}-shot · engine {plan.engine}"),
+        title=Text(
+            f"{plan.model.name} · {plan.suite.name} · {plan.mode}, {plan.num_fewshot}-shot · engine {plan.engine}"
+        ),
         title_justify="left",
         header_style="bold",
         pad_edge=False,
     )
-    for column in ("Task", "Documents", "Requests", "Prompt tokens", "Longest", "Answer tokens (at most)", "Cut prompts"):
+    for column in (
+        "Task",
+        "Documents",
+        "Requests",
+        "Prompt tokens",
+        "Longest",
+        "Answer tokens (at most)",
+        "Cut prompts",
+    ):
         table.add_column(column, justify="left" if column == "Task" else "right")
     total = [0, 0, 0, 0]
     panels = []
@@ -125,7 +139,9 @@ def plan_view(plan: Plan) -> RenderableType:
             str(cut) if cut else "",
         )  # fmt: skip
         total = [a + b for a, b in zip(total, (len(indices), len(requests), tokens, most), strict=True)]
-        panels.append(Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)"))
+        panels.append(
+            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)")
+        )
     table.add_section()
     table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")
     return Group(*panels, table)

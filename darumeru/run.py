@@ -1,10 +1,10 @@
 """The record of a run: a folder that states what was asked, keeps every answer as it comes, and at last the scores.
 
-    header.json        everything that was set, and the fingerprints of model, tokenizer, data and prompts
-    journal.jsonl      while it runs: the answers, a line a batch
-    samples/TASK.jsonl when it is done: for each document the prompts, answers, gold answer and scores
-    scores.json        scores of tasks, groups and suite with intervals
-    manifest.json      written last: the run is complete, and these are its files
+header.json        everything that was set, and the fingerprints of model, tokenizer, data and prompts
+journal.jsonl      while it runs: the answers, a line a batch
+samples/TASK.jsonl when it is done: for each document the prompts, answers, gold answer and scores
+scores.json        scores of tasks, groups and suite with intervals
+manifest.json      written last: the run is complete, and these are its files
 """
 
 from __future__ import annotations
@@ -142,14 +142,13 @@ class Journal:
         good = 0
         with self.path.open("rb") as file:
             for line in file:
-                try:
-                    entry = json.loads(line) if line.endswith(b"\n") else None
-                    batch = [Answer.from_json(a) for a in entry["answers"]] if entry else None
-                except (ValueError, KeyError, TypeError):
-                    batch = None
-                if batch is None:
+                if not line.endswith(b"\n"):
                     break
-                self._take(batch, float(entry["seconds"]))
+                try:
+                    entry = json.loads(line)
+                    self._take([Answer.from_json(a) for a in entry["answers"]], float(entry["seconds"]))
+                except (ValueError, KeyError, TypeError):
+                    break
                 good += len(line)
         with self.path.open("r+b") as file:
             file.truncate(good)

@@ -77,7 +77,9 @@ def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | No
 def summarise_draws(suite: Suite, draws: Mapping[str, Floats]) -> dict[str, Floats]:
     """The same for bootstrap draws, (B,) values a task; a group or suite that lacks a task is left out."""
     sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.tasks}
-    return {n: np.mean([draws[t] for t in tasks], axis=0) for n, tasks in sets.items() if all(t in draws for t in tasks)}
+    return {
+        n: np.mean([draws[t] for t in tasks], axis=0) for n, tasks in sets.items() if all(t in draws for t in tasks)
+    }
 
 
 class Catalogue:
@@ -201,7 +203,9 @@ def read_wording(file: Path) -> dict[str, Wording]:
     except yaml.YAMLError as error:
         raise UserError(f"Wording file '{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise UserError(f"Wording file '{file}' must map task names to their wording, e.g. 'rucola: {{gen_prefix: …}}'.")
+        raise UserError(
+            f"Wording file '{file}' must map task names to their wording, e.g. 'rucola: {{gen_prefix: …}}'."
+        )
     try:
         return {str(task): Wording(**value) for task, value in content.items()}
     except (ValidationError, TypeError) as error:

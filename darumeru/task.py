@@ -237,7 +237,9 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """
         prefix = self.config.gen_prefix
         if self.config.doc_to_text is None:
-            turns = [{"role": _role(m["role"]), "content": fill(m["content"], self.fields(doc))} for m in doc["messages"]]
+            turns = [
+                {"role": _role(m["role"]), "content": fill(m["content"], self.fields(doc))} for m in doc["messages"]
+            ]
             if prefix is not None and not with_answer:
                 turns = [t for i, t in enumerate(turns) if i < len(turns) - 1 or t["role"] != "assistant"]
                 turns += [{"role": "assistant", "content": prefix}] if prefix else []

@@ -42,7 +42,11 @@ class Rutie(PairedChoiceTask):
                 return self.messages({**row, "inputs": {**row["inputs"], "context": context}})
 
             return Query(
-                "choose", dropped(0), options=tuple(self.labels), droppable=len(earlier), dropped=dropped if earlier else None
+                "choose",
+                dropped(0),
+                options=tuple(self.labels),
+                droppable=len(earlier),
+                dropped=dropped if earlier else None,
             )
 
         return [ask(doc), ask(swapped(doc))]

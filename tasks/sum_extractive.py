@@ -18,7 +18,9 @@ class SumExtractive(DarumeruTask):
         """The indices of the gold sentences."""
         gold = [int(i) for i in doc["extractive_summary"]]
         if not gold or not all(0 <= i < len(doc["src_sents"]) for i in gold):
-            raise ValueError(f"field 'extractive_summary': {gold} are no indices of the {len(doc['src_sents'])} sentences")
+            raise ValueError(
+                f"field 'extractive_summary': {gold} are no indices of the {len(doc['src_sents'])} sentences"
+            )
         return gold
 
     def queries(self, doc: Row) -> list[Query]:

@@ -52,7 +52,7 @@ class Engine(LM):  # type: ignore[misc]
     def describe(self) -> dict[str, Any]:
         """Name, versions, data type and device, for the record."""
 
-    def close(self) -> None:  # noqa: B027 - nothing to free by default
+    def close(self) -> None:
         """Free the model."""
 
     def __enter__(self) -> Engine:

@@ -199,9 +199,7 @@ class HFEngine(Engine):
                 if wanted is not None and prefix[:depth] not in found[index]:
                     values = logprobs[row, keep - 1 - len(prefix) + depth, list(wanted)].tolist()
                     found[index][prefix[:depth]] = dict(zip(wanted, values, strict=True))
-        return [
-            Answer(r.id, logprobs=label_logprobs(r.labels, f)) for r, f in zip(batch, found, strict=True)
-        ]
+        return [Answer(r.id, logprobs=label_logprobs(r.labels, f)) for r, f in zip(batch, found, strict=True)]
 
     @torch.inference_mode()
     def _score(self, request: Request) -> Answer:
@@ -245,7 +243,11 @@ class HFEngine(Engine):
         past = copy.deepcopy(cache)
         past.batch_repeat_interleave(len(part))
         logits = self._logits(
-            width, input_ids=ids.to(self.device), attention_mask=mask.to(self.device), past_key_values=past, use_cache=True
+            width,
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            past_key_values=past,
+            use_cache=True,
         ).logits
         for i, c in enumerate(part):
             if len(c) > 1:
@@ -267,7 +269,8 @@ class HFEngine(Engine):
         output = self.model.generate(**inputs, max_new_tokens=limit, **stop)
         new = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [
-            finish(r, tokens[: r.max_tokens], self.eos_ids, self.tokenizer) for r, tokens in zip(batch, new, strict=True)
+            finish(r, tokens[: r.max_tokens], self.eos_ids, self.tokenizer)
+            for r, tokens in zip(batch, new, strict=True)
         ]
 
 

@@ -162,7 +162,9 @@ class VLLMEngine(Engine):
         if request.kind == "choose":
             tree = label_tree(request.labels)
             if max(map(len, tree.values())) > MAX_LABEL_TOKENS:
-                raise UserError(f"'{request.id}' has more than {MAX_LABEL_TOKENS} labels, more than vLLM scores at once.")
+                raise UserError(
+                    f"'{request.id}' has more than {MAX_LABEL_TOKENS} labels, more than vLLM scores at once."
+                )
             return [_Part(request.prompt + prefix, prefix, wanted) for prefix, wanted in tree.items()]
         return [_Part(request.prompt + c, c) for c in request.continuations]
 

@@ -99,7 +99,8 @@ def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
     """The mean over strata of each stratum's weighted mean."""
     k = int(table.strata.max()) + 1
     member = np.eye(k)[table.strata]
-    return _ratio((weights * table.columns[name]) @ member, weights @ member).mean(axis=1)
+    means: Floats = _ratio((weights * table.columns[name]) @ member, weights @ member).mean(axis=1)
+    return means
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:

@@ -1,0 +1,209 @@
+"""Engines: what they answer is what a plain forward pass says, whatever the batch; labels as trees; where answers end."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from darumeru.engines import EngineOptions, open_engine, resolve_engine
+from darumeru.engines.base import Engine, finish, label_logprobs, label_tree
+from darumeru.errors import UserError
+from darumeru.requests import Answer, Request
+
+FLOAT32 = EngineOptions(dtype="float32", device="cpu")
+
+
+def open_hf(path: Path, **model_args: Any) -> Engine:
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    options = EngineOptions(dtype="float32", device="cpu", model_args=model_args)
+    return open_engine("hf", path, tokenizer, frozenset({tokenizer.eos_token_id}), options)
+
+
+def some_requests(seed: int = 0) -> list[Request]:
+    """Requests of every kind over random tokens of the tiny vocabulary, of very different lengths."""
+    rng = random.Random(seed)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(6, 600) for _ in range(n))
+
+    requests = []
+    for i in range(12):
+        prompt = tokens(rng.choice([3, 10, 40, 200]))
+        labels = ((tokens(1), (20, 30)), (tokens(1), (20, 31)), ((40, 50, 60), (7,)))
+        requests.append(Request(f"c/{i}/0", "choose", prompt, "", labels=labels))
+        sentences = tuple(tokens(5) for _ in range(6))
+        requests.append(Request(f"r/{i}/0", "rank", prompt, "", continuations=sentences))
+        requests.append(Request(f"l/{i}/0", "likelihood", prompt, "", continuations=(tokens(1 + i), tokens(3))))
+        requests.append(Request(f"g/{i}/0", "generate", prompt, "", max_tokens=rng.choice([1, 8, 20])))
+    return requests
+
+
+def naive(model: Any, request: Request) -> Answer:
+    """The answer from one plain forward pass a sequence, without cache or batch."""
+
+    def logprob(prompt: tuple[int, ...], tail: tuple[int, ...]) -> list[float]:
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + tail])).logits[0].float()
+        rows = torch.log_softmax(logits[len(prompt) - 1 : -1], dim=-1)
+        return rows.gather(1, torch.tensor(tail)[:, None])[:, 0].tolist()
+
+    if request.kind == "choose":
+        best = tuple(max(sum(logprob(request.prompt, s)) for s in label) for label in request.labels)
+        return Answer(request.id, logprobs=best)
+    if request.kind == "generate":
+        ids = list(request.prompt)
+        for _ in range(request.max_tokens):
+            with torch.inference_mode():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        return Answer(request.id, tokens=tuple(ids[len(request.prompt) :]))
+    values = [logprob(request.prompt, c) for c in request.continuations]
+    mean = request.kind == "rank"
+    return Answer(request.id, logprobs=tuple(sum(v) / (len(v) if mean else 1) for v in values))
+
+
+def collect(engine: Engine, requests: list[Request], done: tuple[str, ...] = ()) -> dict[str, Answer]:
+    found = [a for batch in engine.answers(requests, done) for a in batch]
+    assert len({a.id for a in found}) == len(found)
+    return {a.id: a for a in found}
+
+
+def test_hf_agrees_with_plain_forward_passes(tiny_base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    eos = AutoTokenizer.from_pretrained(tiny_base).eos_token_id
+    requests = some_requests()
+    with open_hf(tiny_base) as engine:
+        found = collect(engine, requests)
+    assert set(found) == {r.id for r in requests}
+    for request in requests:
+        want, got = naive(model, request), found[request.id]
+        assert got.logprobs == pytest.approx(want.logprobs, abs=1e-4), request.id
+        if request.kind == "generate":
+            tokens = want.tokens[: want.tokens.index(eos)] if eos in want.tokens else want.tokens
+            assert got.tokens == tokens
+            assert got.finish == ("stop" if eos in want.tokens else "length")
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
+def test_numbers_do_not_depend_on_batch_or_order(tiny_base: Path, batch_tokens: int) -> None:
+    requests = some_requests(1)
+    with open_hf(tiny_base) as engine:
+        want = collect(engine, requests)
+    shuffled = random.Random(3).sample(requests, len(requests))
+    with open_hf(tiny_base, batch_tokens=batch_tokens) as engine:
+        got = collect(engine, shuffled)
+    for id_, answer in want.items():
+        assert got[id_].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
+        assert (got[id_].tokens, got[id_].text, got[id_].finish) == (answer.tokens, answer.text, answer.finish)
+
+
+def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:
+    requests = some_requests()
+    with open_hf(tiny_base, batch_tokens=300) as engine:
+        everything = collect(engine, requests)
+        done = tuple(r.id for r in requests[::2])
+        rest = collect(engine, requests, done)
+    assert set(rest) == {r.id for r in requests} - set(done)
+    for id_, answer in rest.items():
+        assert answer.logprobs == pytest.approx(everything[id_].logprobs, abs=1e-4)
+
+
+def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [r for r in some_requests() if r.kind == "choose"]
+    with open_hf(tiny_base) as engine:
+        want = collect(engine, requests)
+        real, sizes = engine._choose, []  # type: ignore[attr-defined]
+
+        def crowded(batch: list[Request]) -> list[Answer]:
+            sizes.append(len(batch))
+            if len(batch) > 2 or any(r.id == "c/5/0" for r in batch):
+                raise torch.OutOfMemoryError("no room")
+            return real(batch)
+
+        monkeypatch.setattr(engine, "_choose", crowded)
+        got = collect(engine, requests)
+    assert max(sizes) > 2
+    assert "out of memory" in got["c/5/0"].error
+    for id_, answer in got.items():
+        if id_ != "c/5/0":
+            assert answer.logprobs == pytest.approx(want[id_].logprobs, abs=1e-5)
+
+
+def test_label_tree_shares_the_space_token() -> None:
+    labels = (((32,), (216, 32)), ((33,), (216, 33)))
+    assert label_tree(labels) == {(): (32, 33, 216), (216,): (32, 33)}
+    logprobs = {(): {32: -5.0, 33: -6.0, 216: -0.1}, (216,): {32: -3.0, 33: -0.2}}
+    # The shared space token must not be taken for the label: 1 wins through its spaced spelling.
+    assert label_logprobs(labels, logprobs) == pytest.approx((-3.1, -0.3))
+
+
+def test_one_token_labels_need_one_forward_pass() -> None:
+    assert list(label_tree((((65,), (330,)), ((66,), (389,))))) == [()]
+
+
+def test_where_an_answer_ends(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    eos = frozenset({tokenizer.eos_token_id})
+
+    def answer(text: str, tail: tuple[int, ...] = (), until: tuple[str, ...] = ()) -> Answer:
+        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        request = Request("t/0/0", "generate", (1,), "", max_tokens=100, until=until)
+        return finish(request, ids + tail, eos, tokenizer)
+
+    plain = tuple(tokenizer("кот спит", add_special_tokens=False)["input_ids"])
+    assert answer("кот спит", (tokenizer.eos_token_id, 77)) == Answer("t/0/0", text="кот спит", tokens=plain, finish="stop")
+    assert answer("кот спит").finish == "length"
+    cut = answer("кот спит\n\nQuery: ещё", until=("\n\n",))
+    assert (cut.text, cut.tokens, cut.finish) == ("кот спит", plain, "stop")
+
+
+def test_engine_is_an_lm_eval_model(tiny_base: Path) -> None:
+    """The engine and lm-eval's own HFLM say the same of the same lm-eval requests, and our tasks run in stock lm-eval."""
+    import lm_eval
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    stock = HFLM(pretrained=str(tiny_base), dtype="float32", device="cpu", batch_size=1)
+    texts = [("Столица России —", " Москва"), ("Два плюс два", " равно четырём."), ("", " Текст без начала")]
+    asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(texts[:2])]
+    rolling = [Instance("loglikelihood_rolling", {}, (pair[1],), i) for i, pair in enumerate(texts)]
+    until = {"until": ["\n\n"], "max_gen_toks": 8, "do_sample": False}
+    writing = [Instance("generate_until", {}, (pair[0], dict(until)), i) for i, pair in enumerate(texts[:2])]
+    with open_hf(tiny_base) as engine:
+        for (a, ga), (b, gb) in zip(engine.loglikelihood(asked), stock.loglikelihood(asked), strict=True):
+            assert a == pytest.approx(b, abs=1e-3)
+            assert ga == gb
+        assert engine.loglikelihood_rolling(rolling) == pytest.approx(stock.loglikelihood_rolling(rolling), abs=1e-3)
+        assert engine.generate_until(writing) == stock.generate_until(writing)
+
+        from darumeru.suite import Catalogue
+
+        catalogue = Catalogue()
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_path=str(catalogue.paths[-1]), include_defaults=False, metadata={"data": "mini"})
+        for lm in (engine, stock):
+            results = lm_eval.simple_evaluate(
+                lm, tasks=["parus", "rucola", "multiq"], task_manager=manager, limit=6, bootstrap_iters=0, num_fewshot=1
+            )
+            assert results is not None
+            assert 0.0 <= results["results"]["parus"]["acc,none"] <= 1.0
+            assert "score,none" in results["results"]["multiq"]
+
+
+def test_unknown_engine_and_arguments(tiny_base: Path) -> None:
+    with pytest.raises(UserError, match=r"Unknown engine 'vlm'\. Did you mean 'vllm'\?"):
+        resolve_engine("vlm")
+    with pytest.raises(UserError, match="Unknown --model-args key for the hf engine 'batch_token'"):
+        open_hf(tiny_base, batch_token=3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    with pytest.raises(UserError, match="no GPU.*--device cpu"):
+        open_engine("hf", tiny_base, tokenizer, frozenset({1}), EngineOptions(device="cuda"))
