@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from darumeru.errors import DarumeruError, UserError
 
 if TYPE_CHECKING:
-    from darumeru.evaluate import Settings, evaluate, rescore
+    from darumeru.evaluation import Settings, evaluate, rescore
     from darumeru.run import Run, load_run
 
 __all__ = ["DarumeruError", "Run", "Settings", "UserError", "evaluate", "load_run", "rescore"]
 
-_HOME = {"Settings": "evaluate", "evaluate": "evaluate", "rescore": "evaluate", "Run": "run", "load_run": "run"}
+_HOME = {"Settings": "evaluation", "evaluate": "evaluation", "rescore": "evaluation", "Run": "run", "load_run": "run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import typer
 from darumeru.errors import DarumeruError, UserError, unknown
 
 if TYPE_CHECKING:
-    from darumeru.evaluate import Progress
+    from darumeru.evaluation import Progress
 
 app = typer.Typer(
     name="darumeru",
@@ -73,7 +73,7 @@ def run(
     """Evaluate a model and write the record of the run; an interrupted run goes on where it stopped."""
     _options(debug)
     with _errors():
-        from darumeru.evaluate import execute, prepare, settings_of
+        from darumeru.evaluation import execute, prepare, settings_of
         from darumeru.report import console, plan_view, scores_table
 
         _quiet()
@@ -171,7 +171,7 @@ def rescore(
     """Compute the scores of a run again from its stored answers."""
     _options(debug)
     with _errors():
-        from darumeru.evaluate import rescore as rescore_run
+        from darumeru.evaluation import rescore as rescore_run
         from darumeru.report import console, scores_table
         from darumeru.run import load_run
 

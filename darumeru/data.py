@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -187,18 +188,21 @@ def check_folder(path: str | Path, catalogue: Catalogue) -> Report:
         )
     bundle = open_bundle(path)
     assert isinstance(bundle, FolderBundle)  # noqa: S101 - everything but the hub is a folder
-    ours = [name for name in catalogue.tasks() if _is_ours(catalogue, name)]
-    report = inspect(bundle, catalogue.load(ours, bundle))
-    suites = {name: suite.tasks for name, suite in catalogue.suites().items()}
-    return Report(report.bundle, report.datasets, report.tasks, suites, report.unused, report.faults)
+    report = inspect(bundle, _ours(catalogue, bundle))
+    return replace(report, suites={name: suite.tasks for name, suite in catalogue.suites().items()})
 
 
-def _is_ours(catalogue: Catalogue, name: str) -> bool:
+def _ours(catalogue: Catalogue, bundle: FolderBundle) -> dict[str, DarumeruTask]:
+    """The tasks of a catalogue that `darumeru run` can run; folders of users may hold stock lm-eval tasks too."""
+    names = catalogue.tasks()
     try:
-        catalogue.load([name], "mini")
+        return catalogue.load(names, bundle)
     except UserError:
-        return False
-    return True
+        tasks: dict[str, DarumeruTask] = {}
+        for name in names:
+            with contextlib.suppress(UserError):
+                tasks |= catalogue.load([name], bundle)
+        return tasks
 
 
 def used_splits(task: DarumeruTask) -> list[str]:
@@ -212,22 +216,22 @@ def used_splits(task: DarumeruTask) -> list[str]:
 def inspect(bundle: FolderBundle, tasks: Mapping[str, DarumeruTask]) -> Report:
     """Check the data sets of a bundle row by row: against their schema, then with each task that reads them."""
     have = bundle.datasets()
-    report = Report(
-        bundle.name, unused=tuple(d for d in have if d not in {task.dataset for task in tasks.values()}), faults=[]
-    )
+    sizes: dict[str, dict[str, int]] = {}
+    states: dict[str, str | None] = {}
+    # A dict keeps the order and drops what two tasks say about the same row.
     faults: dict[Fault, None] = dict.fromkeys(_lock_faults(bundle))
     by_dataset: dict[str, list[DarumeruTask]] = {}
     for task in tasks.values():
         by_dataset.setdefault(task.dataset, []).append(task)
     for dataset, readers in sorted(by_dataset.items()):
         if dataset not in have:
-            report.tasks.update({task.name: f"the bundle has no data set '{dataset}'" for task in readers})
+            states |= {task.name: f"the bundle has no data set '{dataset}'" for task in readers}
             continue
-        found, blocked = _check_dataset(bundle, dataset, readers, report.datasets.setdefault(dataset, {}))
+        found, blocked = _check_dataset(bundle, dataset, readers, sizes.setdefault(dataset, {}))
         faults |= dict.fromkeys(found)
-        report.tasks.update(blocked)
-    report.faults.extend(faults)
-    return report
+        states |= blocked
+    unused = tuple(dataset for dataset in have if dataset not in by_dataset)
+    return Report(bundle.name, sizes, states, unused=unused, faults=list(faults))
 
 
 def _check_dataset(
@@ -486,8 +490,7 @@ def pull(suite: Suite | str, output: Path, lock: Path | None = None, catalogue: 
     for dataset, path, name, split, file in todo:
         loaded = hub.load(path, name, split)
         write_jsonl(file, loaded.rows)
-        # The rows as a file holds them: a hub's row may hold values (dates) that JSON changes.
-        datasets[dataset]["splits"][split] = {**loaded.source, "sha256": fingerprint(read_rows(file))}
+        datasets[dataset]["splits"][split] = loaded.source
         write_json(output / PARTIAL_NAME, manifest)
     write_json(output / LOCK_NAME, manifest)
     (output / PARTIAL_NAME).unlink(missing_ok=True)
@@ -564,6 +567,6 @@ def _complete(file: Path, source: Any, revision: str) -> bool:
     if source is None or source.get("revision") != revision or not file.is_file():
         return False
     try:
-        return fingerprint(read_rows(file)) == source.get("sha256")
+        return fingerprint(read_rows(file)) == str(source.get("sha256"))
     except DarumeruError:
         return False

@@ -5,55 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from darumeru.evaluate import Plan
+    from darumeru.evaluation import Plan
     from darumeru.run import Run, Sample
     from darumeru.suite import Suite
 
 
-def interval_text(score: dict[str, Any]) -> str:
-    """`0.512  [0.471, 0.549]`; a dash where there is no score."""
-    if score["value"] is None:
-        return "—"
-    if score["low"] is None:
-        return f"{score['value']:.3f}"
-    return f"{score['value']:.3f}  [{score['low']:.3f}, {score['high']:.3f}]"
+def interval_text(score: dict[str, Any]) -> tuple[str, str]:
+    """The score and its interval, `0.512` and `[0.471, 0.549]`; a dash where there is none."""
+    value = "—" if score["value"] is None else f"{score['value']:.3f}"
+    return value, "" if score["low"] is None else f"[{score['low']:.3f}, {score['high']:.3f}]"
 
 
 def scores_table(run: Run) -> RenderableType:
     """The scores of a run by group and task."""
     header, scores = run.header, run.scores
-    table = Table(title=_title(header), title_justify="left", header_style="bold", pad_edge=False)
-    table.add_column("Task")
-    table.add_column("Score  [95 % interval]", justify="right")
-    table.add_column("Measure")
-    table.add_column("n", justify="right")
-    table.add_column("Notes", overflow="fold")
+    table = Table(title=_title(header), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Task", no_wrap=True)
+    table.add_column("Score", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("Measure; notes", overflow="fold")
     for group in header["suite"]["groups"]:
-        table.add_section()
-        table.add_row(
-            Text(group["title"], "bold cyan"), Text(interval_text(scores["groups"][group["name"]]), "bold cyan")
-        )
+        _mean_row(table, scores["groups"][group["name"]], "bold cyan")
         for name in group["tasks"]:
             if name in scores["failed"]:
                 table.add_row(f"  {name}", Text("failed", "bold red"), "", "", Text(scores["failed"][name]))
                 continue
             task = scores["tasks"][name]
-            units = (
-                task["documents"] if task["units"] == task["documents"] else f"{task['documents']} in {task['units']}"
-            )
-            table.add_row(
-                f"  {name}", interval_text(task["score"]), " + ".join(task["primary"]), str(units), _notes(task, header)
-            )
-    table.add_section()
-    total = scores["suite"]
-    table.add_row(Text(total["title"], "bold green"), Text(interval_text(total), "bold green"))
+            size = str(task["documents"]) + ("" if task["units"] == task["documents"] else f" in {task['units']}")
+            about = "; ".join([" + ".join(task["primary"]), *_notes(task, header)])
+            table.add_row(f"  {name}", *interval_text(task["score"]), size, Text(about, "dim"))
+        table.add_section()
+    _mean_row(table, scores["suite"], "bold green")
     return table
+
+
+def _mean_row(table: Table, score: dict[str, Any], style: str) -> None:
+    value, bounds = interval_text(score)
+    table.add_row(Text(score["title"], style), Text(value, style), Text(bounds, style))
 
 
 def _title(header: dict[str, Any]) -> Text:
@@ -66,19 +62,19 @@ def _title(header: dict[str, Any]) -> Text:
     )
 
 
-def _notes(task: dict[str, Any], header: dict[str, Any]) -> str:
+def _notes(task: dict[str, Any], header: dict[str, Any]) -> list[str]:
     notes = []
     if task["ties"]:
-        notes.append(f"{task['ties']} ties")
+        notes.append(f"ties: {task['ties']}")
     if task["truncated_prompts"]:
-        notes.append(f"{task['truncated_prompts']} prompts cut")
+        notes.append(f"prompts cut: {task['truncated_prompts']}")
     if task["empty_answers"]:
-        notes.append(f"{task['empty_answers']} empty")
+        notes.append(f"empty answers: {task['empty_answers']}")
     if task["cut_answers"]:
-        notes.append(f"{task['cut_answers']} answers hit the limit")
+        notes.append(f"answers at the limit: {task['cut_answers']}")
     if header["num_fewshot"] and 0 < task["fewshot_used"] < header["num_fewshot"]:
-        notes.append(f"{task['fewshot_used']:.1f} examples fitted")
-    return ", ".join(notes)
+        notes.append(f"examples that fitted: {task['fewshot_used']:.1f}")
+    return notes
 
 
 def sample_panel(task: str, sample: Sample) -> RenderableType:
@@ -115,6 +111,7 @@ def plan_view(plan: Plan) -> RenderableType:
         ),
         title_justify="left",
         header_style="bold",
+        box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     for column in (
@@ -149,7 +146,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 def suites_table(suites: Sequence[Suite]) -> Table:
     """All suites with their groups and tasks."""
-    table = Table(header_style="bold", pad_edge=False)
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("Suite", "Group", "Tasks"):
         table.add_column(column)
     for suite in suites:
@@ -161,16 +158,17 @@ def suites_table(suites: Sequence[Suite]) -> Table:
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """All runs of a folder."""
-    table = Table(header_style="bold", pad_edge=False)
-    for column in ("Run", "Model", "Suite", "Mode", "Summary score", "State"):
-        table.add_column(column, overflow="fold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Run", no_wrap=True)
+    for column in ("Mode", "Mean", "95 % interval", "State"):
+        table.add_column(column)
     for run in runs:
         header = run.header
         done = run.complete
-        score = interval_text(run.scores["suite"]) if done else ""
+        score, bounds = interval_text(run.scores["suite"]) if done else ("", "")
         mode = f"{header['mode']}, {header['num_fewshot']}-shot"
         state = Text("complete", "green") if done else Text("unfinished", "yellow")
-        table.add_row(run.path.name, Text(header["model"]["name"]), header["suite"]["name"], mode, score, state)
+        table.add_row(run.path.name, mode, score, bounds, state)
     return table
 
 

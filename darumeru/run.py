@@ -133,6 +133,8 @@ class Journal:
         self.path = path
         self.answers: dict[str, Answer] = {}
         self.seconds: list[tuple[float, list[str]]] = []
+        self.interleaved = False
+        """Whether the engine worked on other requests too while it answered a batch."""
         self._read()
 
     def _read(self) -> None:
@@ -147,6 +149,7 @@ class Journal:
                 try:
                     entry = json.loads(line)
                     self._take([Answer.from_json(a) for a in entry["answers"]], float(entry["seconds"]))
+                    self.interleaved |= bool(entry.get("interleaved"))
                 except (ValueError, KeyError, TypeError):
                     break
                 good += len(line)
@@ -157,9 +160,11 @@ class Journal:
         self.seconds.append((seconds, [a.id for a in batch]))
         self.answers |= {a.id: a for a in batch}
 
-    def append(self, batch: Sequence[Answer], seconds: float) -> None:
+    def append(self, batch: Sequence[Answer], seconds: float, interleaved: bool) -> None:
         """Keep a batch of answers; once this returns, the end of the process does not lose them."""
-        line = dumps({"seconds": round(seconds, 6), "answers": [a.to_json() for a in batch]}) + "\n"
+        entry = {"seconds": round(seconds, 6), "answers": [a.to_json() for a in batch]}
+        line = dumps(entry | ({"interleaved": True} if interleaved else {})) + "\n"
+        self.interleaved |= interleaved
         with self.path.open("ab") as file:
             file.write(line.encode())
         self._take(batch, seconds)

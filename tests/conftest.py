@@ -13,7 +13,7 @@ import pytest
 
 from darumeru.bundle import MINI
 from darumeru.engines.base import Engine
-from darumeru.evaluate import Plan
+from darumeru.evaluation import Plan
 from darumeru.requests import Answer, Request
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -47,10 +47,13 @@ def make_model(folder: Path, chat: bool, context: int = 4096, seed: int = 0) -> 
     bpe.decoder = decoders.ByteLevel()
     special = ["<s>", "</s>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator(mini_texts(), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="<|end|>" if chat else "</s>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="<|end|>" if chat else "</s>")  # noqa: S106
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     torch.manual_seed(seed)

@@ -155,7 +155,9 @@ def test_where_an_answer_ends(tiny_base: Path) -> None:
         return finish(request, ids + tail, eos, tokenizer)
 
     plain = tuple(tokenizer("кот спит", add_special_tokens=False)["input_ids"])
-    assert answer("кот спит", (tokenizer.eos_token_id, 77)) == Answer("t/0/0", text="кот спит", tokens=plain, finish="stop")
+    assert answer("кот спит", (tokenizer.eos_token_id, 77)) == Answer(
+        "t/0/0", text="кот спит", tokens=plain, finish="stop"
+    )
     assert answer("кот спит").finish == "length"
     cut = answer("кот спит\n\nQuery: ещё", until=("\n\n",))
     assert (cut.text, cut.tokens, cut.finish) == ("кот спит", plain, "stop")
@@ -205,5 +207,5 @@ def test_unknown_engine_and_arguments(tiny_base: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    with pytest.raises(UserError, match="no GPU.*--device cpu"):
+    with pytest.raises(UserError, match=r"no GPU.*--device cpu"):
         open_engine("hf", tiny_base, tokenizer, frozenset({1}), EngineOptions(device="cuda"))

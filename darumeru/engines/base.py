@@ -36,6 +36,8 @@ class Engine(LM):  # type: ignore[misc]
     """
 
     name: str = ""
+    interleaves: bool = False
+    """Whether it works on all requests at once, so that the time between two answers is not the time of the second."""
     tokenizer: Any
     eos_ids: frozenset[int]
 

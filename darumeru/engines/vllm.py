@@ -52,6 +52,7 @@ class VLLMEngine(Engine):
     """
 
     name = "vllm"
+    interleaves = True
 
     def __init__(self, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> None:
         super().__init__()

@@ -11,11 +11,19 @@ from darumeru.scoring.aggregate import Aggregate, Floats, Table
 from darumeru.scoring.bootstrap import LEVEL, RESAMPLES, interval, resample, units
 
 
-def with_interval(value: float | None, draws: Floats | None) -> dict[str, float | None]:
-    """`{"value", "low", "high"}`; no bounds where nothing could be resampled."""
+def with_interval(value: float | None, draws: Floats | None, count: int | None = None) -> dict[str, float | None]:
+    """`{"value", "low", "high"}`; no bounds where nothing could be resampled.
+
+    Where every draw is the same (28 wrong answers of 28), resampling would claim certainty. If the number of independent
+    units is given, such a score in [0, 1] gets the exact binomial bounds instead: with n units all at v, a share of at
+    most 1 - 0.025^(1/n) of all units can lie elsewhere (Clopper and Pearson 1934, for v = 0 and 1).
+    """
     if value is None or draws is None:
         return {"value": value, "low": None, "high": None}
     low, high = interval(draws)
+    if count and high - low < 1e-12 and 0 <= value <= 1:
+        same = ((1 - LEVEL) / 2) ** (1 / count)
+        low, high = value * same, 1 - (1 - value) * same
     return {"value": value, "low": low, "high": high}
 
 
@@ -37,7 +45,8 @@ def score_task(
     """
     plain = {name: float(aggregate(table, name, table.ones())[0]) for name, aggregate in metrics.items()}
     draws: dict[str, Floats] = {}
-    if units(table) > 1:
+    count = units(table)
+    if count > 1:
         parts: dict[str, list[Floats]] = {name: [] for name in metrics}
         for weights in resample(table.clusters, table.strata, resamples, seed):
             for name, aggregate in metrics.items():
@@ -46,11 +55,11 @@ def score_task(
     score_draws = np.mean([draws[name] for name in primary], axis=0) if draws else None
     return (
         {
-            "score": with_interval(float(np.mean([plain[n] for n in primary])), score_draws),
+            "score": with_interval(float(np.mean([plain[n] for n in primary])), score_draws, count),
             "primary": list(primary),
-            "metrics": {name: with_interval(value, draws.get(name)) for name, value in plain.items()},
+            "metrics": {name: with_interval(value, draws.get(name), count) for name, value in plain.items()},
             "documents": len(table),
-            "units": units(table),
+            "units": count,
             "level": LEVEL,
             "resamples": resamples,
         },

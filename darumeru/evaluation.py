@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -283,7 +282,7 @@ def _answer(
             faults |= {a.id: a.error for a in batch if a.error}
             good = [a for a in batch if not a.error]
             if good:
-                journal.append(good, now - last)
+                journal.append(good, now - last, engine.interleaves)
             last = now
             done += sum(cost[a.id] for a in batch)
             if progress:
@@ -410,15 +409,18 @@ def _observations(rows: Sequence[Sample], scores: Sequence[Score]) -> dict[str, 
 
 
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:
-    """The engine's time by task: a batch's time is shared out by tokens, since tasks are computed together."""
+    """The engine's time by task; a batch's time (or, where the engine interleaves, all time) is shared out by tokens."""
     weight = {r.id: len(r.prompt) + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
-    found: Counter[str] = Counter()
-    for seconds, ids in journal.seconds:
+    batches = journal.seconds
+    if journal.interleaved:
+        batches = [(sum(s for s, _ in batches), [i for _, ids in batches for i in ids])]
+    found: dict[str, float] = {}
+    for seconds, ids in batches:
         total = sum(weight.get(i, 0) for i in ids)
         for i in ids:
-            if total:
-                found[i.rsplit("/", 2)[0]] += seconds * weight.get(i, 0) / total  # type: ignore[assignment]
-    return dict(found)
+            task = i.rsplit("/", 2)[0]
+            found[task] = found.get(task, 0.0) + (seconds * weight.get(i, 0) / total if total else 0.0)
+    return found
 
 
 def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:

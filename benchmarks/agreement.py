@@ -1,0 +1,115 @@
+"""Do two engines say the same of one model? Evaluates it with both and prints where their answers differ.
+
+    python benchmarks/agreement.py --model DIR --data mini [--tasks …] [--limit N] [--dtype float32] [--output runs]
+
+Each engine runs in a process of its own. Choices and rankings are compared by the chosen label and by the largest difference
+of log-probabilities, texts by their tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darumeru.run import Run, load_run
+
+
+@dataclass
+class Agreement:
+    """How far two runs agree on a task."""
+
+    samples: int = 0
+    same: int = 0
+    """Samples with the same chosen label, the same ranking of the chosen sentences, or the same text."""
+    largest: float = 0.0
+    """Largest difference of log-probabilities."""
+    differing: list[str] = field(default_factory=list)
+    """What differs, in words."""
+
+
+def chosen(sample: dict[str, Any]) -> Any:
+    """What a model decided on a sample: label(s), best-ranked sentences, or the text."""
+    if sample["pred"] is not None:
+        return [sample["pred"], sample["extra"].get("pred_swapped")]
+    if "top" in sample["extra"]:
+        return sorted(sample["extra"]["top"])
+    return sample["requests"][0]["answer"].get("tokens", [])
+
+
+def agreement(a: Run, b: Run) -> dict[str, Agreement]:
+    """Compare two runs sample by sample, by task."""
+    found = {}
+    for task in a.tasks:
+        result = found[task] = Agreement()
+        for x, y in zip(a.samples(task), b.samples(task), strict=True):
+            if x["id"] != y["id"]:
+                raise SystemExit(f"{task}: the runs are of different samples")
+            result.samples += 1
+            result.same += chosen(x) == chosen(y)
+            for p, q in zip(x["requests"], y["requests"], strict=True):
+                if p["prompt"] != q["prompt"]:
+                    raise SystemExit(f"{task}/{x['id']}: the runs have different prompts")
+                pairs = zip(p["answer"].get("logprobs", ()), q["answer"].get("logprobs", ()), strict=True)
+                result.largest = max([result.largest, *(abs(u - v) for u, v in pairs)])
+            if chosen(x) != chosen(y):
+                texts = [s["requests"][0]["answer"].get("text", "") for s in (x, y)]
+                at = next((i for i, (u, v) in enumerate(zip(*texts, strict=False)) if u != v), min(map(len, texts)))
+                what = [
+                    f"…{t[max(0, at - 20) : at + 40]!r}" if t else str(chosen(s))
+                    for t, s in zip(texts, (x, y), strict=True)
+                ]
+                result.differing.append(f"{task}/{x['id']}: {what[0]} | {what[1]}")
+    return found
+
+
+def evaluate(engine: str, arguments: list[str]) -> Run:
+    """Run one engine in a process of its own."""
+    command = [
+        sys.executable,
+        "-c",
+        "from darumeru.cli import main; main()",
+        "run",
+        "--engine",
+        engine,
+        "--json",
+        *arguments,
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return load_run(json.loads(done.stdout[done.stdout.index("{\n") :])["run"])
+
+
+def main() -> None:
+    """Evaluate with both engines and print the agreement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", default="mini")
+    parser.add_argument("--tasks")
+    parser.add_argument("--limit")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--output", default="runs")
+    parser.add_argument("--engines", default="hf,vllm")
+    options = parser.parse_args()
+    arguments = [
+        part
+        for name in ("model", "data", "tasks", "limit", "dtype", "output")
+        if getattr(options, name)
+        for part in (f"--{name}", getattr(options, name))
+    ]
+    a, b = (evaluate(engine, arguments) for engine in options.engines.split(","))
+    found = agreement(a, b)
+    print(f"{'task':<20}{'samples':>8}{'same':>6}{'largest difference of log-probabilities':>42}")
+    for task, result in found.items():
+        print(f"{task:<20}{result.samples:>8}{result.same:>6}{result.largest:>42.2e}")
+    print(f"{'all':<20}{sum(r.samples for r in found.values()):>8}{sum(r.same for r in found.values()):>6}")
+    for line in (line for result in found.values() for line in result.differing):
+        print(line)
+    print(f"{Path(a.path)}\n{Path(b.path)}")
+
+
+if __name__ == "__main__":
+    main()
