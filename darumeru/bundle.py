@@ -18,6 +18,8 @@ Row = dict[str, Any]
 
 MINI = Path(__file__).parent / "mini"
 LOCK_NAME = "bundle.json"
+CONVERSION = "refs/convert/parquet"
+"""The hub's branch with the automatic Parquet conversion of a data set."""
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -124,24 +126,24 @@ class HubBundle:
     name: str = "hub"
     _cache: dict[tuple[str, str | None, str], Split] = field(default_factory=dict, repr=False)
 
-    def revision(self, path: str) -> str:
-        """The commit that `path` is read at.
+    def revision(self, path: str, branch: str | None = None) -> str:
+        """The commit that `path` (of a branch other than the main one, if given) is read at.
 
         Raises:
             DarumeruError: the hub cannot be asked.
         """
-        if path not in self.lock:
+        key = f"{path}@{branch}" if branch else path
+        if key not in self.lock:
             import huggingface_hub
-            from huggingface_hub.errors import HfHubHTTPError
 
             try:
-                sha = huggingface_hub.HfApi().dataset_info(path).sha
-            except (HfHubHTTPError, OSError, ValueError) as error:
+                sha = huggingface_hub.HfApi().dataset_info(path, revision=branch).sha
+            except Exception as error:  # the client's and its transport's errors have no common ancestor
                 raise _unreachable(path, error) from None
             if sha is None:
                 raise DarumeruError(f"The hub gave no revision for data set '{path}'.")
-            self.lock[path] = sha
-        return self.lock[path]
+            self.lock[key] = sha
+        return self.lock[key]
 
     def load(self, path: str, name: str | None, split: str) -> Split:
         """See `Bundle.load`."""
@@ -162,16 +164,19 @@ class HubBundle:
                 if "script" not in str(error).lower():
                     raise
                 # datasets >= 4 runs no loading scripts; the hub keeps a Parquet conversion of such data sets.
-                data = datasets.load_dataset(path, name, split=split, revision="refs/convert/parquet")
-                more["conversion"] = "refs/convert/parquet"
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+                converted = self.revision(path, CONVERSION)
+                more |= {"conversion": CONVERSION, "conversion_revision": converted}
+                data = datasets.load_dataset(path, name, split=split, revision=converted)
+        except DarumeruError:
+            raise
+        except Exception as error:
             raise _unreachable(path, error) from None
         return _split([dict(row) for row in data], f"hub:{path}" + (f"/{name}" if name else ""), **more)
 
 
 def _unreachable(path: str, error: Exception) -> DarumeruError:
     return DarumeruError(
-        f"Data set '{path}' could not be loaded from the hub ({type(error).__name__}: {str(error).splitlines()[0]}). "
+        f"Data set '{path}' could not be loaded from the hub ({type(error).__name__}: {str(error).partition(chr(10))[0]}). "
         "Without the hub use --data mini, or --data DIR with a bundle made by 'darumeru data pull' where the hub can be reached."
     )
 

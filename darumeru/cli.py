@@ -245,11 +245,14 @@ def data_import(
     kind: Annotated[
         str, typer.Argument(help="Format of the source: rucola, mmlu, parus, rwsd, use, multiq, flores, copy.")
     ],
-    source: Annotated[Path, typer.Argument(help="File or folder of the public raw data.")],
+    source: Annotated[
+        Path, typer.Argument(help="File or folder of the raw data (.jsonl, .jsonl.gz, .json, .csv, .tsv, .txt).")
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the bundle to write into.")],
     lang: Annotated[str, typer.Option(help="copy: language of the texts.")] = "ru",
     rows: Annotated[int, typer.Option(help="copy: how many rows of each kind.")] = 500,
     seed: Annotated[int, typer.Option(help="copy: of the choice of texts.")] = 0,
+    fewshot: Annotated[int, typer.Option(help="Rows set aside as examples where the source has none.")] = 5,
     debug: Debug = False,
 ) -> None:
     """Turn public raw files into a data set of a bundle."""
@@ -258,7 +261,7 @@ def data_import(
         from darumeru.importers import import_data
         from darumeru.report import console
 
-        for file in import_data(kind, source, output, lang=lang, rows=rows, seed=seed):
+        for file in import_data(kind, source, output, lang=lang, rows=rows, seed=seed, fewshot=fewshot):
             console().print(f"Wrote {file}", soft_wrap=True)
 
 

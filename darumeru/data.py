@@ -205,14 +205,6 @@ def _ours(catalogue: Catalogue, bundle: FolderBundle) -> dict[str, DarumeruTask]
         return tasks
 
 
-def used_splits(task: DarumeruTask) -> list[str]:
-    """The splits of its data set that a task reads: the test split, then the few-shot split if it takes examples."""
-    splits = [str(task.config.test_split)]
-    if task.config.fewshot_split and task.config.num_fewshot != 0:
-        splits.append(str(task.config.fewshot_split))
-    return splits
-
-
 def inspect(bundle: FolderBundle, tasks: Mapping[str, DarumeruTask]) -> Report:
     """Check the data sets of a bundle row by row: against their schema, then with each task that reads them."""
     have = bundle.datasets()
@@ -240,7 +232,7 @@ def _check_dataset(
     """The faults of one data set, and for each task why it cannot run."""
     shared: dict[str, list[Fault]] = {}
     files: dict[str, str] = {}
-    for split in dict.fromkeys(s for task in readers for s in used_splits(task)):
+    for split in dict.fromkeys(s for task in readers for s in task.splits()):
         try:
             file = bundle.file(dataset, split)
             files[split] = str(file.relative_to(bundle.root))
@@ -266,14 +258,14 @@ def _check_dataset(
             blocked[task.name] = f"data set '{dataset}': {reason}"
             continue
         faults += mine
-        wrong = len({f for s in used_splits(task) for f in shared[s]} | set(mine))
+        wrong = len({f for s in task.splits() for f in shared[s]} | set(mine))
         blocked[task.name] = f"data set '{dataset}' has {wrong} fault{'s'[: wrong != 1]}" if wrong else None
     return faults, blocked
 
 
 def _lost(task: DarumeruTask, shared: Mapping[str, Sequence[Fault]]) -> bool:
     """Whether a split of the task could not be read at all."""
-    return any(fault.row is None for split in used_splits(task) for fault in shared[split])
+    return any(fault.row is None for split in task.splits() for fault in shared[split])
 
 
 def _systematic(faults: Sequence[Fault], sizes: Mapping[str, int]) -> str | None:
@@ -344,7 +336,7 @@ def _task_faults(
     task: DarumeruTask, files: Mapping[str, str], shared: Mapping[str, Sequence[Fault]]
 ) -> Iterator[Fault]:
     """What a task itself finds wrong with its rows, less what the schema says already."""
-    for split in used_splits(task):
+    for split in task.splits():
         known = {fault.row for fault in shared[split]}
         # A task may read other rows with a row (a dialogue's earlier turns) and then trips over their faults.
         echoes = {fault.field.rsplit(".", 1)[-1] for fault in shared[split] if fault.field}
@@ -364,7 +356,7 @@ def _task_faults(
 
 def _example_supply(task: DarumeruTask, files: Mapping[str, str]) -> Iterator[Fault]:
     """Whether there are examples for the test rows."""
-    splits = used_splits(task)
+    splits = task.splits()
     if len(splits) < 2:
         return
     shots = task.split(splits[1]).rows[task.options.fewshot_start :]
@@ -468,7 +460,7 @@ def pull(suite: Suite | str, output: Path, lock: Path | None = None, catalogue: 
     _same_revisions(before, wanted, revisions, output)
     suites = sorted({*filter(None, str(before.get("suite", "")).split(", ")), suite.name})
     datasets: dict[str, Any] = dict(before.get("datasets", {}))
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "suite": ", ".join(suites),
         "revisions": {**before.get("revisions", {}), **revisions},
@@ -491,6 +483,7 @@ def pull(suite: Suite | str, output: Path, lock: Path | None = None, catalogue: 
         loaded = hub.load(path, name, split)
         write_jsonl(file, loaded.rows)
         datasets[dataset]["splits"][split] = loaded.source
+        manifest["revisions"] |= hub.lock  # the revision of a conversion is known only now
         write_json(output / PARTIAL_NAME, manifest)
     write_json(output / LOCK_NAME, manifest)
     (output / PARTIAL_NAME).unlink(missing_ok=True)
@@ -505,13 +498,13 @@ def _wanted(tasks: Mapping[str, DarumeruTask]) -> Wanted:
     wanted: Wanted = {}
     for task in tasks.values():
         path, name = str(task.config.dataset_path), task.config.dataset_name
-        for part in (task.dataset, *used_splits(task)):
+        for part in (task.dataset, *task.splits()):
             if slug(part) != part:
                 raise UserError(f"Task '{task.name}': '{part}' cannot be the name of a file of a bundle.")
         known = wanted.setdefault(task.dataset, (path, name, []))
         if known[:2] != (path, name):
             raise UserError(f"Data sets '{known[0]}' and '{path}' would both be '{task.dataset}' in a bundle.")
-        known[2].extend(split for split in used_splits(task) if split not in known[2])
+        known[2].extend(split for split in task.splits() if split not in known[2])
     return wanted
 
 

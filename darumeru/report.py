@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from darumeru.data import Report
     from darumeru.evaluation import Plan
     from darumeru.run import Run, Sample
     from darumeru.suite import Suite
@@ -170,6 +171,27 @@ def runs_table(runs: Sequence[Run]) -> Table:
         state = Text("complete", "green") if done else Text("unfinished", "yellow")
         table.add_row(run.path.name, mode, score, bounds, state)
     return table
+
+
+def check_view(report: Report) -> RenderableType:
+    """What a bundle holds, what can run on it, and what is wrong with it."""
+    table = Table(title=Text(f"Bundle {report.bundle}"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("Data set", no_wrap=True)
+    table.add_column("Rows")
+    for dataset, splits in report.datasets.items():
+        table.add_row(dataset, ", ".join(f"{split} {rows}" for split, rows in splits.items()))
+    parts: list[RenderableType] = [table]
+    for suite, tasks in report.suites.items():
+        ready = report.ready(suite)
+        line = Text(
+            f"{suite}: {len(ready)} of {len(tasks)} tasks can run", "green" if len(ready) == len(tasks) else "yellow"
+        )
+        parts.append(line)
+        parts += [Text(f"  {task}: {report.tasks.get(task)}", "dim") for task in tasks if task not in ready]
+    if report.unused:
+        parts.append(Text(f"No task uses: {', '.join(report.unused)}", "yellow"))
+    parts += [Text(str(fault), "red") for fault in report.faults]
+    return Group(*parts)
 
 
 def console(stderr: bool = False) -> Console:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from string import Formatter
 from typing import Any, ClassVar
 
@@ -83,6 +84,11 @@ class Score:
 
 
 _JINJA = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+
+
+@lru_cache(maxsize=256)
+def _template(text: str) -> jinja2.Template:
+    return _JINJA.from_string(text)
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -162,8 +168,12 @@ class DarumeruTask(Task):  # type: ignore[misc]
 
     def sources(self) -> dict[str, Any]:
         """For each split that is used: where it came from and its fingerprint."""
-        used = [self.config.test_split, self.config.fewshot_split]
-        return {s: self.split(s).source for s in used if s and not (s == used[1] and self.config.num_fewshot == 0)}
+        return {split: self.split(split).source for split in self.splits()}
+
+    def splits(self) -> list[str]:
+        """The splits that the task reads: the test split, then the few-shot split if it takes examples."""
+        fewshot = self.config.fewshot_split if self.config.num_fewshot != 0 else None
+        return list(dict.fromkeys(filter(None, (self.config.test_split, fewshot))))
 
     def docs(self) -> list[Row]:
         """The test rows, checked."""
@@ -226,7 +236,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return {**(doc.get("inputs") or {}), **doc}
 
     def _say(self, template: str, doc: Row) -> str:
-        return _JINJA.from_string(template).render(self.fields(doc))
+        return _template(template).render(self.fields(doc))
 
     def messages(self, doc: Row, with_answer: bool = False) -> list[Message]:
         """The conversation of a row: its own `messages`, or the turns that the task's wording makes of it.

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from darumeru.engines import EngineOptions, open_engine, resolve_engine
 from darumeru.engines.base import Engine, finish, label_logprobs, label_tree
+from darumeru.engines.hf import shared_prefixes
 from darumeru.errors import UserError
 from darumeru.requests import Answer, Request
 
@@ -118,11 +119,11 @@ def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
         want = collect(engine, requests)
         real, sizes = engine._choose, []  # type: ignore[attr-defined]
 
-        def crowded(batch: list[Request]) -> list[Answer]:
+        def crowded(batch: list[Request], *rest: Any) -> list[Answer]:
             sizes.append(len(batch))
             if len(batch) > 2 or any(r.id == "c/5/0" for r in batch):
                 raise torch.OutOfMemoryError("no room")
-            return real(batch)
+            return real(batch, *rest)
 
         monkeypatch.setattr(engine, "_choose", crowded)
         got = collect(engine, requests)
@@ -131,6 +132,37 @@ def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
     for id_, answer in got.items():
         if id_ != "c/5/0":
             assert answer.logprobs == pytest.approx(want[id_].logprobs, abs=1e-5)
+
+
+def test_shared_beginnings_are_computed_once_and_change_nothing(tiny_base: Path) -> None:
+    """Few-shot prompts: two groups of prompts with common beginnings, and one prompt alone."""
+    rng = random.Random(5)
+    requests = []
+    for group, size in (("a", 5), ("b", 4), ("c", 1)):
+        head = tuple(rng.randrange(6, 600) for _ in range(150))
+        for i in range(size):
+            tail = tuple(rng.randrange(6, 600) for _ in range(rng.choice([1, 9, 30])))
+            requests.append(
+                Request(f"{group}/{i}/0", "choose", head + tail, "", labels=(((20,), (9, 20)), ((21,), (9, 21))))
+            )
+    requests.append(Request("a/same/0", "choose", requests[0].prompt, "", labels=requests[0].labels))
+    groups = shared_prefixes(requests)
+    assert sorted((n, len(g)) for n, g in groups) == [(0, 1), (150, 4), (150, 6)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    with open_hf(tiny_base) as engine:
+        found = collect(engine, requests)
+        prompts = []
+        real = engine.model.forward  # type: ignore[attr-defined]
+
+        def spy(*args: Any, **inputs: Any) -> Any:
+            prompts.append(tuple(inputs["input_ids"].shape))
+            return real(*args, **inputs)
+
+        engine.model.forward = spy  # type: ignore[attr-defined]
+        collect(engine, requests)
+    for request in requests:
+        assert found[request.id].logprobs == pytest.approx(naive(model, request).logprobs, abs=1e-4), request.id
+    assert prompts.count((1, 150)) == 2, "each common beginning is computed once"
 
 
 def test_label_tree_shares_the_space_token() -> None:

@@ -314,6 +314,16 @@ def test_multiq_offsets_survive_a_byte_order_mark(tmp_path: Path, form: str) -> 
     assert report_on(tmp_path / "out").tasks["multiq"] is None
 
 
+def test_multiq_offset_tells_equal_places_apart(tmp_path: Path) -> None:
+    context = "\ufeffморе и море"
+    rows = [
+        {"context": context, "question": "Где?", "answers": [{"text": "море", "answer_start": context.rindex("море")}]},
+        {"context": "Река.", "question": "Что?", "answers": [{"text": "Река", "answer_start": 0}]},
+    ]
+    import_data("multiq", lines(tmp_path / "test.jsonl", rows), tmp_path / "out", fewshot=1)
+    assert rows_of(tmp_path / "out", "multiq", "prompt")[0]["outputs"][0]["offset"] == 7
+
+
 def test_multiq_of_two_texts(tmp_path: Path) -> None:
     rows = [
         {
@@ -476,7 +486,7 @@ def test_unknown_kind_and_missing_source(tmp_path: Path) -> None:
         UserError, match=r"Unknown kind of data 'rucolla'\. Did you mean 'rucola'\? Available: copy, flores"
     ):
         import_data("rucolla", tmp_path, tmp_path / "out")
-    with pytest.raises(UserError, match="'.*nowhere' does not exist"):
+    with pytest.raises(UserError, match="nowhere' does not exist"):
         import_data("rucola", tmp_path / "nowhere", tmp_path / "out")
     for kind in KINDS:
         empty = tmp_path / "empty"

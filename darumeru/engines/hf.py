@@ -19,6 +19,12 @@ log = logging.getLogger(__name__)
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Padded tokens of a batch, by device."""
 
+SHARED_TOKENS = 64
+"""A common beginning of at least so many tokens is computed once for all prompts that have it."""
+
+LOGIT_BYTES = 1 << 28
+"""The most memory that the logits of a batch may take."""
+
 _OWN_ARGS = ("batch_tokens", "attn_implementation", "device_map", "quantization_config")
 
 
@@ -109,17 +115,31 @@ class HFEngine(Engine):
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         """See `Engine.answers`. The batches are those of all requests, whichever of them are done."""
-        kinds: dict[str, tuple[Callable[[list[Request]], list[Answer]], Callable[[Request], int]]] = {
-            "choose": (self._choose, lambda r: len(r.prompt) + _depth(r)),
-            "generate": (self._generate, lambda r: len(r.prompt) + r.max_tokens),
-        }
-        for kind, (answer, cost) in kinds.items():
-            for batch in self._batches([r for r in requests if r.kind == kind], cost):
-                if todo := [r for r in batch if r.id not in done]:
-                    yield from self._halving(answer, todo)
+        for shared, group in shared_prefixes([r for r in requests if r.kind == "choose"]):
+            past: list[Any] = []  # the beginning is computed when the first batch needs it
+
+            def choose(batch: list[Request], shared: int = shared, past: list[Any] = past) -> list[Answer]:
+                if shared and not past:
+                    past.append(self._prefill(batch[0].prompt[:shared]))
+                return self._choose(batch, shared, past[0] if past else None)
+
+            yield from self._batched(choose, group, lambda r: len(r.prompt) - shared + _depth(r), done)  # noqa: B023
+        generate = [r for r in requests if r.kind == "generate"]
+        yield from self._batched(self._generate, generate, lambda r: len(r.prompt) + r.max_tokens, done)
         for request in requests:
             if request.kind in ("rank", "likelihood") and request.id not in done:
-                yield [self._score(request)]
+                yield from self._halving(lambda batch: [self._score(batch[0])], [request])
+
+    def _batched(
+        self,
+        answer: Callable[[list[Request]], list[Answer]],
+        requests: list[Request],
+        cost: Callable[[Request], int],
+        done: Container[str],
+    ) -> Iterator[list[Answer]]:
+        for batch in self._batches(requests, cost):
+            if todo := [r for r in batch if r.id not in done]:
+                yield from self._halving(answer, todo)
 
     def _batches(self, requests: list[Request], cost: Callable[[Request], int]) -> Iterator[list[Request]]:
         """Requests of about equal cost together, the costliest first, at most `batch_tokens` padded tokens a batch."""
@@ -159,47 +179,109 @@ class HFEngine(Engine):
     # -- the operations -----------------------------------------------------------------------------------------------
 
     def _padded(self, rows: Sequence[Tokens]) -> dict[str, torch.Tensor]:
-        """Left-padded inputs: every row's last token stands in the last column."""
+        """Left-padded inputs: every row's last token stands in the last column, where generation goes on."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._pad_id, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
             mask[i, width - len(row) :] = 1
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        return {k: v.to(self.device) for k, v in inputs.items()}
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
 
     @torch.inference_mode()
-    def _logits(self, keep: int, **inputs: Any) -> Any:
-        """The model's output with logits for the last `keep` positions only."""
+    def _logits(self, keep: int | torch.Tensor, **inputs: Any) -> Any:
+        """The model's output with logits for the last `keep` positions, or for the positions `keep`, only."""
         if self._keeps_logits:
             return self.model(**inputs, logits_to_keep=keep)
         output = self.model(**inputs)
-        output.logits = output.logits[:, -keep:]
+        output.logits = output.logits[:, -keep:] if isinstance(keep, int) else output.logits[:, keep]
         return output
 
-    def _choose(self, batch: list[Request]) -> list[Answer]:
-        """Labels' log-probabilities; a row is a prompt with one longest proper prefix of its labels' spellings."""
+    def _prefill(self, tokens: Tokens) -> Any:
+        """The cache of a prompt or of its beginning, one row."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        self._logits(1, input_ids=torch.tensor([tokens], device=self.device), past_key_values=cache, use_cache=True)
+        return cache
+
+    def _choose(self, batch: list[Request], shared: int = 0, past: Any = None) -> list[Answer]:
+        """Labels' log-probabilities; a row is a prompt with one longest proper prefix of its labels' spellings.
+
+        Args:
+            batch: the requests.
+            shared: how many tokens of all prompts are in `past`.
+            past: the cache of these tokens, one row.
+        """
         rows: list[Tokens] = []
         owners: list[tuple[int, Tokens]] = []
         trees = [label_tree(r.labels) for r in batch]
         for index, (request, tree) in enumerate(zip(batch, trees, strict=True)):
             for prefix in tree:
                 if not any(len(p) > len(prefix) and p[: len(prefix)] == prefix for p in tree):
-                    rows.append(request.prompt + prefix)
+                    rows.append(request.prompt[shared:] + prefix)
                     owners.append((index, prefix))
-        keep = 1 + max(len(prefix) for _, prefix in owners)
-        logits = self._logits(keep, **self._padded(rows), use_cache=False).logits.float()
-        logprobs = torch.log_softmax(logits, dim=-1)
+        # Where each row's last prompt token stands; the tokens behind it belong to the label.
+        ends = [len(row) - 1 - len(prefix) for row, (_, prefix) in zip(rows, owners, strict=True)]
         found: list[dict[Tokens, dict[int, float]]] = [{} for _ in batch]
-        for row, (index, prefix) in enumerate(owners):
-            for depth in range(len(prefix) + 1):
-                wanted = trees[index].get(prefix[:depth])
-                if wanted is not None and prefix[:depth] not in found[index]:
-                    values = logprobs[row, keep - 1 - len(prefix) + depth, list(wanted)].tolist()
-                    found[index][prefix[:depth]] = dict(zip(wanted, values, strict=True))
+        for part in self._logit_parts(ends, [len(prefix) for _, prefix in owners]):
+            columns, logits = self._row_logits(
+                [rows[i] for i in part], [ends[i] for i in part], owners, part, shared, past
+            )
+            for line, i in enumerate(part):
+                index, prefix = owners[i]
+                for depth in range(len(prefix) + 1):
+                    wanted = trees[index].get(prefix[:depth])
+                    if wanted is not None and prefix[:depth] not in found[index]:
+                        values = torch.log_softmax(logits[line, columns[ends[i] + depth]].float(), dim=-1)[list(wanted)]
+                        found[index][prefix[:depth]] = dict(zip(wanted, values.tolist(), strict=True))
         return [Answer(r.id, logprobs=label_logprobs(r.labels, f)) for r, f in zip(batch, found, strict=True)]
+
+    def _logit_parts(self, ends: list[int], depths: list[int]) -> Iterator[list[int]]:
+        """Rows of about equal length together, as many as `LOGIT_BYTES` allows the logits of."""
+        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
+        part: list[int] = []
+        columns: set[int] = set()
+        for i in sorted(range(len(ends)), key=lambda i: (ends[i], i)):
+            wider = columns | set(range(ends[i], ends[i] + depths[i] + 1))
+            if part and 4 * vocabulary * len(wider) * (len(part) + 1) > LOGIT_BYTES:
+                yield part
+                part, wider = [], set(range(ends[i], ends[i] + depths[i] + 1))
+            part.append(i)
+            columns = wider
+        if part:
+            yield part
+
+    def _row_logits(
+        self,
+        rows: list[Tokens],
+        ends: list[int],
+        owners: list[tuple[int, Tokens]],
+        part: list[int],
+        shared: int,
+        past: Any,
+    ) -> tuple[dict[int, int], torch.Tensor]:
+        """Logits of some rows at the positions that any of them needs, and at which column each position is found.
+
+        Rows are padded on the right: positions stay next to each other behind the shared beginning, which models with sliding
+        windows need, and the padding is never attended to.
+        """
+        import copy
+
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self._pad_id, dtype=torch.long)
+        mask = torch.zeros((len(rows), shared + width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : shared + len(row)] = 1
+        wanted = sorted({p for end, i in zip(ends, part, strict=True) for p in range(end, end + len(owners[i][1]) + 1)})
+        inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        if past is not None:
+            cache = copy.deepcopy(past)
+            cache.batch_repeat_interleave(len(rows))
+            inputs |= {"past_key_values": cache}
+        output = self._logits(torch.tensor(wanted, device=self.device), **inputs, use_cache=past is not None)
+        return {position: column for column, position in enumerate(wanted)}, output.logits
 
     @torch.inference_mode()
     def _score(self, request: Request) -> Answer:
@@ -261,7 +343,6 @@ class HFEngine(Engine):
     def _generate(self, batch: list[Request]) -> list[Answer]:
         """Greedy texts; the batch stops when all its rows have ended."""
         inputs = self._padded([r.prompt for r in batch])
-        inputs.pop("position_ids")
         limit = max(r.max_tokens for r in batch)
         stop: dict[str, Any] = {}
         if batch[0].until:
@@ -272,6 +353,44 @@ class HFEngine(Engine):
             finish(r, tokens[: r.max_tokens], self.eos_ids, self.tokenizer)
             for r, tokens in zip(batch, new, strict=True)
         ]
+
+
+def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
+    """Requests whose prompts begin alike, with the length of that beginning; 0 for those that share too little.
+
+    The prompts in lexicographic order: neighbours have the longest common beginnings. A group grows while it keeps at least
+    half of its common beginning, and never takes a prompt's last token, which has to be computed anew for its logits.
+    """
+    groups: list[tuple[int, list[Request]]] = []
+    alone: list[Request] = []
+    group: list[Request] = []
+    shared = 0
+
+    def close() -> None:
+        if len(group) > 1:
+            groups.append((shared, group))
+        else:
+            alone.extend(group)
+
+    for request in sorted(requests, key=lambda r: (r.prompt, r.id)):
+        limit = len(request.prompt) - 1
+        common = _common(group[0].prompt, request.prompt, min(shared, limit)) if group else 0
+        if group and common >= max(SHARED_TOKENS, shared // 2 if len(group) > 1 else 0):
+            group.append(request)
+            shared = common
+        else:
+            close()
+            group, shared = [request], limit
+    close()
+    return [*groups, (0, alone)]
+
+
+def _common(a: Tokens, b: Tokens, most: int) -> int:
+    """How many tokens two sequences begin with alike, at most `most`."""
+    for i in range(most):
+        if a[i] != b[i]:
+            return i
+    return most
 
 
 def _depth(request: Request) -> int:
