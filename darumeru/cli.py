@@ -66,6 +66,14 @@ def run(
         list[Path] | None, typer.Option(help="Folder of further tasks and suites (repeatable).")
     ] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run Python code that the model brings.")] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Folder of a LoRA adapter to apply, nothing merged on disk.")
+    ] = None,
+    likelihood: Annotated[bool, typer.Option(help="Likelihood of the gold answers instead of answers.")] = False,
+    corpus: Annotated[Path | None, typer.Option(help="Text file (.txt, .jsonl) for the task bpb_corpus.")] = None,
+    exact: Annotated[
+        bool, typer.Option(help="Numbers that repeat bit by bit: no shared beginnings, fixed batches.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be evaluated.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -81,7 +89,7 @@ def run(
             model=model, suite=suite, tasks=tuple(_listed(tasks)), engine=engine, data=data, lock=lock, mode=mode,
             num_fewshot=num_fewshot, limit=limit, seed=seed, dtype=dtype, device=device, max_prompt_len=max_prompt_len,
             model_args=_pairs(model_args), revision=revision, wording=wording, include_path=tuple(include_path or ()),
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trust_remote_code, adapter=adapter, likelihood=likelihood, corpus=corpus, exact=exact,
         )  # fmt: skip
         with console(stderr=True).status("Building prompts"):
             plan = prepare(settings)

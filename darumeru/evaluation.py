@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darumeru.bundle import open_bundle
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint, slug, write_json
-from darumeru.model import Model, open_model, template_sha256
+from darumeru.model import Model, adapter_sha256, open_model, template_sha256
 from darumeru.prompt import Limits, Mode, Prompter
 from darumeru.requests import Answer, Request
 from darumeru.run import FORMAT, Journal, Run, Sample, exclusive
@@ -55,6 +55,10 @@ class Settings(BaseModel):
     wording: Path | None = None
     include_path: tuple[Path, ...] = ()
     trust_remote_code: bool = False
+    adapter: Path | None = None
+    exact: bool = False
+    likelihood: bool = False
+    corpus: Path | None = None
 
 
 class Progress(Protocol):
@@ -102,6 +106,7 @@ class Plan:
                 "vocab_size": self.model.text_config("vocab_size"),
                 "model_type": self.model.config.get("model_type"),
                 "context_len": self.context_len,
+                "adapter_sha256": adapter_sha256(settings.adapter) if settings.adapter else None,
                 "chat_template": self.tokenizer.chat_template if self.mode == "instruct" else None,
                 "chat_template_sha256": template_sha256(
                     self.tokenizer.chat_template if self.mode == "instruct" else None
@@ -120,6 +125,8 @@ class Plan:
             "limit": settings.limit,
             "max_prompt_len": settings.max_prompt_len,
             "generation": {"do_sample": False, "temperature": 0.0},
+            "likelihood": settings.likelihood,
+            "exact": settings.exact,
             "suite": {
                 "name": self.suite.name,
                 "version": self.suite.version,
@@ -180,7 +187,9 @@ def prepare(settings: Settings) -> Plan:
     context_len = model.context_len(tokenizer)
     prompter = Prompter(tokenizer, mode, Limits(settings.max_prompt_len, context_len))
 
-    tasks = catalogue.load(suite.tasks, bundle, wording)
+    if settings.adapter:
+        adapter_sha256(settings.adapter)
+    tasks = catalogue.load(suite.tasks, bundle, wording, settings.likelihood, settings.corpus)
     documents, requests = {}, []
     for name, task in tasks.items():
         docs = task.docs()
@@ -188,7 +197,7 @@ def prepare(settings: Settings) -> Plan:
         requests += prompter.requests(
             (f"{name}/{index}/{number}", query, task.fewshot(docs[index], fewshot))
             for index in documents[name]
-            for number, query in enumerate(task.queries(docs[index]))
+            for number, query in enumerate(task.asked(docs[index]))
         )
     return Plan(
         settings,
@@ -220,6 +229,8 @@ def _open(plan: Plan) -> Engine:
         trust_remote_code=settings.trust_remote_code,
         max_len=plan.max_len,
         model_args=dict(settings.model_args),
+        adapter=settings.adapter,
+        exact=settings.exact,
     )
     return open_engine(plan.engine, plan.model.path, plan.tokenizer, plan.model.eos_ids(plan.tokenizer), options)
 
@@ -362,7 +373,7 @@ def score_samples(
             continue
         # Tasks on the same documents are resampled alike, so that their mean's interval knows that they are dependent.
         draw_seed = seed_of(seed, task.dataset, task.config.test_split)
-        results[name], drawn = score_task(table_of(scored), task.METRICS, task.options.primary, draw_seed)
+        results[name], drawn = score_task(table_of(scored), task.metrics, task.primary, draw_seed)
         results[name] |= _observations(rows, scored)
         if drawn is not None:
             draws[name] = drawn
@@ -381,7 +392,7 @@ def score_samples(
 
 def _score_one(task: DarumeruTask, row: Sample) -> Score:
     answers = [Answer.from_json({"id": "", **r["answer"]}) for r in row["requests"]]
-    score = task.score(row["doc"], answers, [r["reference_tokens"] for r in row["requests"]])
+    score = task.rated(row["doc"], answers, [r["reference_tokens"] for r in row["requests"]])
     row["pred"] = score.pred
     row["score"] = score.metrics
     row["ties"] = score.ties
@@ -437,7 +448,9 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
     catalogue = Catalogue(include_path)
     suite = catalogue.suite(header["suite"]["name"], run.tasks)
     wording = {n: Wording(**t["wording"]) for n, t in header["tasks"].items() if t["wording"]}
-    tasks = catalogue.load(run.tasks, "mini", wording)  # rows come from the samples; the bundle is not read
+    tasks = catalogue.load(
+        run.tasks, "mini", wording, header["likelihood"]
+    )  # rows come from the samples; the bundle is not read
     samples = {task: list(run.samples(task)) for task in run.tasks}
     old = run.scores
     scores = score_samples(suite, tasks, samples, header["seed"])

@@ -205,3 +205,17 @@ def _parameters(file: Path) -> int:
 def template_sha256(template: str | None) -> str | None:
     """Fingerprint of a chat template."""
     return hashlib.sha256(template.encode()).hexdigest() if template else None
+
+
+def adapter_sha256(adapter: Path) -> str:
+    """Fingerprint of a LoRA adapter's folder.
+
+    Raises:
+        UserError: the folder holds no adapter in safetensors.
+    """
+    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"--adapter '{adapter}' is no LoRA adapter in PEFT's format: '{file.name}' is missing.")
+    _parameters(files[1])
+    return fingerprint([[f.name, file_sha256(f)] for f in files])

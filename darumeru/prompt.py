@@ -129,6 +129,16 @@ class Prompter:
                 return tuple(whole[len(before) :])
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def whole(self, text: str) -> Tokens:
+        """The tokens of `text` as a text of its own, without special tokens."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def first_token(self) -> int:
+        """The token that a text without context follows: BOS, else EOS."""
+        bos = self.tokenizer.bos_token_id
+        return int(bos if bos is not None else self.tokenizer.eos_token_id)
+
     def spellings(self, label: str) -> tuple[Tokens, ...]:
         """The token sequences of a label without and with a leading space; equal ones once."""
         return tuple(dict.fromkeys((self.continuation(label), self.continuation(" " + label))))
@@ -142,10 +152,16 @@ class Prompter:
         long without any is cut on its left, behind the BOS token.
         """
         todo = list(queries)
-        texts = [self.render([m for shot in shots for m in shot] + query.messages) for _, query, shots in todo]
+        texts = [
+            self.render([m for shot in shots for m in shot] + query.messages) if query.messages else ""
+            for _, query, shots in todo
+        ]
         requests = []
         for (id_, query, shots), text, ids in zip(todo, texts, self.encode(texts), strict=True):
             request = self._complete(Request(id_, query.kind, (), "", num_fewshot=len(shots)), query)
+            if not query.messages:
+                # A text of its own follows what the model takes for the beginning of a text.
+                ids = [self.first_token]
             limit = self.limits.prompt(_answer_tokens(request))
             if len(ids) > limit:
                 text, ids, request = self._fit(query, shots, limit, request)
@@ -191,6 +207,9 @@ class Prompter:
             whole = [self.continuation(" " + option) for option in query.options]
             shortest = min(map(len, whole))
             return replace(request, continuations=tuple(tokens[:shortest] for tokens in whole))
+        if query.kind == "likelihood":
+            spelled = [self.continuation(" " + o) if query.messages else self.whole(o) for o in query.options]
+            return replace(request, continuations=tuple(spelled), reference_tokens=len(spelled[0]))
         until = query.until or ((FOUNDATION_STOP,) if self.mode == "foundation" else ())
         if self.mode == "instruct":
             until = ()  # an instruct model ends its turn by itself

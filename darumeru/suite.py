@@ -29,6 +29,8 @@ class Group:
     name: str
     title: str
     tasks: tuple[str, ...]
+    counts: bool = True
+    """Whether its tasks count in the suite's mean (bits per byte do not mix with shares of right answers)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Suite:
         """All tasks, group by group."""
         return tuple(task for group in self.groups for task in group.tasks)
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The tasks whose mean is the suite's score."""
+        return tuple(task for group in self.groups if group.counts for task in group.tasks)
+
     def only(self, tasks: Sequence[str]) -> Suite:
         """The suite with no other than these tasks; its means are named so that none is taken for the whole suite's."""
         groups = []
@@ -53,7 +60,7 @@ class Suite:
             if chosen := tuple(t for t in group.tasks if t in tasks):
                 whole = len(chosen) == len(group.tasks)
                 title = group.title if whole else f"{group.title}, {len(chosen)} of {len(group.tasks)}"
-                groups.append(Group(group.name, title, chosen))
+                groups.append(Group(group.name, title, chosen, group.counts))
         part = Suite(self.name, self.summary, tuple(groups), self.version)
         if len(part.tasks) == len(self.tasks):
             return part
@@ -67,16 +74,16 @@ def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | No
     >>> summarise(suite, {"x": 0.0, "y": 1.0, "z": 0.2})
     {'a': 0.5, 'b': 0.2, 's': 0.4}
     """
-    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.tasks}
+    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.counted}
     return {
-        name: float(np.mean([scores[t] for t in tasks])) if all(t in scores for t in tasks) else None
+        name: float(np.mean([scores[t] for t in tasks])) if tasks and all(t in scores for t in tasks) else None
         for name, tasks in sets.items()
     }
 
 
 def summarise_draws(suite: Suite, draws: Mapping[str, Floats]) -> dict[str, Floats]:
     """The same for bootstrap draws, (B,) values a task; a group or suite that lacks a task is left out."""
-    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.tasks}
+    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.counted}
     return {
         n: np.mean([draws[t] for t in tasks], axis=0) for n, tasks in sets.items() if all(t in draws for t in tasks)
     }
@@ -130,20 +137,35 @@ class Catalogue:
         foreign = tuple(dict.fromkeys(t for t in tasks if t not in suite.tasks))
         chosen = suite.only(tasks)
         if foreign:
-            return Suite(suite.name, "Mean", (*chosen.groups, Group("other", "Other tasks", foreign)), suite.version)
+            groups = (*chosen.groups, Group("other", "Other tasks", foreign))
+            return Suite(suite.name, f"Mean of {len(foreign) + len(chosen.tasks)} tasks", groups, suite.version)
         return chosen
 
     def load(
-        self, tasks: Sequence[str], bundle: Bundle | str = "hub", wording: Mapping[str, Wording] | None = None
+        self,
+        tasks: Sequence[str],
+        bundle: Bundle | str = "hub",
+        wording: Mapping[str, Wording] | None = None,
+        likelihood: bool = False,
+        corpus: Path | None = None,
     ) -> dict[str, DarumeruTask]:
         """The task objects, by name.
+
+        Args:
+            tasks: names.
+            bundle: where their rows come from.
+            wording: task → wording that replaces its own.
+            likelihood: ask for the likelihood of gold answers in place of answers.
+            corpus: the text file that `bpb_corpus` measures.
 
         Raises:
             UserError: a task is no Darumeru task, or its data is not as it must be.
         """
         from darumeru.task import DarumeruTask
 
-        manager = _manager(self.paths, {"data": bundle, "wording": dict(wording or {})})
+        manager = _manager(
+            self.paths, {"data": bundle, "wording": dict(wording or {}), "likelihood": likelihood, "corpus": corpus}
+        )
         loaded: dict[str, Any] = {}
         for name in tasks:
             if self._index[name].kind.name != "PY_TASK":
@@ -176,7 +198,8 @@ def _suite(cfg: Mapping[str, Any]) -> Suite:
     for member in cfg["task"]:
         if isinstance(member, dict) and "group" in member:
             title = str(member.get("group_alias", member["group"]))
-            groups.append(Group(str(member["group"]), title, tuple(map(str, member["task"]))))
+            counts = bool((member.get("metadata") or {}).get("counts", True))
+            groups.append(Group(str(member["group"]), title, tuple(map(str, member["task"])), counts))
         else:
             plain.append(str(member["task"] if isinstance(member, dict) else member))
     if plain:

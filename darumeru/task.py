@@ -8,10 +8,12 @@ lm-eval (through `construct_requests` and `process_results`).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
 
@@ -20,13 +22,13 @@ import jinja2.sandbox
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task, TaskConfig
 from lm_eval.filters import build_filter_ensemble
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from darumeru.bundle import Bundle, Row, Split, local_name, open_bundle
 from darumeru.errors import UserError
 from darumeru.prompt import plain_text
 from darumeru.requests import Answer, Message, Query
-from darumeru.scoring.aggregate import Aggregate, Table, accuracy, f1_macro, mean
+from darumeru.scoring.aggregate import Aggregate, Table, accuracy, bits_per_byte, f1_macro, mean
 
 
 class Options(BaseModel):
@@ -46,6 +48,10 @@ class Options(BaseModel):
     """Only the first documents are used."""
     until: tuple[str, ...] = ()
     """Texts that end an answer of a foundation model, in place of the blank line."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """A seeded sample of that share of the documents is used."""
+    likelihood: bool = False
+    """Ask for the likelihood of the gold answer in place of an answer."""
 
 
 class Wording(BaseModel):
@@ -82,6 +88,9 @@ class Score:
     extra: dict[str, Any] = field(default_factory=dict)
     """More about the answer that a reader of the samples wants to see."""
 
+
+LIKELIHOOD_METRICS: dict[str, Aggregate] = {"logprob": mean, "bits_per_byte": bits_per_byte}
+"""With `likelihood`: the mean log-probability of a token of the gold answer, and the bits that a byte of it takes."""
 
 _JINJA = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
@@ -131,14 +140,16 @@ class DarumeruTask(Task):  # type: ignore[misc]
             self.options = Options(**(metadata.get("darumeru") or {}))
         except (TypeError, ValidationError) as error:
             raise UserError(f"Task '{name}': {_first(error)}") from None
-        missing = set(self.options.primary) - set(self.METRICS)
+        self.likelihood = self.options.likelihood or bool(metadata.get("likelihood"))
+        missing = set(self.primary) - set(self.metrics)
         if missing:
-            raise UserError(f"Task '{name}' has no metric '{missing.pop()}'; it has: {', '.join(self.METRICS)}.")
+            raise UserError(f"Task '{name}' has no metric '{missing.pop()}'; it has: {', '.join(self.metrics)}.")
         self.VERSION = metadata.get("version", 0)
         self.wording: Wording | None = metadata.get("wording", {}).get(name)
         if self.wording is not None:
             for key, value in self.wording.model_dump(exclude_none=True).items():
                 setattr(self._config, key, value)
+        self.corpus: Path | None = metadata.get("corpus")
         data = metadata.get("data", "hub")
         self.bundle: Bundle = open_bundle(data) if isinstance(data, str) else data
         self.DATASET_PATH = self.config.dataset_path
@@ -196,7 +207,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
     def check(self, doc: Row) -> str | None:
         """What is wrong with a row, naming the field; None if nothing is."""
         try:
-            queries = self.queries(doc)
+            queries = self.asked(doc)
             self.gold(doc)
         except KeyError as error:
             return f"field {error} is missing"
@@ -215,7 +226,9 @@ class DarumeruTask(Task):  # type: ignore[misc]
         Tasks on the same data set get the same sample.
         """
         docs = self.docs()
-        if limit is None or limit >= len(docs):
+        part = max(1, round(self.options.fraction * len(docs)))
+        limit = part if limit is None else min(limit, part)
+        if limit >= len(docs):
             return list(range(len(docs)))
         clusters: dict[str, list[int]] = {}
         for index, doc in enumerate(docs):
@@ -277,6 +290,42 @@ class DarumeruTask(Task):  # type: ignore[misc]
         match = self.options.fewshot_match
         rows = [r for r in self._shots if (not match or r[match] == doc[match]) and r is not doc and r != doc][:count]
         return [self.messages(row, with_answer=True) for row in rows]
+
+    # -- what is asked and measured ----------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> dict[str, Aggregate]:
+        """The metrics of the task as it is asked."""
+        return LIKELIHOOD_METRICS if self.likelihood else self.METRICS
+
+    @property
+    def primary(self) -> tuple[str, ...]:
+        """The metrics whose mean is the score of the task as it is asked."""
+        return ("logprob",) if self.likelihood else self.options.primary
+
+    def asked(self, doc: Row) -> list[Query]:
+        """What is asked about a document: `queries`, or the likelihood of its gold answer."""
+        if not self.likelihood:
+            return self.queries(doc)
+        messages, gold = self.queries(doc)[0].messages, self.gold_text(doc)
+        return [Query("likelihood", messages, options=(gold,), reference=gold)]
+
+    def rated(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """What the answers to `asked` are worth."""
+        if not self.likelihood:
+            return self.score(doc, answers, reference_tokens)
+        total, tokens = answers[0].logprobs[0], reference_tokens[0] or 1
+        size = len(self.gold_text(doc).encode())
+        return Score(
+            {"logprob": total / tokens, "bits": -total / math.log(2), "bytes": float(size)},
+            cluster=self.cluster(doc),
+            stratum=self.stratum(doc),
+        )
+
+    def gold_text(self, doc: Row) -> str:
+        """The gold answer as the model would write it."""
+        gold = self.gold(doc)
+        return str(gold[0] if isinstance(gold, list) else gold)
 
     # -- what subclasses say ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ class SumExtractive(DarumeruTask):
             )
         return gold
 
+    def gold_text(self, doc: Row) -> str:
+        """The gold sentences."""
+        return " ".join(doc["src_sents"][i] for i in self.gold(doc))
+
     def queries(self, doc: Row) -> list[Query]:
         """One ranking of all sentences."""
         return [Query("rank", self.messages(doc), options=tuple(doc["src_sents"]))]

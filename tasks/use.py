@@ -21,6 +21,10 @@ class Use(GenerateTask):
                 raise ValueError(f"field 'meta.{name}' is missing")
         return str(doc["outputs"])
 
+    def gold_text(self, doc: Row) -> str:
+        """The key; the first of several right words."""
+        return self.gold(doc).split(",")[0] if doc["meta"]["type"] == "text" else self.gold(doc)
+
     def cluster(self, doc: Row) -> str:
         """The exam variant."""
         return str(doc["meta"]["variant"])

@@ -120,6 +120,8 @@ class KnowingEngine(Engine):
                 gold = 1 - gold
             right = 0 if self.constant else (gold + 1) % len(request.labels) if spoiled else gold
             return Answer(request.id, logprobs=tuple(0.0 if i == right else -5.0 for i in range(len(request.labels))))
+        if request.kind == "likelihood":
+            return Answer(request.id, logprobs=(0.0,), greedy=(True,))
         if request.kind == "rank":
             gold = set() if self.constant or spoiled else set(task.gold(doc))
             return Answer(request.id, logprobs=tuple(float(i in gold) for i in range(len(request.continuations))))

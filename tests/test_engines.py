@@ -100,6 +100,18 @@ def test_numbers_do_not_depend_on_batch_or_order(tiny_base: Path, batch_tokens: 
         assert (got[id_].tokens, got[id_].text, got[id_].finish) == (answer.tokens, answer.text, answer.finish)
 
 
+def test_exact_numbers_repeat_bit_by_bit(tiny_base: Path) -> None:
+    """Whatever the order in which the requests come."""
+    requests = some_requests(2)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    options = EngineOptions(dtype="float32", device="cpu", exact=True, model_args={"batch_tokens": 300})
+    found = []
+    for order in (requests, requests[::-1]):
+        with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
+            found.append(collect(engine, order))
+    assert found[0] == found[1]
+
+
 def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:
     requests = some_requests()
     with open_hf(tiny_base, batch_tokens=300) as engine:

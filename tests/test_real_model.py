@@ -81,6 +81,15 @@ def test_five_shot_prompts_share_their_prefix_without_changing_numbers(smollm2: 
     assert max(r.largest for r in found.values()) < 1e-3
 
 
+@needs_vllm
+def test_exact_numbers_of_vllm_repeat_bit_by_bit(smollm2: Path, tmp_path: Path) -> None:
+    """Two processes, the second without any cache of the first."""
+    options = ("--limit", 6, "--exact")
+    runs = [run(smollm2, tmp_path / str(i), "vllm", "rwsd,cp_sent_en", *options) for i in range(2)]
+    for task in runs[0].tasks:
+        assert list(runs[0].samples(task)) == list(runs[1].samples(task))
+
+
 def test_the_real_model_copies_english_better_than_chance(smollm2: Path, tmp_path: Path) -> None:
     """The record holds the tokens that the model really generated."""
     done = run(smollm2, tmp_path, "hf", "cp_sent_en", "--limit", 6)

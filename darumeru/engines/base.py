@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from lm_eval.api.model import LM
@@ -27,6 +28,10 @@ class EngineOptions:
     """The longest prompt with its answer that will be asked for, in tokens."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """What only this engine knows, e.g. `tensor_parallel_size` of vLLM."""
+    adapter: Path | None = None
+    """Folder of a LoRA adapter to apply."""
+    exact: bool = False
+    """Give up speed for numbers that repeat bit by bit on one machine: no shared beginnings, fixed batches."""
 
 
 class Engine(LM):  # type: ignore[misc]

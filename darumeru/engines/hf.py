@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -67,6 +68,8 @@ class HFEngine(Engine):
             self.model = transformers.AutoModelForCausalLM.from_pretrained(
                 model, dtype=dtype, trust_remote_code=options.trust_remote_code, use_safetensors=True, **args
             )
+            if options.adapter:
+                add_adapter(self.model, options.adapter)
             if "device_map" not in args:
                 self.model = self.model.to(device)
         except torch.OutOfMemoryError as error:
@@ -115,7 +118,8 @@ class HFEngine(Engine):
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         """See `Engine.answers`. The batches are those of all requests, whichever of them are done."""
-        for shared, group in shared_prefixes([r for r in requests if r.kind == "choose"]):
+        choices = [r for r in requests if r.kind == "choose"]
+        for shared, group in [(0, choices)] if self.options.exact else shared_prefixes(choices):
             past: list[Any] = []  # the beginning is computed when the first batch needs it
 
             def choose(batch: list[Request], shared: int = shared, past: list[Any] = past) -> list[Answer]:
@@ -353,6 +357,23 @@ class HFEngine(Engine):
             finish(r, tokens[: r.max_tokens], self.eos_ids, self.tokenizer)
             for r, tokens in zip(batch, new, strict=True)
         ]
+
+
+def add_adapter(model: Any, adapter: Path) -> None:
+    """Apply a LoRA adapter to a model, beside its weights: merged into bfloat16 weights, most of it would be rounded away.
+
+    Raises:
+        UserError: PEFT is not installed, or the adapter belongs to another model.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("A LoRA adapter on the hf engine needs PEFT: pip install 'darumeru[adapter]'.")
+    try:
+        model.load_adapter(str(adapter))
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"Adapter '{adapter}' does not fit this model; was it trained on another base? ({reason})"
+        ) from None
 
 
 def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from darumeru.engines.base import Engine, EngineOptions, finish, label_logprobs, label_tree
 from darumeru.errors import DarumeruError, UserError, unknown
+from darumeru.files import read_json
 from darumeru.requests import Answer, Request, Tokens
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ MAX_LABEL_TOKENS = 128
 
 WINDOW = 4096
 """Requests that vLLM holds at once: far more than it runs, few enough to keep its queue small."""
+
+EXACT_WINDOW = 64
+"""With `exact`, so many requests are computed together, to the last one, before the next are begun."""
 
 
 def available() -> bool:
@@ -80,10 +84,12 @@ class VLLMEngine(Engine):
             "max_model_len": options.max_len,
             "seed": options.seed,
             "trust_remote_code": options.trust_remote_code,
-            "enable_prefix_caching": True,
+            "enable_prefix_caching": not options.exact,
             "generation_config": "vllm",  # not the model's own sampling settings
             "enforce_eager": not gpu,  # compiling on a CPU costs more than it brings
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            **(_lora_arguments(options.adapter) if options.adapter else {}),
             **options.model_args,
         }
         try:
@@ -94,6 +100,11 @@ class VLLMEngine(Engine):
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
         self.options = options
+        self._lora: Any = None
+        if options.adapter:
+            from vllm.lora.request import LoRARequest
+
+            self._lora = LoRARequest("adapter", 1, str(options.adapter))
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
@@ -125,9 +136,19 @@ class VLLMEngine(Engine):
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         """See `Engine.answers`. Generations go first, so that the short questions fill the gaps that they leave."""
         first = {"generate": 0, "rank": 1, "likelihood": 1, "choose": 2}
-        todo = [r for r in requests if r.id not in done]
         # Prompts in lexicographic order: equal beginnings come together and are computed once.
-        todo.sort(key=lambda r: (first[r.kind], -r.max_tokens, r.prompt))
+        ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.prompt, r.id))
+        if not self.options.exact:
+            yield from self._stream([r for r in ordered if r.id not in done])
+            return
+        # Exact numbers need the same neighbours in every run: fixed blocks, a block being computed whole or not at all.
+        for start in range(0, len(ordered), EXACT_WINDOW):
+            block = ordered[start : start + EXACT_WINDOW]
+            if any(r.id not in done for r in block):
+                yield [a for batch in self._stream(block) for a in batch if a.id not in done]
+
+    def _stream(self, todo: list[Request]) -> Iterator[list[Answer]]:
+        """Submit requests as fast as vLLM takes them; answers as they are ready."""
         waiting = iter(todo)
         open_: dict[str, _Open] = {}
         owner: dict[str, tuple[str, int]] = {}
@@ -196,10 +217,22 @@ class VLLMEngine(Engine):
             )
         id_ = f"{request.id}#{part}" + ("" if cached else "#uncached")
         params.output_kind = _final_only()
-        internal = self._engine.add_request(id_, {"prompt_token_ids": list(what.tokens)}, params)
+        internal = self._engine.add_request(
+            id_, {"prompt_token_ids": list(what.tokens)}, params, lora_request=self._lora
+        )
         owner[id_] = (request.id, part)
         if internal != id_:
             log.debug("vLLM calls %s %s", id_, internal)
+
+
+def _lora_arguments(adapter: Path) -> dict[str, Any]:
+    """vLLM's engine arguments for a LoRA adapter: it reserves memory by rank, and knows some ranks only."""
+    rank = int(read_json(adapter / "adapter_config.json").get("r", 8))
+    return {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": next((n for n in (8, 16, 32, 64, 128, 256) if n >= rank), rank),
+    }
 
 
 def _final_only() -> Any:

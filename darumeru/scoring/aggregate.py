@@ -95,6 +95,11 @@ def mean(table: Table, name: str, weights: Floats) -> Floats:
 accuracy: Aggregate = mean
 
 
+def bits_per_byte(table: Table, name: str, weights: Floats) -> Floats:
+    """The sum of the column `bits` over the sum of the column `bytes`: compares across tokenizers, as perplexity does not."""
+    return _ratio(weights @ table.columns["bits"], weights @ table.columns["bytes"])
+
+
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
     """The mean over strata of each stratum's weighted mean."""
     k = int(table.strata.max()) + 1
