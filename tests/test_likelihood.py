@@ -72,7 +72,10 @@ def test_training_suite(tiny_chat: Path, tmp_path: Path) -> None:
     assert generated[0] < generated[1]
     scores = execute(plan, tmp_path, open_engine=KnowingEngine).scores
     # Bits per byte and log-probabilities have no place in a mean of shares.
-    assert scores["suite"]["value"] == 1.0
+    counted = [r["score"]["value"] for t, r in scores["tasks"].items() if t.endswith("_tenth") or t.startswith("cp_")]
+    assert len(counted) == 13
+    assert scores["suite"]["value"] == pytest.approx(sum(counted) / 13)
+    assert all(r["metrics"]["acc"]["value"] == 1.0 for t, r in scores["tasks"].items() if t.endswith("_tenth"))
     assert scores["groups"]["bits_per_byte"]["value"] == 0.0
 
 
