@@ -82,7 +82,7 @@ def run(
     _options(debug)
     with _errors():
         from darumeru.evaluation import execute, prepare, settings_of
-        from darumeru.report import console, plan_view, scores_table
+        from darumeru.report import console, plan_view, scores_table, time_line
 
         _quiet()
         settings = settings_of(
@@ -102,6 +102,7 @@ def run(
             print(json.dumps({"run": str(done.path), **done.scores}, ensure_ascii=False, indent=2))  # noqa: T201
         else:
             console().print(scores_table(done))
+            console().print(time_line(done))
             console().print(f"Record: {done.path}", soft_wrap=True)
         if failed := done.scores["failed"]:
             raise DarumeruError(

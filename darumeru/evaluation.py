@@ -86,6 +86,8 @@ class Plan:
     requests: list[Request]
     wording: dict[str, dict[str, Any]]
     context_len: int | None
+    seconds: float
+    """How long it took to think it through."""
 
     @property
     def max_len(self) -> int:
@@ -165,6 +167,7 @@ def prepare(settings: Settings) -> Plan:
         UserError: the settings ask for what there is not.
         DarumeruError: the hub cannot be asked, a tokenizer cannot be loaded.
     """
+    began = time.perf_counter()
     from darumeru.engines import resolve_engine
 
     engine = resolve_engine(settings.engine)
@@ -212,6 +215,7 @@ def prepare(settings: Settings) -> Plan:
         requests,
         {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
         context_len,
+        time.perf_counter() - began,
     )
 
 
@@ -253,6 +257,7 @@ def execute(
         UserError: another process computes the same run.
         DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
     """
+    began = time.perf_counter()
     header = plan.header(_engine_version(plan.engine))
     identity = fingerprint(header)
     run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
@@ -264,44 +269,51 @@ def execute(
         if not (run.path / "header.json").is_file():
             write_json(run.path / "header.json", header | {"id": identity, "started": _now(), "where": _where(plan)})
         journal = Journal(run.path / "journal.jsonl")
-        began = time.perf_counter()
-        described, faults = _answer(plan, journal, progress, open_engine)
+        faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
         samples, scores = score(plan, journal, faults)
-        scores["engine"] = described or run.header.get("environment", {})
-        scores["wall_seconds"] = round(time.perf_counter() - began, 3)
+        scores["engine"] = run.header.get("environment", {})
+        wall = plan.seconds + time.perf_counter() - began
+        # Of the process that finished the run: an earlier one's answers cost nothing here.
+        scores["time"] = {
+            "wall_seconds": round(wall, 3),
+            "engine_seconds": round(engine_seconds, 3),
+            "not_engine_share": round(1 - engine_seconds / wall, 4),
+        }
         scores["finished"] = _now()
         run.write(samples, scores, complete=not scores["failed"])
     return run
 
 
 def _answer(
-    plan: Plan, journal: Journal, progress: Progress | None, open_engine: OpenEngine
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Have all requests answered; what the engine says of itself, and the requests that it could not answer."""
+    plan: Plan, run: Run, journal: Journal, progress: Progress | None, open_engine: OpenEngine
+) -> tuple[dict[str, str], float]:
+    """Have all requests answered; the requests that the engine could not answer, and the seconds that it worked."""
     cost = {r.id: len(r.prompt) + answer_tokens(r) for r in plan.requests}
     total, done = sum(cost.values()), sum(cost[i] for i in journal.answers)
     faults: dict[str, str] = {}
     if len(journal.answers) >= len(plan.requests):
-        return {}, faults
+        return faults, 0.0
     if progress:
         progress(done, total)
+    last = time.perf_counter()
     with open_engine(plan) as engine:
-        described = engine.describe()
-        last = time.perf_counter()
+        write_json(run.path / "header.json", run.header | {"environment": engine.describe()})
+        worked = (now := time.perf_counter()) - last
+        last = now
         for batch in engine.answers(plan.requests, journal.answers.keys()):
-            now = time.perf_counter()
+            took = time.perf_counter() - last
+            worked += took
             faults |= {a.id: a.error for a in batch if a.error}
-            good = [a for a in batch if not a.error]
-            if good:
-                journal.append(good, now - last, engine.interleaves)
-            last = now
+            if good := [a for a in batch if not a.error]:
+                journal.append(good, took, engine.interleaves)
             done += sum(cost[a.id] for a in batch)
             if progress:
                 progress(done, total)
+            last = time.perf_counter()
     missing = [r.id for r in plan.requests if r.id not in journal.answers and r.id not in faults]
     if missing:
         raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
-    return described, faults
+    return faults, worked
 
 
 def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
@@ -457,7 +469,7 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
     for name, result in scores["tasks"].items():
         if "seconds" in old["tasks"].get(name, {}):
             result["seconds"] = old["tasks"][name]["seconds"]
-    scores |= {k: old[k] for k in ("engine", "wall_seconds", "finished") if k in old}
+    scores |= {k: old[k] for k in ("engine", "time", "finished") if k in old}
     scores["rescored"] = {"at": _now(), "darumeru": version("darumeru")}
     run.write(samples, scores, complete=not scores["failed"])
     return run

@@ -53,13 +53,21 @@ def _mean_row(table: Table, score: dict[str, Any], style: str) -> None:
     table.add_row(Text(score["title"], style), Text(value, style), Text(bounds, style))
 
 
+def time_line(run: Run) -> str:
+    """How long the run took, and how much of it was not the engine's."""
+    time = run.scores.get("time")
+    if not time:
+        return ""
+    return f"Time: {time['wall_seconds']:.0f} s, {100 * time['not_engine_share']:.1f} % of it outside the engine"
+
+
 def _title(header: dict[str, Any]) -> Text:
     shots = f"{header['num_fewshot']}-shot"
     engine = header["engine"]
     limit = f", at most {header['limit']} documents a task" if header["limit"] else ""
     return Text(
         f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · "
-        f"{engine['version']}, {engine['dtype']}{limit}"
+        f"{engine['version']}, {header.get('environment', engine)['dtype']}{limit}"
     )
 
 

@@ -100,7 +100,7 @@ class KnowingEngine(Engine):
         self.asked: list[str] = []
 
     def describe(self) -> dict[str, Any]:
-        return {"engine": self.name}
+        return {"engine": self.name, "dtype": "none"}
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         for request in requests:

@@ -46,6 +46,10 @@ def test_a_finished_run_is_complete_and_not_computed_again(tiny_chat: Path, tmp_
     assert header["model"]["chat_template"].startswith("{{ bos_token }}")
     assert header["tasks"]["parus"]["data"]["test"]["rows"] == 28
     assert len(header["tasks"]["parus"]["data"]["test"]["sha256"]) == 64
+    assert header["environment"] == {"engine": "oracle", "dtype": "none"}
+    time_ = run.scores["time"]
+    assert 0 <= time_["engine_seconds"] <= time_["wall_seconds"]
+    assert 0 <= time_["not_engine_share"] <= 1
     for key in ("mode", "num_fewshot", "seed", "limit", "max_prompt_len", "engine", "generation", "suite"):
         assert key in header
     sample = next(iter(run.samples("parus")))
