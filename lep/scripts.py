@@ -46,12 +46,14 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
 
 
 def scripts_of(lang: str | None, scripts: Sequence[str] | None) -> tuple[str, ...]:
-    """The scripts that were asked for: `scripts` if given, else those of the language.
+    """The scripts that were asked for: `scripts` if given (`any` stands for all), else those of the language.
 
     Raises:
         UserError: an unknown script, or a language without an entry here.
     """
     if scripts:
+        if "any" in scripts:
+            return ()
         for script in scripts:
             _pattern((script,))
         return tuple(scripts)
@@ -74,13 +76,13 @@ def _pattern(scripts: tuple[str, ...]) -> regex.Pattern[str]:
 
 
 def has_script(text: str, scripts: tuple[str, ...]) -> bool:
-    """Whether a character of one of the scripts is in the text."""
-    return _pattern(scripts).search(text) is not None
+    """Whether a character of one of the scripts is in the text (any text, where no script is named)."""
+    return not scripts or _pattern(scripts).search(text) is not None
 
 
 def count_script(text: str, scripts: tuple[str, ...]) -> int:
     """How many characters of the text belong to one of the scripts."""
-    return len(_pattern(scripts).findall(text))
+    return len(text) if not scripts else len(_pattern(scripts).findall(text))
 
 
 def only_in_script(data: bytes, scripts: tuple[str, ...]) -> bool:
