@@ -21,7 +21,7 @@ from lep.words import count_words, segment
 MAX_CHARS = 32
 """No learned token is longer than this many characters."""
 _COVERAGE = 0.9999
-"""SentencePiece style: characters of the scripts become tokens until this share of them is covered; others stay bytes."""
+"""SentencePiece style: characters of the scripts become tokens until this share is covered; others stay bytes."""
 
 
 @dataclass(frozen=True)
