@@ -257,6 +257,13 @@ def config_with(
     return result
 
 
+def config_rows(model: Checkpoint) -> int:
+    """The `vocab_size` that the configuration states (of the text model, in a multimodal one)."""
+    text = model.config.get("text_config")
+    config = text if isinstance(text, dict) else model.config
+    return int(config.get("vocab_size", model.embeddings.rows))
+
+
 def _rewrite(config: dict[str, Any], old_rows: int, rows: int, ids: Mapping[int, int]) -> bool:
     seen = False
     for key, value in list(config.items()):

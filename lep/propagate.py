@@ -20,6 +20,7 @@ import scipy.sparse  # type: ignore[import-untyped]
 from lep.alignment import Alignment, align
 from lep.checkpoint import (
     Checkpoint,
+    config_rows,
     config_with,
     gather_mixed,
     mean_row,
@@ -251,7 +252,7 @@ class _Job:
                 config=overrides,
             )
             generation = instruct.folder / "generation_config.json"
-            old_rows, ids = _config_rows(instruct), self.alignment.ids
+            old_rows, ids = config_rows(instruct), self.alignment.ids
             write_checkpoint(
                 instruct,
                 place,
@@ -410,9 +411,3 @@ def _not_finite(tensor: StoredTensor, rows: Sequence[int]) -> UserError:
         f"Tensor {tensor.name} of {tensor.file.parent.name} holds NaN or infinite values in row {shown}. "
         "Repair or fetch that model again."
     )
-
-
-def _config_rows(model: Checkpoint) -> int:
-    text = model.config.get("text_config")
-    config = text if isinstance(text, dict) else model.config
-    return int(config.get("vocab_size", model.embeddings.rows))
