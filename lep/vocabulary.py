@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,25 @@ from lep.tokenizer_folder import save_tokenizer
 from lep.tokens import Vocabulary
 from lep.vocab_check import Check, Way, check_vocabulary
 from lep.words import count_tokens
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every command of `lep vocab` is given: the old vocabulary, texts, and where the result goes."""
+
+    old: Vocabulary
+    output: Path
+    corpus: tuple[str | Path, ...]
+    texts: tuple[str | Path, ...] = ()
+    keep: tuple[str | Path, ...] = ()
+    scripts: tuple[str, ...] = ()
+    field: str = "text"
+    force: bool = False
+
+    def stream(self) -> Iterator[str]:
+        """The corpus, from its beginning."""
+        return read_texts(self.corpus, field=self.field)
+
 
 _SAMPLE_CHARS = 300_000
 """Characters of each text source that the invariants are tried on."""
@@ -57,10 +77,9 @@ def extend_vocabulary(
         UserError: the corpus is too small, holds none of the scripts or cannot be read; a Unigram tokenizer.
         LepError: an invariant does not hold; nothing is written then.
     """
-    old, wanted = Vocabulary.load(model), scripts_of(lang, scripts)
-    made = extend(old, read_texts(corpus, field=field), add=add, scripts=wanted, min_count=min_count)
-    settings = {"add": add, "scripts": list(wanted), "min_count": min_count, "corpus": _names(corpus)}
-    return _finish("extend", old, made.spec, made, output, settings, wanted, corpus, texts, (), field, force)
+    request = _request(model, output, corpus, texts, (), lang, scripts, field, force)
+    made = extend(request.old, request.stream(), add=add, scripts=request.scripts, min_count=min_count)
+    return finish(request, "extend", made.spec, {"add": add, "min_count": min_count}, made)
 
 
 def optimize_vocabulary(
@@ -101,23 +120,14 @@ def optimize_vocabulary(
         UserError: also where `keep` is more than there is or less than must stay.
         LepError: an invariant does not hold.
     """
-    old, wanted = Vocabulary.load(model), scripts_of(lang, scripts)
+    request = _request(model, output, corpus, texts, keep_languages, lang, scripts, field, force)
+    old = request.old
     if not 0 < keep < len(old.strings):
         raise UserError(f"--keep must be between 1 and {len(old.strings) - 1:,} for this tokenizer, not {keep:,}.")
-    gone = _least_used(old, corpus, keep_languages, field, remove=len(old.strings) - keep)
+    gone = _least_used(request, remove=len(old.strings) - keep)
     spec, _ = without(old, gone, compact=True)
-    made = extend(Vocabulary(spec), read_texts(corpus, field=field), add=add, scripts=wanted, min_count=min_count)
-    settings = {
-        "keep": keep,
-        "add": add,
-        "keep_languages": _names(keep_languages),
-        "scripts": list(wanted),
-        "min_count": min_count,
-        "corpus": _names(corpus),
-    }
-    return _finish(
-        "optimize", old, made.spec, made, output, settings, wanted, corpus, texts, keep_languages, field, force
-    )
+    made = extend(Vocabulary(spec), request.stream(), add=add, scripts=request.scripts, min_count=min_count)
+    return finish(request, "optimize", made.spec, {"keep": keep, "add": add, "min_count": min_count}, made)
 
 
 def swap_vocabulary(
@@ -153,22 +163,14 @@ def swap_vocabulary(
         UserError: also where fewer tokens than that may go.
         LepError: an invariant does not hold.
     """
-    old, wanted = Vocabulary.load(model), scripts_of(lang, scripts)
+    request = _request(model, output, corpus, texts, keep_languages, lang, scripts, field, force)
+    old = request.old
     if not 0 < count < len(old.strings):
         raise UserError(f"--count must be between 1 and {len(old.strings) - 1:,} for this tokenizer, not {count:,}.")
-    gone = sorted(_least_used(old, corpus, keep_languages, field, remove=count))
+    gone = sorted(_least_used(request, remove=count))
     spec, _ = without(old, gone, compact=False)
-    made = extend(
-        Vocabulary(spec), read_texts(corpus, field=field), add=count, scripts=wanted, min_count=min_count, ids=gone
-    )
-    settings = {
-        "count": count,
-        "keep_languages": _names(keep_languages),
-        "scripts": list(wanted),
-        "min_count": min_count,
-        "corpus": _names(corpus),
-    }
-    return _finish("swap", old, made.spec, made, output, settings, wanted, corpus, texts, keep_languages, field, force)
+    made = extend(Vocabulary(spec), request.stream(), add=count, scripts=request.scripts, min_count=min_count, ids=gone)
+    return finish(request, "swap", made.spec, {"count": count, "min_count": min_count}, made)
 
 
 def check_folders(
@@ -186,51 +188,61 @@ def check_folders(
     return check_vocabulary(vocabularies[0], vocabularies[1], tried, scripts=scripts_of(lang, scripts))
 
 
-def _least_used(
-    old: Vocabulary, corpus: Sequence[str | Path], keep: Sequence[str | Path], field: str, *, remove: int
-) -> set[int]:
-    usage = count_tokens(read_texts(corpus, field=field), old, limit=_USAGE_CHARS)
-    if not usage.any():
-        raise UserError(f"There is no text in {', '.join(map(str, corpus))}.")
-    protect: list[int] = []
-    if keep:
-        needed = count_tokens(read_texts(keep, field=field), old)
-        protect = needed.nonzero()[0].tolist()
-        usage = usage + needed
-    return prune(old, usage, remove=remove, protect=protect)
-
-
-def _finish(
-    way: Way,
-    old: Vocabulary,
-    spec: Mapping[str, Any],
-    made: Extension | None,
+def _request(
+    model: str | Path,
     output: str | Path,
-    settings: Mapping[str, Any],
-    scripts: tuple[str, ...],
     corpus: Sequence[str | Path],
     texts: Sequence[str | Path],
     keep: Sequence[str | Path],
+    lang: str,
+    scripts: Sequence[str] | None,
     field: str,
     force: bool,
+) -> Request:
+    wanted = scripts_of(lang, scripts)
+    old = Vocabulary.load(model)
+    return Request(old, Path(output), tuple(corpus), tuple(texts), tuple(keep), wanted, field, force)
+
+
+def _least_used(request: Request, *, remove: int) -> set[int]:
+    usage = count_tokens(request.stream(), request.old, limit=_USAGE_CHARS)
+    if not usage.any():
+        raise UserError(f"There is no text in {', '.join(map(str, request.corpus))}.")
+    protect: list[int] = []
+    if request.keep:
+        needed = count_tokens(read_texts(request.keep, field=request.field), request.old)
+        protect = needed.nonzero()[0].tolist()
+        usage = usage + needed
+    return prune(request.old, usage, remove=remove, protect=protect)
+
+
+def finish(
+    request: Request, way: Way, spec: Mapping[str, Any], settings: Mapping[str, Any], made: Extension | None = None
 ) -> dict[str, Any]:
-    """Write the tokenizer to a temporary folder, check it there, and let it appear only if every invariant holds."""
+    """Write the tokenizer to a temporary folder, check it there, and let it appear only if every invariant holds.
+
+    Args:
+        request: what was asked for.
+        way: how the vocabulary was made.
+        spec: the new `tokenizer.json`.
+        settings: for the manifest.
+        made: figures of an extension, for the manifest.
+
+    Raises:
+        LepError: an invariant does not hold.
+    """
+    old, scripts = request.old, request.scripts
     source = locate(old.folder or "", weights=False)
     model_config = source / "config.json" if (source / "config.json").is_file() else None
-    sample = read_all(corpus, field=field, limit=_SAMPLE_CHARS)
-    tried = sample + (read_all(texts, field=field, limit=20 * _SAMPLE_CHARS) if texts else [])
-    with new_folder(Path(output), inputs=[source], force=force) as place:
+    sample = read_all(request.corpus, field=request.field, limit=_SAMPLE_CHARS)
+    tried = list(sample)
+    if request.texts:
+        tried += read_all(request.texts, field=request.field, limit=20 * _SAMPLE_CHARS)
+    keep = read_all(request.keep, field=request.field, limit=20 * _SAMPLE_CHARS) if request.keep else []
+    with new_folder(request.output, inputs=[source], force=request.force) as place:
         name = save_tokenizer(spec, source, place, model_config=model_config)
         new = Vocabulary.load(place)
-        checks = check_vocabulary(
-            old,
-            new,
-            tried,
-            scripts=scripts,
-            way=way,
-            keep=read_all(keep, field=field, limit=20 * _SAMPLE_CHARS) if keep else (),
-            model_config=model_config,
-        )
+        checks = check_vocabulary(old, new, tried, scripts=scripts, way=way, keep=keep, model_config=model_config)
         failed = [check for check in checks if not check.passed]
         if failed:
             raise LepError(
@@ -252,7 +264,13 @@ def _finish(
                 "words": {"different": made.words[0], "all": made.words[1]},
                 "count_of_last_token": made.counts[-1],
             }
-        return write_manifest(place, f"vocab {way}", inputs={"model": source}, settings=settings, measures=measures)
+        written = {
+            **settings,
+            "scripts": list(scripts),
+            "corpus": _names(request.corpus),
+            **({"keep_languages": _names(request.keep)} if request.keep else {}),
+        }
+        return write_manifest(place, f"vocab {way}", inputs={"model": source}, settings=written, measures=measures)
 
 
 def _density(vocabulary: Vocabulary, texts: Sequence[str], scripts: tuple[str, ...]) -> float:
