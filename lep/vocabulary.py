@@ -17,6 +17,7 @@ from lep.scripts import has_script, scripts_of
 from lep.tokenizer_folder import save_tokenizer
 from lep.tokens import Vocabulary
 from lep.vocab_check import Check, Way, check_vocabulary
+from lep.vocab_report import id_ranges
 from lep.words import count_tokens
 
 
@@ -260,6 +261,7 @@ def finish(
         if made is not None:
             measures |= {
                 "added": len(made.new),
+                "added_ids": id_ranges(made.new),
                 "revived": len(made.revived),
                 "words": {"different": made.words[0], "all": made.words[1]},
                 "count_of_last_token": made.counts[-1],

@@ -13,7 +13,7 @@ from lep_models import ENGLISH, RUSSIAN, save_byte_level, save_sentencepiece
 from lep.auxiliary import pursuit_weights, similarity_weights
 from lep.checkpoint import open_checkpoint
 from lep.errors import UserError
-from lep.initialise import STRATEGIES, initialise
+from lep.initialisation import STRATEGIES, initialise
 from lep.tokens import Vocabulary
 from lep.transfer import build_transfer
 
@@ -105,7 +105,7 @@ def test_weights_fall_along_the_pieces(make_model: Callable[..., Path], tmp_path
 def test_every_strategy_copies_shared_rows_and_is_reproducible(
     strategy: Any, make_model: Callable[..., Path], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep import initialise as module
+    from lep import initialisation as module
 
     monkeypatch.setattr(
         module,
@@ -139,7 +139,7 @@ def test_every_strategy_copies_shared_rows_and_is_reproducible(
 
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_random_rows_have_the_old_moments(diagonal: bool, tmp_path: Path, make_model: Callable[..., Path]) -> None:
-    from lep.initialise import _normal
+    from lep.initialisation import _normal
 
     folder = make_model("m", rows=4000)
     found = open_checkpoint(folder).embeddings.input

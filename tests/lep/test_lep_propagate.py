@@ -15,7 +15,7 @@ from lep.checkpoint import open_checkpoint
 from lep.errors import UserError
 from lep.files import fingerprint
 from lep.manifest import read_manifest
-from lep.propagate import propagate
+from lep.propagation import propagate
 from lep.tokens import Vocabulary
 
 ROWS = 448  # 400 tokens and padding

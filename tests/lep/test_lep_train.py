@@ -9,7 +9,7 @@ import pytest
 from lep_models import ENGLISH, RUSSIAN, save_byte_level, save_sentencepiece
 
 from lep.errors import LepError, UserError
-from lep.initialise import initialise
+from lep.initialisation import initialise
 from lep.tokens import Vocabulary
 from lep.vocab_train import train_vocabulary
 
