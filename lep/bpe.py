@@ -113,23 +113,25 @@ class _Learner:
             lengths = np.array([len(word) for word in words], dtype=np.int64)
             symbols = np.fromiter((symbol for word in words for symbol in word), dtype=np.int32)
         total = len(symbols)
-        self.symbols = np.asarray(symbols, dtype=np.int64)
+        # 32 bits each: a gigabyte of text has tens of millions of places.
+        self.symbols = np.array(symbols, dtype=np.int32)
         self.weights = np.repeat(counts, np.asarray(lengths))
-        self.next = np.arange(1, total + 1, dtype=np.int64)
-        self.previous = np.arange(-1, total - 1, dtype=np.int64)
+        self.next = np.arange(1, total + 1, dtype=np.int32)
+        self.previous = np.arange(-1, total - 1, dtype=np.int32)
         ends = np.cumsum(lengths)
         ends = ends[np.asarray(lengths) > 0]
         self.next[ends - 1] = -1
         self.previous[ends[:-1]] = -1
         self.counts: dict[int, int] = {}
-        self.places: dict[int, list[NDArray[np.int64]]] = {}
-        starts = np.flatnonzero(self.next >= 0)
-        self._add(starts)
+        self.places: dict[int, list[NDArray[np.int32]]] = {}
+        self._add(np.flatnonzero(self.next >= 0).astype(np.int32))
 
-    def _keys(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        return (self.symbols[starts] << _SHIFT) | self.symbols[self.next[starts]]
+    def _keys(self, starts: NDArray[np.int32]) -> NDArray[np.int64]:
+        keys: NDArray[np.int64] = self.symbols[starts].astype(np.int64) << _SHIFT
+        keys |= self.symbols[self.next[starts]]
+        return keys
 
-    def _add(self, starts: NDArray[np.int64]) -> list[int]:
+    def _add(self, starts: NDArray[np.int32]) -> list[int]:
         """Count the pairs that begin at these places (in rising order); returns their keys."""
         if not len(starts):
             return []
@@ -145,7 +147,7 @@ class _Learner:
             self.places.setdefault(key, []).append(starts[bounds[index] : bounds[index + 1]])
         return found
 
-    def _remove(self, starts: NDArray[np.int64]) -> None:
+    def _remove(self, starts: NDArray[np.int32]) -> None:
         keys, back = np.unique(self._keys(starts), return_inverse=True)
         sums = np.zeros(len(keys), dtype=np.int64)
         np.add.at(sums, back, self.weights[starts])
@@ -184,11 +186,11 @@ class _Learner:
             del self.counts[key]
         return found
 
-    def _without_overlaps(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _without_overlaps(self, places: NDArray[np.int32]) -> NDArray[np.int32]:
         """Of the places of a pair of equals ("aaa"), every second one in a run, from the left."""
         joined = np.zeros(len(places), dtype=bool)
         joined[1:] = self.next[places[:-1]] == places[1:]
         run_starts = np.flatnonzero(~joined)
         position = np.arange(len(places)) - np.repeat(run_starts, np.diff(np.append(run_starts, len(places))))
-        even: NDArray[np.int64] = places[position % 2 == 0]
+        even: NDArray[np.int32] = places[position % 2 == 0]
         return even
