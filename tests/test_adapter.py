@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model
 from test_engines import collect, open_hf, some_requests
+from tiny import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from darumeru.engines import EngineOptions, open_engine

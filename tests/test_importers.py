@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED
+from tiny import SHARED
 
 from darumeru.bundle import FolderBundle, Row, read_rows
 from darumeru.data import Report, check_folder

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import KnowingEngine
+from tiny import KnowingEngine
 
 import darumeru
 from darumeru.errors import UserError

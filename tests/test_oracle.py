@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import KnowingEngine
+from tiny import KnowingEngine
 
 from darumeru.evaluation import execute, prepare, settings_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KnowingEngine
+from tiny import KnowingEngine
 
 import darumeru
 from darumeru.errors import DarumeruError, UserError
@@ -223,7 +223,7 @@ def test_two_processes_do_not_compute_one_run(tiny_chat: Path, tmp_path: Path) -
 
 
 def test_model_names_never_become_paths(tiny_chat: Path, tmp_path: Path) -> None:
-    from conftest import make_model
+    from tiny import make_model
 
     odd = make_model(tmp_path / "..odd & <b>name", chat=True)
     run = execute(plan_of(odd, tasks=("parus",)), tmp_path / "runs", open_engine=KnowingEngine)
