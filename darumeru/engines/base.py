@@ -16,6 +16,21 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
+class Server:
+    """A model that is served elsewhere: what the api engine asks, and how exact its answers must be."""
+
+    base_url: str
+    model: str
+    """The name under which the server offers the model."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it may."""
+    api_key_env: str | None = None
+    """The environment variable that holds the API key; the key itself is kept nowhere."""
+    approximate: bool = False
+    """Whether numbers are accepted that are not exactly the model's."""
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How to load a model."""
 
@@ -27,6 +42,8 @@ class EngineOptions:
     """The longest prompt with its answer that will be asked for, in tokens."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """What only this engine knows, e.g. `tensor_parallel_size` of vLLM."""
+    server: Server | None = None
+    """api: the server to ask."""
 
 
 class Engine(LM):  # type: ignore[misc]
