@@ -130,6 +130,29 @@ def test_a_server_that_repeats_prompts_scores_exactly_but_counts_no_tokens(
             collect(engine, some_requests("g"))
 
 
+def test_long_articles_are_ranked_through_the_prefix_cache(serve: Callable[..., StandIn], tiny_chat: Path) -> None:
+    """Whichever way is cheaper, the numbers are the same."""
+    rng = random.Random(1)
+    article = tuple(rng.randrange(6, 600) for _ in range(1500))
+    sentences = tuple(tuple(rng.randrange(6, 600) for _ in range(3)) for _ in range(8))
+    for prompt, way in ((article, "logprob_token_ids"), (article[:100], "prompt_logprobs")):
+        request = Request("r/0/0", "rank", prompt, "", continuations=sentences)
+        stand_in = serve()
+        with open_api(stand_in, tiny_chat) as engine:
+            check(collect(engine, [request]), [request], -1)
+        assert all(way in b for b in stand_in.bodies)
+
+
+def test_closing_ends_what_is_under_way(serve: Callable[..., StandIn], tiny_chat: Path) -> None:
+    stand_in = serve(delay=0.2)
+    engine = open_api(stand_in, tiny_chat, concurrency=1)
+    answers = engine.answers(some_requests("g", 10))
+    next(answers)
+    engine.close()
+    with pytest.raises(DarumeruError, match="no longer waited for"):
+        list(answers)
+
+
 def test_greedy_continuations_are_recognised(serve: Callable[..., StandIn], tiny_chat: Path) -> None:
     best = tuple(int(i) for i in [logprobs([9, 9]).argmax()])
     worst = tuple(int(i) for i in [logprobs([9, 9]).argmin()])

@@ -182,11 +182,18 @@ class Client:
         if self._loop.is_closed():
             return
         with contextlib.suppress(Exception):
-            self.start(self._http.aclose()).result(timeout=5)
+            self.start(self._stop()).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
         if not self._thread.is_alive():
             self._loop.close()
+
+    async def _stop(self) -> None:
+        open_ = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_, return_exceptions=True)
+        await self._http.aclose()
 
     async def get(self, path: str, *, patient: bool = True) -> dict[str, Any]:
         """What is at a path below the base URL. See `post`."""
