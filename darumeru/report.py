@@ -57,7 +57,7 @@ def _title(header: dict[str, Any]) -> Text:
     shots = f"{header['num_fewshot']}-shot"
     engine = header["engine"]
     how = f"api {engine['base_url']}" if "base_url" in engine else f"{engine['version']}, {engine['dtype']}"
-    exact = ", APPROXIMATE: not comparable with exact runs" if engine.get("approximate") else ""
+    exact = ", approximate answers allowed" if engine.get("approximate") else ""
     limit = f", at most {header['limit']} documents a task" if header["limit"] else ""
     return Text(
         f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · {how}{limit}{exact}"

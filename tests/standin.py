@@ -46,6 +46,8 @@ class StandIn:
     chat_only: bool = False
     strict: bool = False
     """Refuses parameters that it does not know."""
+    refusal: int = 400
+    """How it says so."""
     most: int = 20
     """The most `logprobs`."""
     key: str | None = None
@@ -236,7 +238,7 @@ class Handler(BaseHTTPRequestHandler):
         if what not in ("/completions", "/chat/completions") or (s.chat_only and what == "/completions"):
             self.fail(404, "Not Found")
         elif s.strict and set(body) - KNOWN:
-            self.fail(400, f"Unrecognized request arguments: {sorted(set(body) - KNOWN)}")
+            self.fail(s.refusal, f"Unrecognized request arguments: {sorted(set(body) - KNOWN)}")
         elif isinstance(body.get("prompt"), list) and not s.tokens:
             self.fail(400, "prompt must be a string")
         elif body.get("echo") and not s.echo:

@@ -124,6 +124,8 @@ def test_a_server_that_repeats_prompts_scores_exactly_but_counts_no_tokens(
     serve: Callable[..., StandIn], tiny_chat: Path
 ) -> None:
     requests = some_requests("crl")
+    with open_api(serve(extras=False, strict=True, refusal=500), tiny_chat) as engine:
+        assert engine.describe()["abilities"]["continuations"] == "echo"
     with open_api(serve(extras=False, strict=True, most=5), tiny_chat) as engine:
         check(collect(engine, requests), requests, engine.tokenizer.eos_token_id)
         with pytest.raises(UserError, match=r"does not return the ids of the tokens.*--approximate"):

@@ -191,14 +191,14 @@ class APIEngine(Engine):
         refusal = Refused(0, "")
         for number, body in enumerate(bodies):
             try:
-                return number, await self._post(path, body)
+                return number, await self._post(path, body, patient=False)
             except Refused as error:
                 refusal = error
                 if error.missing:
                     break
         return refusal
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any], *, patient: bool = True) -> dict[str, Any]:
         """Ask the model.
 
         Raises:
@@ -206,7 +206,7 @@ class APIEngine(Engine):
             DarumeruError: what came back is no answer.
         """
         try:
-            answer = await self._client.post(f"/{path}", {"model": self.served, **body})
+            answer = await self._client.post(f"/{path}", {"model": self.served, **body}, patient=patient)
         except NotJson as error:
             raise DarumeruError(
                 f"The server at {self.base_url} answers with {error}. The answers so far are kept."

@@ -20,7 +20,7 @@ from darumeru.errors import DarumeruError, UserError, unknown
 
 T = TypeVar("T")
 
-BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may be another one when the same is asked again."""
 
 LONGEST_PAUSE = 600.0
@@ -205,7 +205,7 @@ class Client:
         Args:
             path: below the base URL.
             body: what to send.
-            patient: whether a server that cannot be reached is asked again.
+            patient: whether a server that cannot be reached, or fails, is asked again.
 
         Raises:
             Refused: the server will not do it.
@@ -262,7 +262,7 @@ class Client:
         status = response.status_code
         if status in (401, 403):
             raise self._unwelcome(status)
-        if status in BUSY:
+        if status in BUSY and (patient or status != 500):  # some servers say 500 to a parameter that they do not know
             wanted = retry_after(response.headers.get("retry-after"))
             if wanted is not None and wanted > LONGEST_PAUSE:
                 raise DarumeruError(
