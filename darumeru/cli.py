@@ -42,7 +42,15 @@ def run(
     model: Annotated[str, typer.Option(help="Model folder, or hub id.")],
     suite: Annotated[str, typer.Option(help="Suite; 'darumeru list suites' names them.")] = "darumeru",
     tasks: Annotated[list[str] | None, typer.Option(help="Only these tasks (comma-separated, or repeated).")] = None,
-    engine: Annotated[str, typer.Option(help="hf, vllm, or auto (vLLM where it is installed).")] = "auto",
+    engine: Annotated[str, typer.Option(help="hf, vllm, auto (vLLM where it is installed), or api.")] = "auto",
+    base_url: Annotated[str | None, typer.Option(help="api: address of an OpenAI-compatible server.")] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="api: environment variable that holds the API key.")] = None,
+    served_model: Annotated[
+        str | None, typer.Option(help="api: the server's name for the model. [the last part of --model]")
+    ] = None,
+    approximate: Annotated[
+        bool, typer.Option(help="api: accept numbers that the server cannot give exactly; the record says so.")
+    ] = False,
     data: Annotated[str, typer.Option(help="Bundle: hub, mini, or the folder of an offline bundle.")] = "hub",
     lock: Annotated[Path | None, typer.Option(help="bundle.json that pins the hub's revisions.")] = None,
     mode: Annotated[str, typer.Option(help="instruct, foundation, or auto (by the chat template).")] = "auto",
@@ -90,6 +98,7 @@ def run(
             num_fewshot=num_fewshot, limit=limit, seed=seed, dtype=dtype, device=device, max_prompt_len=max_prompt_len,
             model_args=_pairs(model_args), revision=revision, wording=wording, include_path=tuple(include_path or ()),
             trust_remote_code=trust_remote_code, adapter=adapter, likelihood=likelihood, corpus=corpus, exact=exact,
+            base_url=base_url, api_key_env=api_key_env, served_model=served_model, approximate=approximate,
         )  # fmt: skip
         with console(stderr=True).status("Building prompts"):
             plan = prepare(settings)

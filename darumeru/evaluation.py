@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from darumeru.run import FORMAT, Journal, Run, Sample, exclusive
 from darumeru.suite import Catalogue, Suite, read_wording, summarise, summarise_draws
 
 if TYPE_CHECKING:
-    from darumeru.engines import Engine
+    from darumeru.engines import Engine, Server
     from darumeru.task import DarumeruTask, Score
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,10 @@ class Settings(BaseModel):
     exact: bool = False
     likelihood: bool = False
     corpus: Path | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    served_model: str | None = None
+    approximate: bool = False
 
 
 class Progress(Protocol):
@@ -88,6 +92,8 @@ class Plan:
     context_len: int | None
     seconds: float
     """How long it took to think it through."""
+    server: Server | None = None
+    """What the api engine asks."""
 
     @property
     def max_len(self) -> int:
@@ -102,9 +108,10 @@ class Plan:
             "model": {
                 "name": self.model.name,
                 "revision": self.model.revision,
-                "weights_sha256": self.model.weights_sha256,
+                # Nobody knows the weights behind a server: its address and its name for them stand in for them.
+                "weights_sha256": self.model.weights_sha256 if self.server is None else None,
                 "tokenizer_sha256": self.model.tokenizer_sha256,
-                "parameters": self.model.parameters,
+                "parameters": self.model.parameters if self.server is None else None,
                 "vocab_size": self.model.text_config("vocab_size"),
                 "model_type": self.model.config.get("model_type"),
                 "context_len": self.context_len,
@@ -120,7 +127,16 @@ class Plan:
                 "dtype": settings.dtype,
                 "device": settings.device,
             }
-            | {"model_args": {k: str(v) for k, v in settings.model_args.items()}},
+            | {"model_args": {k: str(v) for k, v in settings.model_args.items()}}
+            | (
+                {}
+                if self.server is None
+                else {
+                    "base_url": self.server.base_url,
+                    "served_model": self.server.model,
+                    "approximate": self.server.approximate,
+                }
+            ),
             "mode": self.mode,
             "num_fewshot": self.num_fewshot,
             "seed": settings.seed,
@@ -171,6 +187,7 @@ def prepare(settings: Settings) -> Plan:
     from darumeru.engines import resolve_engine
 
     engine = resolve_engine(settings.engine)
+    server = _server(settings, engine)
     catalogue = Catalogue(settings.include_path)
     suite = catalogue.suite(settings.suite, settings.tasks)
     wording = read_wording(settings.wording) if settings.wording else {}
@@ -181,7 +198,10 @@ def prepare(settings: Settings) -> Plan:
                 f"Evaluated are: {', '.join(suite.tasks)}."
             )
     bundle = open_bundle(settings.data, settings.lock)
-    model = open_model(settings.model, settings.revision, settings.trust_remote_code)
+    model = open_model(settings.model, settings.revision, settings.trust_remote_code, weights=server is None)
+    if server is not None and not server.model:
+        # A server names its model by hub id or path, as it was started; in the record a path would say nothing.
+        server = replace(server, model=model.name, aliases=(settings.model,))
     tokenizer = model.tokenizer(settings.trust_remote_code)
     mode: Mode = settings.mode if settings.mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
     fewshot = settings.num_fewshot
@@ -216,6 +236,44 @@ def prepare(settings: Settings) -> Plan:
         {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
         context_len,
         time.perf_counter() - began,
+        server,
+    )
+
+
+def _server(settings: Settings, engine: str) -> Server | None:
+    """The server that the settings name.
+
+    Raises:
+        UserError: the api engine has no usable server, or another engine has one.
+    """
+    if engine != "api":
+        given = {
+            "--base-url": settings.base_url,
+            "--api-key-env": settings.api_key_env,
+            "--served-model": settings.served_model,
+            "--approximate": settings.approximate,
+        }
+        for option, value in given.items():
+            if value:
+                raise UserError(f"{option} belongs to a server: it needs --engine api.")
+        return None
+    from darumeru.engines.base import Server
+    from darumeru.engines.client import Patience, read_key, server_url
+
+    if not settings.base_url:
+        raise UserError("--engine api needs the server's address: --base-url http://HOST:PORT/v1.")
+    for option, chosen in (("--dtype", settings.dtype), ("--device", settings.device)):
+        if chosen != "auto":
+            raise UserError(
+                f"{option} '{chosen}' is the server's to decide: start the server so, and leave it out here."
+            )
+    Patience.of(settings.model_args)
+    read_key(settings.api_key_env)
+    return Server(
+        server_url(settings.base_url),
+        settings.served_model or "",
+        api_key_env=settings.api_key_env,
+        approximate=settings.approximate,
     )
 
 
@@ -235,6 +293,7 @@ def _open(plan: Plan) -> Engine:
         model_args=dict(settings.model_args),
         adapter=settings.adapter,
         exact=settings.exact,
+        server=plan.server,
     )
     return open_engine(plan.engine, plan.model.path, plan.tokenizer, plan.model.eos_ids(plan.tokenizer), options)
 
@@ -428,6 +487,7 @@ def _observations(rows: Sequence[Sample], scores: Sequence[Score]) -> dict[str, 
         "requests": len(requests),
         "prompt_tokens": sum(r["prompt_tokens"] for r in requests),
         "generated_tokens": sum(len(a.get("tokens", ())) for a in generated),
+        "approximate_answers": sum(r["answer"].get("approximate", False) for r in requests),
     }
 
 

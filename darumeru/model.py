@@ -29,6 +29,7 @@ class Model:
     path: Path
     config: dict[str, Any]
     weights: tuple[Path, ...]
+    """Empty where they are not looked at, because a server has them."""
     parameters: int
     revision: str | None = None
 
@@ -95,13 +96,16 @@ class Model:
             ) from error
 
 
-def open_model(model: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Model:
+def open_model(
+    model: str | Path, revision: str | None = None, trust_remote_code: bool = False, weights: bool = True
+) -> Model:
     """Find a model and look through its folder without loading it.
 
     Args:
         model: a folder, or a hub id, which is downloaded into the hub's cache (only safetensors and text files).
         revision: of the hub id.
         trust_remote_code: allow a model that brings Python code of its own.
+        weights: look at the weights too; without, configuration and tokenizer are enough.
 
     Raises:
         UserError: it is missing, truncated, has no safetensors weights, or needs code that was not allowed.
@@ -111,22 +115,23 @@ def open_model(model: str | Path, revision: str | None = None, trust_remote_code
     if path.is_dir():
         if revision is not None:
             raise UserError(f"--revision '{revision}' belongs to a hub id, but '{model}' is a folder.")
-        return _look(path.resolve().name, path, None, trust_remote_code)
+        return _look(path.resolve().name, path, None, trust_remote_code, weights)
     text = str(model)
     if path.exists():
         raise UserError(f"Model '{model}' is a file; give the folder that holds config.json and *.safetensors.")
     if text.startswith((".", "/", "~")) or text.count("/") > 1 or not _HUB_ID.fullmatch(text):
         raise UserError(f"Model folder '{model}' does not exist, and the name is no hub id (owner/name).")
-    folder, sha = _download(text, revision)
-    return _look(text, folder, sha, trust_remote_code)
+    folder, sha = _download(text, revision, weights)
+    return _look(text, folder, sha, trust_remote_code, weights)
 
 
-def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
+def _download(hub_id: str, revision: str | None, weights: bool) -> tuple[Path, str]:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
+    files = [p for p in _HUB_FILES if weights or "safetensors" not in p]
     try:
-        folder = Path(huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=_HUB_FILES))
+        folder = Path(huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=files))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise DarumeruError(
             f"Model '{hub_id}' is no folder here, and the hub did not give it "
@@ -135,7 +140,7 @@ def _download(hub_id: str, revision: str | None) -> tuple[Path, str]:
     return folder, folder.name
 
 
-def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool) -> Model:
+def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool, weights: bool) -> Model:
     if not (path / "config.json").is_file():
         raise UserError(f"Model folder '{path}' has no config.json: it is no model that transformers can load.")
     config = read_json(path / "config.json")
@@ -145,7 +150,7 @@ def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool) 
         raise UserError(
             f"Model '{name}' brings Python code of its own. Read it, and if you trust it run again with --trust-remote-code."
         )
-    files = _weights(path)
+    files = _weights(path) if weights else []
     parameters = sum(_parameters(file) for file in files)
     return Model(name, path, config, tuple(files), parameters, revision)
 

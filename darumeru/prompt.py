@@ -152,13 +152,14 @@ class Prompter:
         long without any is cut on its left, behind the BOS token.
         """
         todo = list(queries)
-        texts = [
-            self.render([m for shot in shots for m in shot] + query.messages) if query.messages else ""
-            for _, query, shots in todo
-        ]
+        conversations = [[m for shot in shots for m in shot] + query.messages for _, query, shots in todo]
+        texts = [self.render(conversation) if conversation else "" for conversation in conversations]
         requests = []
-        for (id_, query, shots), text, ids in zip(todo, texts, self.encode(texts), strict=True):
-            request = self._complete(Request(id_, query.kind, (), "", num_fewshot=len(shots)), query)
+        for (id_, query, shots), messages, text, ids in zip(
+            todo, conversations, texts, self.encode(texts), strict=True
+        ):
+            request = Request(id_, query.kind, (), "", num_fewshot=len(shots), messages=tuple(messages))
+            request = self._complete(request, query)
             if not query.messages:
                 # A text of its own follows what the model takes for the beginning of a text.
                 ids = [self.first_token]
@@ -174,10 +175,11 @@ class Prompter:
     ) -> tuple[str, list[int], Request]:
         """The prompt with fewer examples, fewer earlier turns or, at last, cut on the left."""
         for count in range(len(shots) - 1, -1, -1):
-            text = self.render([m for shot in shots[:count] for m in shot] + query.messages)
+            messages = [m for shot in shots[:count] for m in shot] + query.messages
+            text = self.render(messages)
             ids = self.encode([text])[0]
             if len(ids) <= limit:
-                return text, ids, replace(request, num_fewshot=count)
+                return text, ids, replace(request, num_fewshot=count, messages=tuple(messages))
         if not shots:
             text = self.render(query.messages)
             ids = self.encode([text])[0]
@@ -191,13 +193,14 @@ class Prompter:
                     high = middle
                 else:
                     low = middle + 1
-            text = self.render(query.dropped(high))
+            messages = query.dropped(high)
+            text = self.render(messages)
             ids = self.encode([text])[0]
             if len(ids) <= limit:
-                return text, ids, request
+                return text, ids, replace(request, messages=tuple(messages))
         bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
         kept = bos + ids[len(ids) - (limit - len(bos)) :]
-        return self.tokenizer.decode(kept), kept, replace(request, truncated=len(ids) - len(kept))
+        return self.tokenizer.decode(kept), kept, replace(request, truncated=len(ids) - len(kept), messages=())
 
     def _complete(self, request: Request, query: Query) -> Request:
         """`request` with its options as tokens."""

@@ -64,10 +64,15 @@ def time_line(run: Run) -> str:
 def _title(header: dict[str, Any]) -> Text:
     shots = f"{header['num_fewshot']}-shot"
     engine = header["engine"]
+    how = (
+        f"api {engine['base_url']}"
+        if "base_url" in engine
+        else f"{engine['version']}, {header.get('environment', engine)['dtype']}"
+    )
+    exact = ", approximate answers allowed" if engine.get("approximate") else ""
     limit = f", at most {header['limit']} documents a task" if header["limit"] else ""
     return Text(
-        f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · "
-        f"{engine['version']}, {header.get('environment', engine)['dtype']}{limit}"
+        f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · {how}{limit}{exact}"
     )
 
 
@@ -81,6 +86,8 @@ def _notes(task: dict[str, Any], header: dict[str, Any]) -> list[str]:
         notes.append(f"empty answers: {task['empty_answers']}")
     if task["cut_answers"]:
         notes.append(f"answers at the limit: {task['cut_answers']}")
+    if approximate := task.get("approximate_answers"):
+        notes.append(f"APPROXIMATE answers: {approximate} of {task['requests']}")
     if header["num_fewshot"] and 0 < task["fewshot_used"] < header["num_fewshot"]:
         notes.append(f"examples that fitted: {task['fewshot_used']:.1f}")
     return notes

@@ -54,6 +54,8 @@ class Request:
     truncated: int = 0
     """Tokens cut off the left of the prompt."""
     reference_tokens: int | None = None
+    messages: tuple[Message, ...] = field(default=(), repr=False, compare=False)
+    """The conversation that `prompt` renders, for servers that render it themselves; empty where `prompt` was cut."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -77,14 +79,15 @@ class Answer:
     """generate: the tokens that the model really generated for `text`; no end-of-sequence token."""
     finish: Literal["", "stop", "length"] = ""
     """generate: whether the model ended by itself or ran into the limit."""
+    approximate: bool = False
+    """Whether a server gave less than was needed: `tokens` are a guess, or some label was not among its most probable."""
     error: str = ""
     """Why there is no answer; such a request is asked again when the run goes on."""
 
     def to_json(self) -> dict[str, Any]:
         """The answer without its empty fields."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v not in ((), "")} | {
-            "id": self.id
-        }
+        kept = {k: v for k, v in asdict(self).items() if v not in ((), "") and v is not False}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()} | {"id": self.id}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Answer:
@@ -96,4 +99,5 @@ class Answer:
             text=value.get("text", ""),
             tokens=tuple(value.get("tokens", ())),
             finish=value.get("finish", ""),
+            approximate=bool(value.get("approximate", False)),
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darumeru.engines.base import Engine, EngineOptions
+from darumeru.engines.base import Engine, EngineOptions, Server
 from darumeru.errors import unknown
 
-ENGINES = ("auto", "hf", "vllm")
+ENGINES = ("auto", "hf", "vllm", "api")
 
-__all__ = ["ENGINES", "Engine", "EngineOptions", "open_engine", "resolve_engine"]
+__all__ = ["ENGINES", "Engine", "EngineOptions", "Server", "open_engine", "resolve_engine"]
 
 
 def resolve_engine(name: str) -> str:
@@ -30,6 +30,10 @@ def resolve_engine(name: str) -> str:
 
 def open_engine(name: str, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> Engine:
     """Load a model into the named engine (a resolved name)."""
+    if name == "api":
+        from darumeru.engines.api import APIEngine
+
+        return APIEngine(model, tokenizer, eos_ids, options)
     if name == "vllm":
         from darumeru.engines.vllm import VLLMEngine
 

@@ -17,6 +17,21 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
+class Server:
+    """A model that is served elsewhere: what the api engine asks, and how exact its answers must be."""
+
+    base_url: str
+    model: str
+    """The name under which the server offers the model."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it may."""
+    api_key_env: str | None = None
+    """The environment variable that holds the API key; the key itself is kept nowhere."""
+    approximate: bool = False
+    """Whether numbers are accepted that are not exactly the model's."""
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How to load a model."""
 
@@ -32,6 +47,8 @@ class EngineOptions:
     """Folder of a LoRA adapter to apply."""
     exact: bool = False
     """Give up speed for numbers that repeat bit by bit on one machine: no shared beginnings, fixed batches."""
+    server: Server | None = None
+    """api: the server to ask."""
 
 
 class Engine(LM):  # type: ignore[misc]
