@@ -3,11 +3,12 @@
     python benchmarks/propagate.py mistral            # 32,000 x 4096, two matrices; gelsy measured
     python benchmarks/propagate.py llama              # 174,816 x 4096, two matrices; gelsy extrapolated from `mistral`
 
-Checkpoints are made up: rows of normal noise in bfloat16, and an instruct model that is the base times a planted map plus
-a little noise. Tokenizers are real: Mistral-7B-v0.1's beside a BPE of 32,000 Russian and English tokens, Llama-3's beside
-itself extended to 174,816. Every measurement is a process of its own, so that its peak memory is its own. gelsy gets the
-whole matrices T E_base and T E_inst in memory; `lep` reads them from the folders, and that time counts. Needs the shared
-data folder (DARUMERU_SHARED), for llama also scripts/fetch_tokenizers.py. Results: benchmarks/results/propagate-*.json.
+Checkpoints are made up: rows of normal noise in bfloat16, and an instruct model that is the base times a planted map
+plus a little noise. Tokenizers are real: Mistral-7B-v0.1's beside a BPE of 32,000 Russian and English tokens, Llama-3's
+beside itself extended to 174,816. Every measurement is a process of its own, so that its peak memory is its own. gelsy
+gets the whole matrices T E_base and T E_inst in memory; `lep` reads them from the folders, and that time counts. Needs
+the shared data folder (DARUMERU_SHARED), for llama also scripts/fetch_tokenizers.py. Results go to
+benchmarks/results/propagate-*.json.
 """
 
 import argparse
@@ -144,6 +145,7 @@ def measure_ours(place: Path) -> dict[str, Any]:
 
 def measure_gelsy(place: Path) -> dict[str, Any]:
     """`torch.linalg.lstsq(driver="gelsy")` in float64 on the embedding matrices that the command fits, in memory."""
+    import scipy.sparse
     import torch
 
     from lep.alignment import align
@@ -159,10 +161,17 @@ def measure_gelsy(place: Path) -> dict[str, Any]:
     transfer = build_transfer(*vocabularies[:2], old_rows=models[0].embeddings.rows, new_rows=rows)
     a, b = torch.empty(rows, dim, dtype=torch.float64), torch.empty(rows, dim, dtype=torch.float64)
     start = 0
+    # The rows that the instruct model keeps as its own are not fitted by the command either.
+    fitted = np.ones(rows)
+    fitted[[index for index in alignment.kept if index < rows]] = 0
+    matrix = scipy.sparse.csr_array(
+        scipy.sparse.dia_array((fitted[None, :], [0]), shape=(rows, rows)) @ transfer.matrix
+    )
+    matrix.eliminate_zeros()
     blocks = conversion_blocks(
         models[0].embeddings.input,
         models[2].embeddings.input,
-        transfer.matrix,
+        matrix,
         alignment.base_to_instruct,
         compressed=False,
     )
