@@ -148,8 +148,11 @@ def compress(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     return scipy.sparse.vstack([filled[~rows], wide], format="csr")
 
 
-def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[np.float64]:
-    """``matrix @ tensor`` in float64 for a few rows of T: only the old rows that they use are read.
+def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[np.floating]:
+    """``matrix @ tensor`` for a few rows of T: only the old rows that they use are read.
+
+    Computed in float32 where the rows are stored in 16 bits (65,536 times finer than what they are rounded to), and in
+    float64 otherwise.
 
     Args:
         matrix: b x old rows (a slice of T).
@@ -158,9 +161,11 @@ def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[
     import torch
 
     used, columns = np.unique(matrix.indices, return_inverse=True)
-    dense = gather_mixed(tensor, used.astype(np.int64)).to(torch.float64).numpy()
-    part = scipy.sparse.csr_array((matrix.data, columns, matrix.indptr), shape=(matrix.shape[0], len(used)))
-    result: NDArray[np.float64] = part @ dense
+    kind = torch.float32 if tensor.dtype in ("BF16", "F16") else torch.float64
+    dense = gather_mixed(tensor, used.astype(np.int64)).to(kind).numpy()
+    weights = matrix.data.astype(dense.dtype)
+    part = scipy.sparse.csr_array((weights, columns, matrix.indptr), shape=(matrix.shape[0], len(used)))
+    result: NDArray[np.floating] = part @ dense
     return result
 
 
