@@ -3,9 +3,12 @@
     python benchmarks/propagate.py mistral            # 32,000 x 4096, two matrices; gelsy measured
     python benchmarks/propagate.py llama              # 174,816 x 4096, two matrices; gelsy extrapolated from `mistral`
 
-Checkpoints are made up: rows of normal noise in bfloat16, an instruct model that is the base times a planted map plus a
-little noise, and vocabularies of made-up words. Every measurement is a process of its own, so that its peak memory is
-its own. Results go to benchmarks/results/propagate-*.json.
+Checkpoints are made up: rows of normal noise in bfloat16, and an instruct model that is the base times a planted map
+plus a little noise. Tokenizers are real: Mistral-7B-v0.1's beside a BPE of 32,000 Russian and English tokens, Llama-3's
+beside itself extended to 174,816. Every measurement is a process of its own, so that its peak memory is its own. gelsy
+gets the whole matrices T E_base and T E_inst in memory; `lep` reads them from the folders, and that time counts. Needs
+the shared data folder (DARUMERU_SHARED), for llama also scripts/fetch_tokenizers.py. Results go to
+benchmarks/results/propagate-*.json.
 """
 
 import argparse
@@ -25,11 +28,13 @@ import numpy as np
 
 SHAPES = {
     # base and instruct rows, adapted rows, dim
-    "tiny": (3_000, 4_000, 256),
+    "tiny": (32_000, 32_000, 256),
     "mistral": (32_000, 32_000, 4096),
     "llama": (128_256, 174_816, 4096),
 }
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
+DATA = Path(os.environ.get("DARUMERU_SHARED", ROOT.parent / "shared")) / "data"
 
 
 class Clocks:
@@ -46,31 +51,26 @@ class Clocks:
         }
 
 
-def tokenizer(folder: Path, tokens: int, seed: int) -> None:
-    """A byte-level vocabulary without merges: bytes, then made-up words; 29,000 of them depend on the seed."""
-    from lep.tokens import BYTE_TO_CHAR
+def tokenizers(place: Path, shape: str) -> None:
+    """The tokenizers of base, adapted and instruct model.
 
-    words = [*BYTE_TO_CHAR]
-    rng = np.random.default_rng(0)
-    other = np.random.default_rng(seed)
-    seen = set(words)
-    while len(words) < tokens:
-        source = rng if len(words) < tokens // 10 else other
-        word = "".join(chr(97 + letter) for letter in source.integers(0, 26, size=source.integers(3, 8)))
-        if word not in seen:
-            seen.add(word)
-            words.append(word)
-    spec = {
-        "version": "1.0",
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "vocab": {word: index for index, word in enumerate(words)}, "merges": []},
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(spec))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "TokenizersBackend"}))
+    mistral: Mistral-7B-v0.1's, and a BPE of the same size trained on Russian and English prose. llama: Llama-3's
+    (scripts/fetch_tokenizers.py), and the same extended with 46,560 Russian tokens, as in the paper.
+    """
+    from lep.checkpoint import copy_tokenizer
+    from lep.vocab_train import train_vocabulary
+    from lep.vocabulary import extend_vocabulary
+
+    prose = DATA / "corpus" / "ru" / "ruslit_prose.jsonl.gz"
+    base = DATA / "tokenizers" / "mistral-7b-v0.1" if shape != "llama" else ROOT / ".cache" / "tokenizers" / "llama3"
+    made = place / "tokenizer"
+    if shape == "llama":
+        extend_vocabulary(base, [prose], made, add=SHAPES[shape][1] - SHAPES[shape][0])
+    else:
+        english = DATA / "corpus" / "en" / "gutenberg_prose.jsonl.gz"
+        train_vocabulary(base, [prose, english], made, kind="bpe", size=SHAPES[shape][1])
+    for name, source in (("base", base), ("adapted", made), ("instruct", base)):
+        copy_tokenizer(source, place / name)
 
 
 def make_models(place: Path, shape: str) -> None:
@@ -121,7 +121,6 @@ def make_models(place: Path, shape: str) -> None:
         }
         write_shard(folder / "model.safetensors", tensors, {"format": "pt"})
         (folder / "config.json").write_text(json.dumps({**config, "vocab_size": count}))
-        tokenizer(folder, count, 2 if name == "adapted" else 1)
 
 
 def measure_ours(place: Path) -> dict[str, Any]:
@@ -146,6 +145,7 @@ def measure_ours(place: Path) -> dict[str, Any]:
 
 def measure_gelsy(place: Path) -> dict[str, Any]:
     """`torch.linalg.lstsq(driver="gelsy")` in float64 on the embedding matrices that the command fits, in memory."""
+    import scipy.sparse
     import torch
 
     from lep.alignment import align
@@ -161,8 +161,19 @@ def measure_gelsy(place: Path) -> dict[str, Any]:
     transfer = build_transfer(*vocabularies[:2], old_rows=models[0].embeddings.rows, new_rows=rows)
     a, b = torch.empty(rows, dim, dtype=torch.float64), torch.empty(rows, dim, dtype=torch.float64)
     start = 0
+    # The rows that the instruct model keeps as its own are not fitted by the command either.
+    fitted = np.ones(rows)
+    fitted[[index for index in alignment.kept if index < rows]] = 0
+    matrix = scipy.sparse.csr_array(
+        scipy.sparse.dia_array((fitted[None, :], [0]), shape=(rows, rows)) @ transfer.matrix
+    )
+    matrix.eliminate_zeros()
     blocks = conversion_blocks(
-        models[0].embeddings.input, models[2].embeddings.input, transfer.matrix, alignment.base_to_instruct
+        models[0].embeddings.input,
+        models[2].embeddings.input,
+        matrix,
+        alignment.base_to_instruct,
+        compressed=False,
     )
     for left, right in blocks():
         a[start : start + len(left)], b[start : start + len(left)] = torch.from_numpy(left), torch.from_numpy(right)
@@ -220,6 +231,7 @@ def main() -> None:
     if arguments.part:
         if arguments.part == "make":
             make_models(arguments.place, arguments.shape)
+            tokenizers(arguments.place, arguments.shape)
             result: dict[str, Any] = {}
         else:
             result = measure_ours(arguments.place) if arguments.part == "ours" else measure_gelsy(arguments.place)

@@ -190,7 +190,7 @@ def rows_part(part: str, old: str, new: str, dim: int, place: Path) -> dict[str,
         tensors = {"model.embed_tokens.weight": matrix, "lm_head.weight": matrix}
         write_shard(place / "old" / "model.safetensors", tensors, {"format": "pt"})
         return {}
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     if part == "ours":
         from lep.initialisation import initialise
 
@@ -216,6 +216,7 @@ def rows_part(part: str, old: str, new: str, dim: int, place: Path) -> dict[str,
     seconds = round(time.perf_counter() - started, 2)
     return {
         "seconds": seconds,
+        "processor_seconds": round(time.process_time() - processor, 2),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3),
         **found,
     }

@@ -41,7 +41,7 @@ class Fit:
 
     Attributes:
         map: X, d x d, float64.
-        rows: n.
+        rows: n (`conversion` compresses its rows first, see `lep.transfer.compress`).
         rank: rank of A (d where it is full).
         condition: largest over smallest singular value of A (of those that count towards the rank).
         residual: ‖A X − B‖_F / ‖B‖_F; from Gram sums where n was read once, so that values below 1e-7 mean "zero".

@@ -35,7 +35,7 @@ from lep.manifest import write_manifest
 from lep.shards import NewTensor, StoredTensor
 from lep.tokenizer_folder import read_config, save_tokenizer
 from lep.tokens import Vocabulary
-from lep.transfer import build_transfer
+from lep.transfer import build_transfer, compress
 
 if TYPE_CHECKING:
     import torch
@@ -137,9 +137,14 @@ def conversion_blocks(
     target: StoredTensor,
     matrix: scipy.sparse.csr_array,
     columns: NDArray[np.int64],
+    *,
     block: int = _BLOCK,
+    compressed: bool = True,
 ) -> Blocks:
     """Rows of A = T E_base and B = T E_inst for `conversion`, b x d each, float64.
+
+    With `compressed` T is replaced by a W of fewer rows with WᵀW = TᵀT: ``‖T(E_base X − E_inst)‖`` is the same for
+    every X, and so are its minimum and its minimum-norm solution.
 
     Args:
         source: the base model's matrix.
@@ -147,19 +152,26 @@ def conversion_blocks(
         matrix: T over base rows; rows that are empty or reach tokens the instruct model lacks are left out.
         columns: for each base row the instruct row of the same token, or -1.
         block: rows at a time.
+        compressed: see above.
     """
     counts = np.diff(matrix.indptr)
     missing = scipy.sparse.csr_array(
         ((columns[matrix.indices] < 0).astype(np.int64), matrix.indices, matrix.indptr), shape=matrix.shape
     )
-    wanted = np.flatnonzero((counts > 0) & (missing.sum(axis=1) == 0))
+    rows = matrix[np.flatnonzero((counts > 0) & (missing.sum(axis=1) == 0))]
+    rows = compress(rows) if compressed else rows
 
     def blocks() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        for start in range(0, len(wanted), block):
-            part = matrix[wanted[start : start + block]]
+        for start in range(0, rows.shape[0], block):
+            part = rows[start : start + block]
             used, compact = np.unique(part.indices, return_inverse=True)
             small = scipy.sparse.csr_array((part.data, compact, part.indptr), shape=(part.shape[0], len(used)))
-            yield small @ _finite(source, used.astype(np.int64)), small @ _finite(target, columns[used])
+            # The rows of a triangular factor are dense, and dense products are far faster on them.
+            weights = small if small.nnz < 0.05 * small.shape[0] * small.shape[1] else small.toarray()
+            yield (
+                _product(weights, _finite(source, used.astype(np.int64))),
+                _product(weights, _finite(target, columns[used])),
+            )
 
     return blocks
 
@@ -397,6 +409,16 @@ def _finite(tensor: StoredTensor, rows: NDArray[np.int64]) -> NDArray[np.float64
     if bad.any():
         raise _not_finite(tensor, [int(row) for row in rows[bad]])
     return values
+
+
+def _product(weights: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    import torch
+
+    if isinstance(weights, np.ndarray):
+        made: NDArray[np.float64] = (torch.from_numpy(weights) @ torch.from_numpy(rows)).numpy()
+        return made
+    result: NDArray[np.float64] = weights @ rows
+    return result
 
 
 def _finite_torch(tensor: StoredTensor, start: int, stop: int) -> torch.Tensor:

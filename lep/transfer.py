@@ -23,6 +23,9 @@ Weights = Literal["mean", "weighted"]
 SPACE_WEIGHT = 0.1
 """What a piece that is only white space counts, against a piece with something in it, under `weighted`."""
 
+_MOST_PIECES = 6144
+"""Up to this many old tokens `compress` factors their Gram matrix (300 MB at most)."""
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -112,8 +115,44 @@ def build_transfer(
     return Transfer(matrix, pieces, copied, tokens)
 
 
-def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[np.float64]:
-    """``matrix @ tensor`` in float64 for a few rows of T: only the old rows that they use are read.
+def compress(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """W with ``WᵀW = TᵀT`` and (often far) fewer rows than T, so that ``‖T X‖ = ‖W X‖`` for every X.
+
+    Tens of thousands of new tokens are made of a few thousand old ones, U. The rows of T that reach U are replaced by a
+    triangular factor of their ``|U| x |U|`` Gram matrix (pivoted Cholesky, which also takes a singular one); rows that
+    only copy other tokens stay. T comes back as it is where that would not help.
+
+    Args:
+        matrix: T, rows x old rows; empty rows are dropped.
+    """
+    from scipy.linalg.lapack import dpstrf  # type: ignore[import-untyped]
+
+    filled = matrix[np.diff(matrix.indptr) > 0]
+    counts = np.diff(filled.indptr)
+    used = np.unique(filled[counts > 1].indices)
+    touching = np.zeros(filled.shape[1], dtype=bool)
+    touching[used] = True
+    rows = np.add.reduceat(touching[filled.indices], filled.indptr[:-1]) > 0 if filled.shape[0] else counts > 1
+    if not len(used) or len(used) > _MOST_PIECES or len(used) >= rows.sum():
+        return filled
+    part = filled[rows][:, used]
+    gram = (part.T @ part).toarray()
+    factor, pivots, rank, _ = dpstrf(gram, lower=0)
+    triangle = np.zeros((rank, len(used)))
+    triangle[:, pivots - 1] = np.triu(factor)[:rank]
+    if np.abs(triangle.T @ triangle - gram).max() > 1e-12 * gram.diagonal().max():
+        return filled
+    dense = scipy.sparse.coo_array(triangle)
+    row, column = dense.coords
+    wide = scipy.sparse.csr_array((dense.data, (row, used[column])), shape=(rank, filled.shape[1]))
+    return scipy.sparse.vstack([filled[~rows], wide], format="csr")
+
+
+def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[np.floating]:
+    """``matrix @ tensor`` for a few rows of T: only the old rows that they use are read.
+
+    Computed in float32 where the rows are stored in 16 bits (65,536 times finer than what they are rounded to), and in
+    float64 otherwise.
 
     Args:
         matrix: b x old rows (a slice of T).
@@ -122,9 +161,11 @@ def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[
     import torch
 
     used, columns = np.unique(matrix.indices, return_inverse=True)
-    dense = gather_mixed(tensor, used.astype(np.int64)).to(torch.float64).numpy()
-    part = scipy.sparse.csr_array((matrix.data, columns, matrix.indptr), shape=(matrix.shape[0], len(used)))
-    result: NDArray[np.float64] = part @ dense
+    kind = torch.float32 if tensor.dtype in ("BF16", "F16") else torch.float64
+    dense = gather_mixed(tensor, used.astype(np.int64)).to(kind).numpy()
+    weights = matrix.data.astype(dense.dtype)
+    part = scipy.sparse.csr_array((weights, columns, matrix.indptr), shape=(matrix.shape[0], len(used)))
+    result: NDArray[np.floating] = part @ dense
     return result
 
 

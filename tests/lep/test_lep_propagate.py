@@ -158,6 +158,33 @@ def test_everything_else_is_the_instruct_models(family: Family, tmp_path: Path) 
     assert set(manifest["inputs"]) == {"base", "adapted", "instruct"}
 
 
+def test_compressed_rows_give_the_same_sums(family: Family) -> None:
+    from lep.propagation import conversion_blocks
+    from lep.transfer import build_transfer
+
+    base, adapted = Vocabulary.load(family.base), Vocabulary.load(family.adapted)
+    matrix = build_transfer(base, adapted, old_rows=ROWS, new_rows=512).matrix
+    found = open_checkpoint(family.base).embeddings.input
+    other = open_checkpoint(family.adapted).embeddings.input
+    sums, sizes = [], []
+    for compressed in (False, True):
+        blocks = list(conversion_blocks(found, other, matrix, np.arange(ROWS), block=50, compressed=compressed)())
+        a, b = (np.concatenate([pair[side] for pair in blocks]) for side in (0, 1))
+        sums.append(np.hstack([a.T @ a, a.T @ b, b.T @ b]))
+        sizes.append(len(a))
+    assert sizes[1] < sizes[0] - 50
+    assert np.abs(sums[0] - sums[1]).max() < 1e-13 * np.abs(sums[0]).max()
+    # Singular pieces (two tokens always together) leave fewer rows than pieces.
+    import scipy.sparse
+
+    from lep.transfer import compress
+
+    twins = scipy.sparse.csr_array(np.array([[0.5, 0.5, 0, 0]] * 3 + [[0, 0, 1, 0]]))
+    small = compress(twins)
+    assert small.shape == (2, 4)
+    assert np.allclose((small.T @ small).toarray(), (twins.T @ twins).toarray())
+
+
 def test_ridge_lies_between_conversion_and_swap(family: Family, tmp_path: Path) -> None:
     instruct = family.instruct(lambda which, rows: rows @ planted("embedding"))
     distances = []
