@@ -220,7 +220,9 @@ def aggregate_of(name: str, table: Table, value: float) -> Aggregate | None:
     labelled = bool(len(table.labels)) and bool((table.gold >= 0).all()) and bool((table.pred >= 0).all())
     clustered = units(table) < len(table)
     # Where two give the same number on plain weights, the one that fits the documents' structure comes first.
-    order: list[Aggregate] = [macro_mean, mean, cluster_sum] if not clustered else [mean, cluster_sum, macro_mean]
+    order: list[Aggregate] = [mean, cluster_sum, macro_mean]
+    if int(table.strata.max()) > 0 and not clustered:
+        order = [macro_mean, mean]
     if name in named and labelled:
         order.insert(0, named[name])
     for aggregate in order:
@@ -402,7 +404,7 @@ _FEATURES = (
     lambda e: f"step {e.header['training']['step']}" if (e.header.get("training") or {}).get("step") is not None else "",
     lambda e: f"{e.num_fewshot}-shot",
     lambda e: str(data_title(e.header)),
-    lambda e: str(e.header["engine"]["dtype"]),
+    lambda e: str((e.record.get("engine") or {}).get("dtype") or e.header["engine"]["dtype"]),
     lambda e: str(e.header["engine"]["name"]),
     lambda e: f"first {e.header['limit']}" if e.header.get("limit") else "",
     lambda e: str(e.id)[:6],

@@ -32,7 +32,7 @@ def with_bounds(score: Score | None) -> str:
 def escape_markdown(text: str) -> str:
     """Text that no Markdown reads as markup: a table cell, on one line."""
     flat = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&])", r"\\\1", flat)
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", flat)
 
 
 _TEX = {

@@ -33,7 +33,7 @@ class Difference:
     """`sign`: exact sign test on documents answered differently (McNemar); `bootstrap`: paired bootstrap; or `none`."""
     units: int
     smallest: float | None
-    """The smallest difference that this many documents show with 80 % power at the 5 % level."""
+    """The smallest difference that this many documents show with 80 % power at the 5 % level; None where none differ."""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -74,12 +74,14 @@ def bootstrap_test(value: float, draws: Floats, units: int) -> float:
 def smallest_difference(draws: Floats) -> float:
     """The difference that is found with 80 % power at the 5 % level: (z_0.975 + z_0.8) times the standard error.
 
-    Cohen (1988), for a normal statistic; the standard error is that of the paired bootstrap draws.
+    Cohen (1988), for a normal statistic; the standard error is that of the paired bootstrap draws. 0 where the models never
+    differ, which says nothing of what could be found.
     """
     from scipy.stats import norm
 
     factor = float(norm.ppf(1 - (1 - LEVEL) / 2) + norm.ppf(POWER))
-    return factor * float(np.std(draws, ddof=1))
+    error = float(np.std(draws, ddof=1))
+    return factor * error if error > 1e-12 else 0.0
 
 
 def difference(a: float, b: float, draws_a: Floats | None, draws_b: Floats | None, units: int) -> Difference:
@@ -97,7 +99,7 @@ def difference(a: float, b: float, draws_a: Floats | None, draws_b: Floats | Non
     draws = draws_b - draws_a
     low, high = interval(draws)
     p = bootstrap_test(b - a, draws, units)
-    return Difference(b - a, low, high, p, "bootstrap", units, smallest_difference(draws))
+    return Difference(b - a, low, high, p, "bootstrap", units, smallest_difference(draws) or None)
 
 
 def holm(p: Sequence[float]) -> list[float]:
