@@ -29,6 +29,7 @@ CONFIG: dict[str, Any] = {
     "header": {"labelColor": INK, "labelFontWeight": "bold", "title": None},
     "legend": {"labelColor": INK, "titleColor": INK, "labelLimit": 320},
     "range": {"category": COLOURS},
+    "bar": {"color": RED}, "circle": {"color": RED}, "rule": {"color": "#57493c"}, "text": {"color": INK},
 }  # fmt: skip
 
 
@@ -118,21 +119,21 @@ def _tips(*fields: str) -> list[Any]:
     return [alt.Tooltip(f, format=".3f" if f.endswith(":Q") else "") for f in fields]
 
 
-def groups_chart(data: Any) -> Any:
+def groups_chart(data: Any, groups: Sequence[str]) -> Any:
     """Bars of the groups with 95 % intervals, a panel a group."""
     import altair as alt
 
     base = alt.Chart().encode(y=alt.Y("model:N", sort=None, axis=alt.Axis(title=None)))
-    bars = base.mark_bar(height={"band": 0.62}, color=RED, opacity=0.78, cornerRadiusEnd=2).encode(
+    bars = base.mark_bar(height={"band": 0.62}, opacity=0.8, cornerRadiusEnd=2).encode(
         x=_score(), tooltip=_tips("model:N", "group:N", "score:Q", "low:Q", "high:Q")
     )
-    lines = base.mark_rule(strokeWidth=1.6, color="#57493c").encode(
+    lines = base.mark_rule(strokeWidth=1.6).encode(
         x=alt.X("low:Q", axis=alt.Axis(title=None)), x2="high:Q"
     )
     return (
         alt.layer(bars, lines, data=data)
         .properties(width=150, height=alt.Step(22))
-        .facet(column=alt.Column("group:N", sort=None, header=alt.Header(title=None)), spacing=14)
+        .facet(column=alt.Column("group:N", sort=list(groups), header=alt.Header(title=None)), spacing=14)
     )
 
 
@@ -144,8 +145,8 @@ def symbols_chart(data: Any) -> Any:
     x = alt.X("symbols:Q", scale=alt.Scale(zero=False, padding=30), axis=alt.Axis(title="symbols per token (RU)"))
     base = alt.Chart(data).encode(x=x)
     return alt.layer(
-        base.mark_rule(color="#8b7b6b").encode(y=alt.Y("low:Q"), y2="high:Q"),
-        base.mark_circle(size=90, color=RED, opacity=0.85).encode(
+        base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_circle(size=90, opacity=0.85).encode(
             y=y, tooltip=_tips("model:N", "symbols:Q", "score:Q", "low:Q", "high:Q")
         ),
         base.mark_text(align="left", dx=8, dy=-7, fontSize=10, limit=190).encode(y=y, text="model:N"),
@@ -203,7 +204,7 @@ def radar_chart(data: Any, groups: Sequence[str]) -> Any:
     return alt.layer(frame(rings), frame(spokes), lines, texts).properties(width=430, height=356)
 
 
-def curve_chart(data: Any, base: Any, x_title: str) -> Any:
+def curve_chart(data: Any, columns: Sequence[str], x_title: str) -> Any:
     """Micro-Avg and every group over a training, with the interval as a band and the base model as a line."""
     import altair as alt
 
@@ -216,11 +217,11 @@ def curve_chart(data: Any, base: Any, x_title: str) -> Any:
             chart.mark_line(point=True, strokeWidth=2).encode(
                 y=y, color=colour, tooltip=_tips("training:N", "column:N", "x:Q", "score:Q", "low:Q", "high:Q")
             ),
-            chart.mark_rule(strokeDash=[5, 4], color="#8b7b6b").encode(x=alt.X(), y=alt.Y("base:Q")),
+            chart.mark_rule(strokeDash=[5, 4]).encode(x=alt.X(), y=alt.Y("base:Q")),
             data=data,
         )
         .properties(width=210, height=150)
-        .facet(facet=alt.Facet("column:N", sort=None, header=alt.Header(title=None)), columns=3)
+        .facet(facet=alt.Facet("column:N", sort=list(columns), header=alt.Header(title=None)), columns=3)
         .resolve_scale(y="independent")
     )
 
@@ -248,13 +249,14 @@ def specifications(board: Board) -> dict[str, Any]:
     import altair as alt
 
     rows = alt.NamedData(name="rows")
+    groups = [g["title"] for g in board.suite["groups"]]
     charts = {
-        "groups": groups_chart(rows),
+        "groups": groups_chart(rows, groups),
         "symbols": symbols_chart(rows),
         "heat": heat_chart(rows),
-        "radar": radar_chart(rows, [g["title"] for g in board.suite["groups"]]),
-        "steps": curve_chart(rows, rows, "steps"),
-        "tokens": curve_chart(rows, rows, "tokens"),
+        "radar": radar_chart(rows, groups),
+        "steps": curve_chart(rows, [board.suite["summary"], *groups], "steps"),
+        "tokens": curve_chart(rows, [board.suite["summary"], *groups], "tokens"),
     }
     return {name: chart.to_dict() for name, chart in charts.items()}
 
@@ -267,13 +269,13 @@ def static_figures(board: Board) -> dict[str, Any]:
         return alt.Data(values=values)
 
     charts: dict[str, Any] = {}
+    titles = [g["title"] for g in board.suite["groups"]]
     for pool in board.pools:
         rows = [r for r in board.rows if r.pool == pool.id][:MOST]
         suffix = "" if pool.kind == "runs" else f"-{pool.kind}"
         if pool.kind == "incomplete" or f"groups{suffix}" in charts:
             continue
-        charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)))
-        titles = [g["title"] for g in board.suite["groups"]]
+        charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)), titles)
         charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), titles)
         if symbols := symbol_values(rows):
             charts[f"symbols{suffix}"] = symbols_chart(data(symbols))
@@ -282,7 +284,7 @@ def static_figures(board: Board) -> dict[str, Any]:
     entries = [r.entry for r in board.rows]
     for name, field, title in (("curve-steps", "step", "steps"), ("curve-tokens", "tokens_seen", "tokens")):
         if values := with_base(curve_values(entries, board.suite, field), entries, board.suite):
-            charts[name] = curve_chart(data(values), None, title)
+            charts[name] = curve_chart(data(values), [board.suite["summary"], *titles], title)
     return {name: chart.to_dict() | {"config": CONFIG} for name, chart in charts.items()}
 
 
@@ -298,4 +300,5 @@ def script() -> str:
     """Vega, Vega-Lite and vega-embed as one classic script, from the package that draws the static figures."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle())
+    # Its hundreds of short top-level names must not meet the page's.
+    return f"(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n"

@@ -63,7 +63,7 @@
   function scoreCell(r, c) {
     const v = score(c.key)(r);
     const cell = el("td", { role: "cell", class: c.cls, "data-l": c.title() });
-    if (v === null) { cell.append(el("span", { class: "none" }, "—")); return cell; }
+    if (v === null) { cell.classList.add("lacking"); cell.append(el("span", { class: "none" }, "—")); return cell; }
     const [, low, high, delta, sure] = r.s[c.key];
     const number = el("span", { class: "value" }, v.toFixed(3));
     cell.append(number);
@@ -199,6 +199,7 @@
     const css = getComputedStyle(document.documentElement), c = (n) => css.getPropertyValue(n).trim();
     const words = { labelColor: c("--ink"), titleColor: c("--ink") };
     return {
+      bar: { color: c("--red") }, circle: { color: c("--red") }, rule: { color: c("--soft") },
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: null }, text: { color: c("--ink") },
       axis: { ...words, gridColor: c("--line"), domain: false, ticks: false, labelLimit: innerWidth < 700 ? 110 : 260 },
       header: { labelColor: c("--ink"), labelFontWeight: "bold" }, legend: { ...words, labelLimit: 320 },
@@ -224,7 +225,9 @@
   if (!kinds.includes(state.fig)) state.fig = "groups";
   function figureRows() {
     if (chosen.size) return [board.rows.filter((r) => chosen.has(r.id)), t("fig_chosen")];
-    const rows = visible(), pool = board.pools.find((p) => rows.some((r) => r.pool === p.id));
+    const rows = visible(), count = (p, n) => rows.filter((r) => r.pool === p.id).length >= n;
+    // One model alone makes no figure: the first section with three, or else the first.
+    const pool = board.pools.find((p) => count(p, 3) && p.kind !== "incomplete") ?? board.pools.find((p) => count(p, 1));
     if (!pool) return [[], ""];
     return [sorted(rows.filter((r) => r.pool === pool.id)).slice(0, 20), t("fig_first", { title: t("pool_" + pool.kind, { title: pool.title }) })];
   }

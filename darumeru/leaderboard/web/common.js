@@ -17,7 +17,7 @@ const TEXT = {
     shown: "{n} of {all} rows", chosen_n: "{n} chosen", no_rows: "No row fits these filters.", tie: "shared with {n} more",
     sz_unknown: "not stated", sz_s: "under 1 B", sz_m: "1 – 8 B", sz_l: "over 8 B", open_run: "Open the run", published: "paper",
     f_groups: "Groups", f_symbols: "Score and symbols per token", f_heat: "Model × task", f_steps: "Over steps", f_tokens: "Over tokens",
-    fig_note: "{n} models: {what}.", fig_chosen: "the chosen ones", fig_first: "the first of the section “{title}” after the filters",
+    fig_note: "Models: {n}, {what}.", fig_chosen: "the chosen ones", fig_first: "the first of the section “{title}” after the filters",
     fig_none: "Nothing to draw: no model here has these values.", untested: "not tested", significant: "significant", chance: "may be chance",
     difference: "Difference from {name}: {d} ({how})", interval: "{v}, 95 % interval {l} to {h}", sort_up: "sorted ascending", sort_down: "sorted descending",
     b_mini: "mini data", b_mini_text: "Evaluated on the small built-in or another mini bundle: for trying out. Not comparable with published scores.",
