@@ -182,12 +182,12 @@ def radar_chart(data: Any, groups: Sequence[str]) -> Any:
             {"x": 0, "y": 0, "s": i, "order": 0},
             {"x": math.sin(angle), "y": math.cos(angle), "s": i, "order": 1},
         ]
-        names.append({"x": 1.16 * math.sin(angle), "y": 1.1 * math.cos(angle), "text": group})
+        names.append({"x": 1.34 * math.sin(angle), "y": 1.1 * math.cos(angle), "text": group})
     for level in (0.25, 0.5, 0.75, 1.0):
         for i in range(len(groups) + 1):
             angle = 2 * math.pi * i / len(groups)
             rings.append({"x": level * math.sin(angle), "y": level * math.cos(angle), "s": level, "order": i})
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-1.45, 1.45]))
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-1.75, 1.75]))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-1.2, 1.2]))
 
     def frame(values: list[dict[str, Any]]) -> Any:
@@ -201,7 +201,7 @@ def radar_chart(data: Any, groups: Sequence[str]) -> Any:
         .encode(x=x, y=y, color=model, order="order:Q", tooltip=_tips("model:N", "group:N", "score:Q"))
     )
     texts = alt.Chart(alt.Data(values=names)).mark_text(fontSize=11).encode(x=x, y=y, text="text:N")
-    return alt.layer(frame(rings), frame(spokes), lines, texts).properties(width=430, height=356)
+    return alt.layer(frame(rings), frame(spokes), lines, texts).properties(width=500, height=343)
 
 
 def curve_chart(data: Any, columns: Sequence[str], x_title: str) -> Any:

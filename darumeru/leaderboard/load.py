@@ -22,6 +22,7 @@ from darumeru.files import fingerprint
 from darumeru.run import Run, Sample, find_runs, load_run
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, cluster_sum, f1_macro, macro_mean, matthews, mean
 from darumeru.scoring.bootstrap import RESAMPLES, resample, seed_of, units
+from darumeru.scoring.summary import with_interval
 
 # In a wheel the published results lie beside this module, in a checkout under leaderboards/.
 _INSIDE = Path(__file__).parent / "published.csv"
@@ -279,6 +280,10 @@ def _task(name: str, result: Mapping[str, Any], about: Mapping[str, Any], sample
     if score is None:
         raise ValueError(f"task '{name}' has no score")
     whole = len(known) == len(primary)
+    value, low, high = score
+    if low is not None and low == high:  # a record from before the exact bounds were given
+        again = with_interval(value, np.full(2, value), int(result["units"]))
+        score = value, again["low"], again["high"]
     return TaskResult(
         score=score,
         documents=int(result["documents"]),

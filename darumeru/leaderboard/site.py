@@ -302,8 +302,8 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
         _write(stage / "figures" / f"{name}.svg", svg)
         (stage / "figures" / f"{name}.png").write_bytes(png)
         names.append(name)
-    counts = {p.kind: sum(r.pool == p.id for r in board.rows) for p in board.pools if p.kind != "runs"}
-    counts["runs"] = sum(not r.entry.published for r in board.rows)
+    published = sum(r.entry.published for r in board.rows)
+    counts = {"published": published, "runs": len(board.rows) - published}
     dates = sorted(r.entry.date for r in board.rows if r.entry.date)
     _write(
         stage / "index.html",

@@ -177,10 +177,10 @@
     const lines = ["suite", ...groups.flatMap((g) => [g.name, ...g.tasks])].filter((k) => rows.some((r) => score(k)(r) !== null));
     const head = el("tr", {}, el("th", { scope: "col" }, t("task")), rows.map((r) => el("th", { scope: "col", class: "n" }, el("span", { dir: "auto" }, r.label))));
     const body = lines.map((k) => {
-      const best = Math.max(...rows.map((r) => score(k)(r) ?? -Infinity));
+      const several = rows.filter((r) => score(k)(r) !== null).length > 1, best = Math.max(...rows.map((r) => score(k)(r) ?? -Infinity));
       return el("tr", { class: byKey.get(k).task ? "task" : "group" }, el("th", { scope: "row" }, byKey.get(k).title()), rows.map((r) => {
         const v = score(k)(r), s = r.s[k];
-        return el("td", { class: "n" + (v !== null && v === best && rows.length > 1 ? " best" : "") }, el("span", { class: "value" }, fixed(v, 3)), v !== null && s[1] !== null ? el("span", { class: "bounds" }, s[1].toFixed(3) + " – " + s[2].toFixed(3)) : null);
+        return el("td", { class: "n" + (v !== null && v === best && several ? " best" : "") }, el("span", { class: "value" }, fixed(v, 3)), v !== null && s[1] !== null ? el("span", { class: "bounds" }, s[1].toFixed(3) + " – " + s[2].toFixed(3)) : null);
       }));
     });
     $("side").replaceChildren(el("thead", {}, head), el("tbody", {}, body));
