@@ -191,7 +191,9 @@ def leaderboard(
     about: Annotated[
         Path | None, typer.Option(help="YAML: model name or run id → name, base, vocab, method, note, url.")
     ] = None,
-    samples: Annotated[bool, typer.Option(help="Put the samples into the site, where the data's licence allows.")] = True,
+    samples: Annotated[
+        bool, typer.Option(help="Put the samples into the site, where the data's licence allows.")
+    ] = True,
     debug: Debug = False,
 ) -> None:
     """Turn runs into tables, figures and a static site with shared ranks, intervals and samples."""

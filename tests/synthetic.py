@@ -84,7 +84,9 @@ def make_run(
                     ],
                 }
             )  # fmt: skip
-        results[task], draws[task] = score_task(table_of_samples(rows, list(metrics)), metrics, primary, seed, resamples)
+        results[task], draws[task] = score_task(
+            table_of_samples(rows, list(metrics)), metrics, primary, seed, resamples
+        )
         results[task] |= {
             "ties": 0, "truncated_prompts": 0, "fewshot_used": 0.0, "empty_answers": 0, "cut_answers": 0,
             "requests": documents, "prompt_tokens": 12 * documents, "generated_tokens": 3 * documents, "seconds": 1.0,

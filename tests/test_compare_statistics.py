@@ -33,7 +33,7 @@ def _draws(values: np.ndarray, seed: int = 1, resamples: int = 1000) -> np.ndarr
 def test_intervals_cover_the_truth_and_pairing_narrows_them() -> None:
     rng = np.random.default_rng(7)
     hits, narrower, rejected, rounds = 0, 0, 0, 2000
-    weights = [np.asarray(w) for w in resample(np.arange(200), np.zeros(200, dtype=np.int64), 400, 3, chunk=400)][0] / 200
+    weights = next(resample(np.arange(200), np.zeros(200, dtype=np.int64), 400, 3, chunk=400)) / 200
     for _ in range(rounds):
         easy = rng.normal(0, 0.25, 200)
         a = (easy + rng.normal(0, 0.15, 200) > 0).astype(float)
@@ -60,7 +60,7 @@ def _norm_cdf(x: float) -> float:
 def test_score_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(3)
     hits, rounds = 0, 2000
-    weights = [np.asarray(w) for w in resample(np.arange(300), np.zeros(300, dtype=np.int64), 400, 5, chunk=400)][0] / 300
+    weights = next(resample(np.arange(300), np.zeros(300, dtype=np.int64), 400, 5, chunk=400)) / 300
     for _ in range(rounds):
         low, high = interval(weights @ (rng.random(300) < 0.6).astype(float))
         hits += low <= 0.6 <= high

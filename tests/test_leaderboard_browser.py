@@ -80,6 +80,13 @@ def names(page: Any) -> list[str]:
     return page.locator("#board tbody tr[data-id] .name").all_inner_texts()
 
 
+def count(page: Any, selector: str, want: int) -> None:
+    """Wait until so many elements are there (Playwright's wait_for_function would eval, which the page forbids)."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_count(want)
+
+
 def test_sort_search_filter_and_state_in_the_address(watched: Watched, folder: Path) -> None:
     page = watched.open(folder / "site" / "index.html")
     assert names(page)[0] == "strong"
@@ -91,7 +98,7 @@ def test_sort_search_filter_and_state_in_the_address(watched: Watched, folder: P
     first = names(page)
     assert first.index("lep-0") < first.index("strong")
     page.fill("#q", "ежик")
-    page.wait_for_function("document.querySelectorAll('#board tbody tr[data-id]').length === 1")
+    count(page, "#board tbody tr[data-id]", 1)
     assert names(page) == ["Ёжик"]
     page.fill("#q", "")
     page.select_option("#set", "few")
@@ -150,7 +157,10 @@ def test_every_word_is_translated(watched: Watched, folder: Path) -> None:
     page = watched.open(folder / "site" / "index.html")
     gaps = "Object.keys(TEXT.en).filter((k) => !(k in TEXT.ru) && !/^b_other_(setting|dtype)$/.test(k))"
     assert page.evaluate(gaps) == []
-    for file in ["index.html", *("runs/" + p.parent.name + "/" + p.name for p in (folder / "site" / "runs").glob("strong-*/*.html"))]:
+    for file in [
+        "index.html",
+        *("runs/" + p.parent.name + "/" + p.name for p in (folder / "site" / "runs").glob("strong-*/*.html")),
+    ]:
         page = watched.open(folder / "site" / file)
         lost = "[...document.querySelectorAll('[data-t]')].map((n) => n.dataset.t).filter((k) => !(k in TEXT.ru))"
         assert page.evaluate(lost) == [], file
@@ -170,7 +180,7 @@ def test_down_to_a_sample_and_back(watched: Watched, folder: Path) -> None:
     assert page.locator("article.sample.wrong").count() == 0
     page.select_option("#show", "")
     page.fill("#q", "rwsd 449")
-    page.wait_for_function("document.querySelectorAll('article.sample').length === 1")
+    count(page, "article.sample", 1)
     assert len({r for r in watched.requests if "/data/rwsd-" in r}) == 3
     page.locator("article.sample summary").click()
     assert "rwsd 449" in page.locator("article.sample .prompt pre").inner_text()

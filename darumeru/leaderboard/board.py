@@ -176,7 +176,8 @@ def draws_of(entry: Entry, tasks: Sequence[str]) -> Floats | None:
     known = [d for d in found if d is not None]
     if not known or len(known) < len(found):
         return None
-    return np.mean(np.stack(known).astype(np.float64), axis=0)
+    mean: Floats = np.mean(np.stack(known).astype(np.float64), axis=0)
+    return mean
 
 
 def _units(entry: Entry, tasks: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ from darumeru.leaderboard.load import (
     distinct_names,
     documents_key,
     draw,
+    first_split,
     read_run,
     suite_groups,
     table_of_samples,
@@ -159,7 +160,9 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
         if x != y:
             found.append(f"{name} differs: {x} against {y}.")
     worded = [
-        t for t in a.tasks if t in b.tasks and a.header["tasks"][t].get("wording") != b.header["tasks"][t].get("wording")
+        t
+        for t in a.tasks
+        if t in b.tasks and a.header["tasks"][t].get("wording") != b.header["tasks"][t].get("wording")
     ]
     if worded:
         found.append(f"Worded differently: {', '.join(worded)}.")
@@ -172,7 +175,7 @@ def _shared(
     """The samples of the documents that both answered, in one order, and a remark where that is not all."""
 
     def source(entry: Entry) -> Any:
-        return next(iter((entry.header["tasks"][task].get("data") or {}).values()), {}).get("sha256")
+        return first_split(entry.header["tasks"][task].get("data"))[1].get("sha256")
 
     if source(a) != source(b):
         return [], [], f"{task}: the runs read different data, so nothing is paired."
@@ -265,7 +268,9 @@ def _lines(
             if kind == "task" and known[0].sign:
                 found = replace(found, p=sign_test(up, down), test="sign")
         documents = sum(p.documents for p in known)
-        lines.append(Line(column, titles.get(column, column), kind, values[0], values[1], documents, found, None, up, down))
+        lines.append(
+            Line(column, titles.get(column, column), kind, values[0], values[1], documents, found, None, up, down)
+        )
     return _corrected(lines)
 
 
@@ -294,14 +299,15 @@ def _cells(line: Line) -> list[str]:
     smallest = "—" if d.smallest is None else f"{d.smallest:.3f}"
     return [
         f"{line.a:.3f}", f"{line.b:.3f}", f"{d.value:+.3f}{arrow}", bounds, _p_text(d.p), _p_text(line.p_holm),
-        {"sign": "sign", "bootstrap": "bootstrap"}.get(d.test, "—"), smallest, f"+{line.better} −{line.worse}", str(line.documents),
+        "—" if d.test == "none" else d.test, smallest, f"+{line.better} −{line.worse}", str(line.documents),
     ]  # fmt: skip
 
 
 HEAD = ["A", "B", "B − A", "95 % interval", "p", "p (Holm)", "test", "smallest", "flips", "n"]
 NOTE = (
     "Paired on the documents that both answered. ▲ ▼: significant at the 5 % level after Holm's correction, within tasks and "
-    "within groups. smallest: the difference that so many documents show with 80 % power. flips: documents better and worse under B."
+    "within groups. smallest: the difference that so many documents show with 80 % power. flips: documents better and worse "
+    "under B."
 )
 
 
@@ -355,8 +361,12 @@ def write_page(comparison: Comparison, output: Path) -> None:
     shutil.rmtree(output / "assets", ignore_errors=True)
     write_assets(output / "assets", drawing=False)
     rows = [(line, _cells(line)) for line in comparison.lines]
-    flips = {t: (up[:SHOWN], down[:SHOWN], len(up), len(down)) for t, (up, down) in comparison.flips.items() if up or down}
-    page = render_page("compare.html.j2", c=comparison, rows=rows, head=HEAD, note=NOTE, flips=flips, root=".", home=None)
+    flips = {
+        t: (up[:SHOWN], down[:SHOWN], len(up), len(down)) for t, (up, down) in comparison.flips.items() if up or down
+    }
+    page = render_page(
+        "compare.html.j2", c=comparison, rows=rows, head=HEAD, note=NOTE, flips=flips, root=".", home=None
+    )
     write_text(output / "index.html", page)
     write_text(output / "compare.md", to_markdown(comparison))
     write_json(output / "compare.json", comparison.to_json())

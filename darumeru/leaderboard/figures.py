@@ -127,9 +127,7 @@ def groups_chart(data: Any, groups: Sequence[str]) -> Any:
     bars = base.mark_bar(height={"band": 0.62}, opacity=0.8, cornerRadiusEnd=2).encode(
         x=_score(), tooltip=_tips("model:N", "group:N", "score:Q", "low:Q", "high:Q")
     )
-    lines = base.mark_rule(strokeWidth=1.6).encode(
-        x=alt.X("low:Q", axis=alt.Axis(title=None)), x2="high:Q"
-    )
+    lines = base.mark_rule(strokeWidth=1.6).encode(x=alt.X("low:Q", axis=alt.Axis(title=None)), x2="high:Q")
     return (
         alt.layer(bars, lines, data=data)
         .properties(width=150, height=alt.Step(22))
@@ -175,7 +173,9 @@ def radar_chart(data: Any, groups: Sequence[str]) -> Any:
     """The groups of up to four models as polygons."""
     import altair as alt
 
-    spokes, rings, names = [], [], []
+    spokes: list[dict[str, Any]] = []
+    rings: list[dict[str, Any]] = []
+    names: list[dict[str, Any]] = []
     for i, group in enumerate(groups):
         angle = 2 * math.pi * i / len(groups)
         spokes += [
@@ -217,7 +217,7 @@ def curve_chart(data: Any, columns: Sequence[str], x_title: str) -> Any:
             chart.mark_line(point=True, strokeWidth=2).encode(
                 y=y, color=colour, tooltip=_tips("training:N", "column:N", "x:Q", "score:Q", "low:Q", "high:Q")
             ),
-            chart.mark_rule(strokeDash=[5, 4]).encode(x=alt.X(), y=alt.Y("base:Q")),
+            alt.Chart().mark_rule(strokeDash=[5, 4]).encode(y=alt.Y("base:Q")),
             data=data,
         )
         .properties(width=210, height=150)
@@ -301,4 +301,5 @@ def script() -> str:
     import vl_convert
 
     # Its hundreds of short top-level names must not meet the page's.
-    return f"(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n"
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return f"(() => {{\n{bundle}\n}})();\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -258,12 +258,20 @@ def draw(table: Table, aggregates: Mapping[str, Aggregate], key: str) -> NDArray
         np.mean([aggregate(table, name, weights) for name, aggregate in aggregates.items()], axis=0)
         for weights in _draw_weights(key, table)
     ]
-    return np.concatenate(blocks).astype(np.float32)
+    values: NDArray[np.float32] = np.concatenate(blocks).astype(np.float32)
+    return values
+
+
+def first_split(data: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Name and source of the split that was tested: the first that a header names for a task."""
+    for name, source in (data or {}).items():
+        return str(name), dict(source)
+    return "test", {}
 
 
 def documents_key(data: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     """Fingerprint of which documents were asked and which of them belong together; the wording does not matter."""
-    test = next(iter(data.values()), {})
+    test = first_split(data)[1]
     source = test.get("sha256") or [test.get("source"), test.get("revision"), test.get("rows")]
     return fingerprint([source, [[s["id"], s["cluster"], s["stratum"]] for s in samples]])
 
@@ -358,7 +366,9 @@ def read_about(file: Path) -> dict[str, About]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"'{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise UserError(f"'{file}' must map model names or run ids to what is known of them, e.g. 'smol: {{name: SmolLM}}'.")
+        raise UserError(
+            f"'{file}' must map model names or run ids to what is known of them, e.g. 'smol: {{name: SmolLM}}'."
+        )
     known: dict[str, About] = {}
     for key, value in content.items():
         for name in value:
@@ -405,8 +415,10 @@ def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
     return [replace(e, name=renamed[e.id]) if e.id in renamed else e for e in entries]
 
 
-_FEATURES = (
-    lambda e: f"step {e.header['training']['step']}" if (e.header.get("training") or {}).get("step") is not None else "",
+_FEATURES: tuple[Callable[[Entry], str], ...] = (
+    lambda e: (
+        f"step {e.header['training']['step']}" if (e.header.get("training") or {}).get("step") is not None else ""
+    ),
     lambda e: f"{e.num_fewshot}-shot",
     lambda e: str(data_title(e.header)),
     lambda e: str((e.record.get("engine") or {}).get("dtype") or e.header["engine"]["dtype"]),
@@ -420,7 +432,7 @@ def data_title(header: Mapping[str, Any]) -> str:
     """Where a run's test rows came from, in words: `mini`, `hub`, the bundle's name, or several of them."""
     sources = []
     for task in header["tasks"].values():
-        source = str(next(iter((task.get("data") or {}).values()), {}).get("source", "?"))
+        source = str(first_split(task.get("data"))[1].get("source", "?"))
         sources.append("hub" if source.startswith("hub") else source.removeprefix("bundle:"))
     return " + ".join(dict.fromkeys(sources))
 
@@ -452,5 +464,3 @@ def suite_groups(entries: Sequence[Entry]) -> dict[str, Any]:
 def workers() -> int:
     """Processes that read runs: as many as cores may be used, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0))))
-
-

@@ -14,7 +14,6 @@ The site is built beside its place and put there when it is whole.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,7 +144,9 @@ def _jobs(folders: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[Problem
             key = str(header.get("id") or fingerprint(header))
             name = str(header["model"]["name"])
         except (UserError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, UserError) else f"header.json is not as a run writes it ({error!r})."
+            reason = (
+                str(error) if isinstance(error, UserError) else f"header.json is not as a run writes it ({error!r})."
+            )
             problems.append(Problem(path.name, reason))
             continue
         if key not in chosen or (Run(path).complete and not Run(chosen[key]).complete):
@@ -307,7 +308,9 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
     dates = sorted(r.entry.date for r in board.rows if r.entry.date)
     _write(
         stage / "index.html",
-        render_page("index.html.j2", board=board, root=".", counts=counts, date=dates[-1] if dates else None, figures=names),
+        render_page(
+            "index.html.j2", board=board, root=".", counts=counts, date=dates[-1] if dates else None, figures=names
+        ),
     )
     pools = {p.id: p for p in board.pools}
     for row in board.rows:
@@ -320,7 +323,11 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
 def _write_run(folder: Path, row: Row, board: Board, data: str, samples: bool) -> None:
     entry = row.entry
     groups = [
-        {"title": g["title"], "score": entry.scores.get(g["name"]), "tasks": [t for t in g["tasks"] if t in entry.tasks]}
+        {
+            "title": g["title"],
+            "score": entry.scores.get(g["name"]),
+            "tasks": [t for t in g["tasks"] if t in entry.tasks],
+        }
         for g in board.suite["groups"]
     ]
     others = [t for t in entry.tasks if t not in board.tasks]
@@ -464,7 +471,9 @@ def _replaceable(output: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
-        raise UserError(f"--output '{output}' holds files that no leaderboard wrote. Give a new folder or an empty one.")
+        raise UserError(
+            f"--output '{output}' holds files that no leaderboard wrote. Give a new folder or an empty one."
+        )
 
 
 @contextmanager
@@ -478,8 +487,8 @@ def _staged(output: Path) -> Iterator[Path]:
         old = None
         if output.exists():
             old = stage.with_suffix(".old")
-            os.replace(output, old)
-        os.replace(stage, output)
+            output.replace(old)
+        stage.replace(output)
         if old:
             shutil.rmtree(old, ignore_errors=True)
     finally:

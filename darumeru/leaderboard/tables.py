@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
-from darumeru.leaderboard.load import Entry, Score, data_title
+from darumeru.leaderboard.load import Entry, Score, data_title, first_split
 from darumeru.run import Run
 
 POOL_NOTES = {
@@ -124,18 +124,20 @@ def model_index(run: Run, name: str | None = None) -> str:
     model = name or str(header["model"]["name"])
     results = []
     for task, result in scores["tasks"].items():
-        data = header["tasks"][task]["data"]
-        split, source = next(iter(data.items()), ("test", {}))
+        split, source = first_split(header["tasks"][task].get("data"))
         results.append(
             EvalResult(
                 task_type="text-generation",
-                dataset_type=re.sub(r"[^\w./-]+", "-", str(source.get("source", "unknown")).partition(":")[2]) or "unknown",
+                dataset_type=re.sub(r"[^\w./-]+", "-", str(source.get("source", "unknown")).partition(":")[2])
+                or "unknown",
                 dataset_name=f"Darumeru {task}",
                 dataset_config=task,
                 dataset_split=split,
                 dataset_revision=source.get("revision"),
                 metric_type="+".join(result["primary"]),
-                metric_name=f"mean of {' and '.join(result['primary'])}" if len(result["primary"]) > 1 else result["primary"][0],
+                metric_name=f"mean of {' and '.join(result['primary'])}"
+                if len(result["primary"]) > 1
+                else result["primary"][0],
                 metric_value=round(float(result["score"]["value"]), 6),
                 metric_args={
                     "num_fewshot": header["num_fewshot"],
@@ -179,7 +181,8 @@ def run_markdown(run: Run) -> str:
     header, scores = run.header, run.scores
     shots = "zero-shot" if header["num_fewshot"] == 0 else f"{header['num_fewshot']}-shot"
     lines = [
-        f"{escape_markdown(str(header['model']['name']))}, {header['mode']}, {shots}, data: {escape_markdown(data_title(header))}\n",
+        f"{escape_markdown(str(header['model']['name']))}, {header['mode']}, {shots}, "
+        f"data: {escape_markdown(data_title(header))}\n",
         "| Task | Score | 95 % interval | n |", "| :-- | --: | :-- | --: |",
     ]  # fmt: skip
 
