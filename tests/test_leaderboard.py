@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from synthetic import TASKS, make_run
 from test_cli import call
 
@@ -286,7 +285,6 @@ def test_exports(runs: Path, site: Path, tmp_path: Path) -> None:
     assert isinstance(data.eval_results[0], EvalResult)
     assert len(data.eval_results) == 18
     assert data.eval_results[-1].metric_type == "micro_avg"
-    assert yaml.safe_load(next(site.glob("runs/strong-*/model-index.yml")).read_text())["model-index"]
     assert "img.shields.io/badge/Darumeru%20Micro--Avg" in call("export", runs / "a", "--format", "badge")
     assert r"\toprule" in call("export", runs / "a", "--format", "latex")
     assert "| **Micro-Avg** |" in call("export", runs / "a", "--format", "markdown")

@@ -214,7 +214,7 @@ def _shown(sample: Sample, mark: float) -> dict[str, Any]:
                 "a": request["answer"].get("text"),
                 "e": request["answer"].get("finish"),
                 "k": len(request["answer"].get("tokens") or ()),
-                "l": [round(float(v), 3) for v in request["answer"].get("logprobs") or ()],
+                "l": [f"{v:.3f}" for v in request["answer"].get("logprobs") or ()],
             }
             for request in sample["requests"]
         ],
@@ -340,10 +340,6 @@ def _write_run(folder: Path, row: Row, board: Board, data: str, samples: bool) -
     _write(folder / "index.html", page)
     if samples:
         _write(folder / "samples.html", render_page("samples.html.j2", entry=entry, root="../..", label=label(entry)))
-    if entry.path is not None:
-        from darumeru.leaderboard.tables import model_index
-
-        _write(folder / "model-index.yml", model_index(Run(entry.path), entry.name))
 
 
 def run_facts(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:

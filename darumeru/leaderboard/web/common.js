@@ -56,7 +56,7 @@ const TEXT = {
     how_badges_text: "Метка показывает, чем запуск отличается от других в разделе или что ставит число под сомнение. Наведите курсор или нажмите, чтобы прочесть почему.",
     not_shown: "Не показаны", as_file: "Таблица файлом:", board: "Таблица лидеров", data: "данные", model_page: "страница модели", scores: "Оценки", task: "Задача", score: "Оценка",
     interval95: "95 % интервал", measure: "Мера", notes: "Замечания", note_truncated_prompts: "обрезаны подсказки:", note_ties: "равные:", note_empty_answers: "пустые ответы:", note_cut_answers: "ответы до предела:",
-    units_note: "n — документы; в скобках независимые единицы там, где документы связаны (варианты экзамена).", facts_model: "Модель", facts_setting: "Настройки", facts_environment: "Окружение", card_note: "для карточки модели на Hugging Face",
+    units_note: "n — документы; в скобках независимые единицы там, где документы связаны (варианты экзамена).", facts_model: "Модель", facts_setting: "Настройки", facts_environment: "Окружение", card_note: "Для карточки модели на Hugging Face:",
     samples: "Примеры", show: "Показать", search_text: "Искать в запросах, ответах, эталонах", more: "Ещё", all: "все", zero: "zero-shot", few: "few-shot", instruct: "инструктивная", foundation: "базовая",
     model: "Модель", set_col: "Режим", rank: "Место", coverage: "Задачи", date: "Дата", params: "Параметры", vsize: "Словарь", tps: "Токенов/с", spt_ru: "Симв./токен RU", spt_en: "Симв./токен EN", choose: "Выбрать для сравнения",
     pool_runs: "Запуски · данные: {title}", pool_runs_note: "все на одних документах; места действуют здесь", pool_published: "Опубликовано в статье · {title}", pool_published_note: "справочные значения: без интервала и места",
