@@ -319,7 +319,14 @@ def to_terminal(comparison: Comparison) -> RenderableType:
     from rich.text import Text
 
     title = Text(f"A: {comparison.a.name}\nB: {comparison.b.name}")
-    grid = Grid(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Grid(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
     grid.add_column("", no_wrap=True)
     # What fits into 80 columns; Markdown, JSON and the page have the rest.
     kept = [i for i, name in enumerate(HEAD) if name not in ("p", "test", "n")]
@@ -329,7 +336,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
     for line in comparison.lines:
         texts = _cells(line)
         cells = [Text(texts[i], styles[line.kind]) for i in kept]
-        grid.add_row(Text(("  " if line.kind == "task" else "") + line.title, styles[line.kind]), *cells)
+        grid.add_row(Text(line.title, styles[line.kind]), *cells)
     return Group(grid, *(Text(r, "yellow") for r in comparison.remarks), Text(NOTE, "dim"))
 
 

@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     "background": PAPER,
     "font": "Helvetica Neue, Arial, sans-serif",
     "view": {"stroke": None},
-    "axis": {"labelColor": INK, "titleColor": INK, "gridColor": "#e7dfd3", "domain": False, "ticks": False, "labelLimit": 260},
+    "axis": {"labelColor": INK, "titleColor": INK, "gridColor": "#e7dfd3", "domain": False, "ticks": False, "labelLimit": 340},
     "header": {"labelColor": INK, "labelFontWeight": "bold", "title": None},
     "legend": {"labelColor": INK, "titleColor": INK, "labelLimit": 320},
     "range": {"category": COLOURS},
@@ -139,7 +139,9 @@ def symbols_chart(data: Any) -> Any:
     """Micro-Avg against Russian symbols per token."""
     import altair as alt
 
-    y = alt.Y("score:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="Micro-Avg", format=".2f"))
+    y = alt.Y(
+        "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title="Micro-Avg", format=".3f", tickCount=6)
+    )
     x = alt.X("symbols:Q", scale=alt.Scale(zero=False, padding=30), axis=alt.Axis(title="symbols per token (RU)"))
     base = alt.Chart(data).encode(x=x)
     return alt.layer(

@@ -32,7 +32,12 @@
   if (!byKey.has(state.sort)) state.sort = "suite";
   const shownColumns = () => columns.filter((c) => !c.task || state.tasks);
 
-  function text(f) { return (r, c) => el("td", { role: "cell", class: c.cls, "data-l": c.title() }, f(r)); }
+  function text(f) {
+    return (r, c) => {
+      const said = f(r);
+      return el("td", { role: "cell", class: (c.cls || "") + (said === "—" ? " lacking" : ""), "data-l": c.title() }, said);
+    };
+  }
   function rankCell(r, c) {
     return el("td", { role: "cell", class: "rank", "data-l": c.title() }, r.rank === null ? (r.published ? el("small", {}, t("published")) : "—") : el("b", {}, String(r.rank)), shared(r));
   }
@@ -201,7 +206,7 @@
     return {
       bar: { color: c("--red") }, circle: { color: c("--red") }, rule: { color: c("--soft") },
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: null }, text: { color: c("--ink") },
-      axis: { ...words, gridColor: c("--line"), domain: false, ticks: false, labelLimit: innerWidth < 700 ? 110 : 260 },
+      axis: { ...words, gridColor: c("--line"), domain: false, ticks: false, labelLimit: innerWidth < 700 ? 110 : 340 },
       header: { labelColor: c("--ink"), labelFontWeight: "bold" }, legend: { ...words, labelLimit: 320 },
       range: { category: dark() ? ["#e8806f", "#79b4d1", "#e5b85c", "#9cc07a", "#bb93cf", "#c9ab97", "#7fc3b8", "#f0a3bb"] : ["#b3392b", "#2f6f8f", "#c58a1d", "#5b7f3b", "#7a4f8c", "#8a6d5a", "#3d7d74", "#c05f7e"] },
     };
@@ -216,7 +221,7 @@
     if (innerWidth < 700 && name === "groups") { spec.columns = 1; spec.facet = spec.facet.column ?? spec.facet; spec.spec.width = innerWidth - 190; }
     const place = $(id);
     // ast: expressions are interpreted, so the page's policy needs no unsafe-eval.
-    const view = await embed(el("div", {}), spec, { actions: false, ast: true, renderer: "svg", defaultStyle: false, config: config(), tooltip: { disableDefaultStyle: true } });
+    const view = await embed(el("div", {}), spec, { actions: false, ast: true, logLevel: 1, renderer: "svg", defaultStyle: false, config: config(), tooltip: { disableDefaultStyle: true } });
     if (draw[id] !== mine) return view.finalize();
     place.replaceChildren(view.view.container().closest("div.vega-embed") ?? view.view.container());
     place.querySelector("svg")?.setAttribute("role", "img");
