@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format leaderboard clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -20,6 +20,9 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+leaderboard: $(READY)  ## leaderboards/site from leaderboards/runs and the published rows
+	$(BIN)/darumeru leaderboard leaderboards/runs --about leaderboards/models.yaml --output leaderboards/site
 
 format: $(READY)
 	$(BIN)/ruff format .

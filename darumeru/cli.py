@@ -200,6 +200,88 @@ def rescore(
 
 
 @app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders that hold them.")],
+    output: Annotated[Path, typer.Option(help="Folder of the site.")],
+    baseline: Annotated[str | None, typer.Option(help="Model (name or run id) against which all are held.")] = None,
+    published: Annotated[bool, typer.Option(help="Show the paper's results as reference rows.")] = True,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Darumeru",
+    about: Annotated[
+        Path | None, typer.Option(help="YAML: model name or run id → name, base, vocab, method, note, url.")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option(help="Put the samples into the site, where the data's licence allows.")
+    ] = True,
+    debug: Debug = False,
+) -> None:
+    """Turn runs into tables, figures and a static site with shared ranks, intervals and samples."""
+    _options(debug)
+    with _errors():
+        from darumeru.leaderboard import build
+        from darumeru.report import console
+
+        with console(stderr=True).status("Reading runs"):
+            built = build(
+                runs, output, baseline=baseline, published=published, title=title, about=about, samples=samples
+            )
+        for problem in built.board.problems:
+            _say(f"Not shown: {problem.name}: {problem.reason}")
+        console().print(f"Leaderboard of {len(built.board.rows)} rows: {built.path / 'index.html'}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another; differences are B − A.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks (comma-separated, or repeated).")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for a page, compare.md and compare.json.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare two runs document by document: differences, intervals, p-values, and what flipped."""
+    _options(debug)
+    with _errors():
+        from darumeru.leaderboard.compare import compare as compare_runs
+        from darumeru.leaderboard.compare import to_markdown, to_terminal, write_page
+        from darumeru.report import console
+        from darumeru.run import load_run
+
+        found = compare_runs(load_run(a), load_run(b), _listed(task))
+        if output:
+            write_page(found, output)
+        if as_json:
+            print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))  # noqa: T201
+        elif markdown:
+            print(to_markdown(found), end="")  # noqa: T201
+        else:
+            console().print(to_terminal(found))
+            if output:
+                console().print(f"Page: {output / 'index.html'}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    format_: Annotated[str, typer.Option("--format", help="model-index, badge, markdown or latex.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model on its card. [the record's]")] = None,
+    debug: Debug = False,
+) -> None:
+    """Print a run's scores as a model card's results, a README's badge or table, or LaTeX."""
+    _options(debug)
+    with _errors():
+        from darumeru.leaderboard import tables
+        from darumeru.run import load_run
+
+        formats = {"badge": tables.badge, "markdown": tables.run_markdown, "latex": tables.run_latex}
+        if format_ not in (*formats, "model-index"):
+            raise unknown("format", format_, (*formats, "model-index"))
+        loaded = load_run(run)
+        text = tables.model_index(loaded, name) if format_ == "model-index" else formats[format_](loaded)
+        print(text, end="")  # noqa: T201
+
+
+@app.command()
 def demo(
     engine: Annotated[str, typer.Option(help="hf, vllm, or auto.")] = "auto",
     models: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("models"),

@@ -174,8 +174,8 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom darumeru.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('HEAVY', sorted({m.split('.')[0] for m in sys.modules} & "
-        "{'torch', 'transformers', 'vllm', 'datasets', 'lm_eval', 'pandas', 'sklearn', 'numpy'}))"
+        "{'torch', 'transformers', 'vllm', 'datasets', 'lm_eval', 'pandas', 'sklearn', 'numpy', 'scipy', 'altair', 'jinja2'}))"
     )
-    for args in (["--help"], ["run", "--help"], ["show", "nowhere"]):
+    for args in (["--help"], ["run", "--help"], ["leaderboard", "--help"], ["show", "nowhere"]):
         done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout

@@ -21,6 +21,7 @@ def test_the_wheel_works_outside_the_checkout(tiny_chat: Path, tmp_path: Path) -
         archive.extractall(tmp_path / "site")
     assert "darumeru/tasks/darumeru.yaml" in names
     assert "darumeru/mini/parus/test.jsonl" in names
+    assert {"darumeru/leaderboard/published.csv", "darumeru/leaderboard/web/index.html.j2"} <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "tasks/", "leaderboards/"))]
     code = (
         "import darumeru.suite, darumeru.bundle\n"

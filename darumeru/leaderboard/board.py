@@ -1,0 +1,341 @@
+"""The board: entries put into pools that can be compared, ranked, held against a baseline, and marked where they differ.
+
+A *pool* is a set of complete runs on the very same documents. Ranks are given within a pool only. Published rows are a section
+of their own without ranks (there are no samples to test), and incomplete runs are another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from darumeru.errors import UserError, unknown
+from darumeru.files import fingerprint
+from darumeru.leaderboard.load import Entry, Problem, data_title
+from darumeru.scoring.aggregate import Floats
+from darumeru.scoring.compare import difference, holm, shared_ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PUBLISHED_POOL = "published"
+INCOMPLETE_POOL = "incomplete"
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A difference or a warning that a reader must see; `kind` selects its text in the page's language."""
+
+    kind: str
+    values: dict[str, Any] = field(default_factory=dict)
+    level: str = "note"
+    """`note`: a difference in how it was asked; `warn`: doubt about the number itself."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A difference from the baseline."""
+
+    value: float
+    significant: bool | None
+    """None where it cannot be tested: not the same documents, or no samples."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry in its place."""
+
+    entry: Entry
+    pool: str
+    rank: int | None
+    badges: list[Badge]
+    deltas: dict[str, Delta]
+    covered: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A section of the board."""
+
+    id: str
+    title: str
+    kind: str
+    """`runs`, `published` or `incomplete`."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that is shown."""
+
+    title: str
+    suite: dict[str, Any]
+    pools: list[Pool]
+    rows: list[Row]
+    problems: list[Problem]
+    baseline: str | None
+
+    @property
+    def tasks(self) -> list[str]:
+        """All tasks of the suite."""
+        return [task for group in self.suite["groups"] for task in group["tasks"]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The scores: `suite`, groups, tasks."""
+        return ["suite", *(g["name"] for g in self.suite["groups"]), *self.tasks]
+
+
+def make_board(
+    entries: Sequence[Entry],
+    suite: Mapping[str, Any],
+    problems: Sequence[Problem] = (),
+    baseline: str | None = None,
+    title: str = "Darumeru",
+) -> Board:
+    """Put entries into pools, rank and compare them.
+
+    Args:
+        entries: runs and published rows, with distinct names for the runs.
+        suite: see `suite_groups`.
+        problems: runs that could not be read.
+        baseline: name or run id of the entry against which all others are held.
+        title: of the board.
+
+    Raises:
+        UserError: no entry is called `baseline`, or several are.
+    """
+    tasks = [task for group in suite["groups"] for task in group["tasks"]]
+    pools, of = _pools(entries, str(suite["name"]), tasks)
+    base = _find(entries, baseline) if baseline else None
+    rows: list[Row] = []
+    for pool in pools:
+        members = sorted((e for e in entries if of[e.id] == pool.id), key=_order)
+        ranks = _ranks(members, suite) if pool.kind == "runs" else [None] * len(members)
+        usual = _usual(members)
+        for entry, rank in zip(members, ranks, strict=True):
+            badges = [] if entry.published else _badges(entry, usual, suite, pool, len(members))
+            deltas = _deltas(base, entry, suite) if base and base.id != entry.id else {}
+            covered = len(tasks) if entry.published else sum(t in entry.tasks for t in tasks)
+            rows.append(Row(entry, pool.id, rank, badges, deltas, covered))
+    return Board(title, dict(suite), pools, rows, list(problems), base.name if base else None)
+
+
+def _order(entry: Entry) -> tuple[float, str, str]:
+    return (-entry.scores["suite"][0] if "suite" in entry.scores else 1.0, entry.name, entry.id)
+
+
+def _complete(entry: Entry, suite: str, tasks: Sequence[str]) -> bool:
+    return entry.header["suite"]["name"] == suite and set(tasks) <= set(entry.tasks) and "suite" in entry.scores
+
+
+def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[list[Pool], dict[str, str]]:
+    """The pools, largest first, and each entry's pool by its id."""
+    of: dict[str, str] = {}
+    titles: dict[str, str] = {}
+    for entry in entries:
+        if entry.published:
+            of[entry.id] = PUBLISHED_POOL
+        elif not _complete(entry, suite, tasks):
+            of[entry.id] = INCOMPLETE_POOL
+        else:
+            key = fingerprint([entry.tasks[t].key for t in tasks])[:8]
+            of[entry.id] = key
+            limit = entry.header.get("limit")
+            titles.setdefault(key, data_title(entry.header) + (f", {limit} per task" if limit else ""))
+    size = Counter(of.values())
+    same = Counter(titles.values())
+    ranked = sorted(titles, key=lambda key: (-size[key], titles[key], key))
+    pools = [Pool(k, titles[k] + (f" · {k[:4]}" if same[titles[k]] > 1 else ""), "runs") for k in ranked]
+    if size[PUBLISHED_POOL]:
+        pools.append(Pool(PUBLISHED_POOL, "arXiv 2412.21140", "published"))
+    if size[INCOMPLETE_POOL]:
+        pools.append(Pool(INCOMPLETE_POOL, "", "incomplete"))
+    return pools, of
+
+
+def _find(entries: Sequence[Entry], name: str) -> Entry:
+    runs = [e for e in entries if not e.published and name in (e.name, e.id, str(e.header["model"]["name"]))]
+    found = runs or [e for e in entries if e.published and name in (e.name, e.id)]
+    if not found:
+        raise unknown("baseline", name, {e.name for e in entries})
+    if len(found) > 1:
+        raise UserError(
+            f"Baseline '{name}' is the name of {len(found)} entries. "
+            f"Give one of these ids instead: {', '.join(e.id for e in found)}."
+        )
+    return found[0]
+
+
+def draws_of(entry: Entry, tasks: Sequence[str]) -> Floats | None:
+    """(B,) bootstrap values of the mean over `tasks`; None where one has none."""
+    found = [entry.tasks[t].draws if t in entry.tasks else None for t in tasks]
+    known = [d for d in found if d is not None]
+    if not known or len(known) < len(found):
+        return None
+    mean: Floats = np.mean(np.stack(known).astype(np.float64), axis=0)
+    return mean
+
+
+def _units(entry: Entry, tasks: Sequence[str]) -> int:
+    return sum(entry.tasks[t].units for t in tasks if t in entry.tasks)
+
+
+def _ranks(members: Sequence[Entry], suite: Mapping[str, Any]) -> list[int | None]:
+    """Shared ranks of a pool; a run without draws (one document a task) is not ranked."""
+    tasks = [task for group in suite["groups"] for task in group["tasks"]]
+    draws = [draws_of(e, tasks) for e in members]
+    able = [i for i, d in enumerate(draws) if d is not None]
+    ranks: list[int | None] = [None] * len(members)
+    if able:
+        values = np.array([members[i].scores["suite"][0] for i in able])
+        stacked = np.stack([d for d in draws if d is not None])
+        for i, rank in zip(able, shared_ranks(values, stacked, _units(members[able[0]], tasks)), strict=True):
+            ranks[i] = rank
+    return ranks
+
+
+def members_of(suite: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Column → the tasks whose mean it is."""
+    groups = {g["name"]: list(g["tasks"]) for g in suite["groups"]}
+    tasks = [task for group in groups.values() for task in group]
+    return {"suite": tasks, **groups, **{t: [t] for t in tasks}}
+
+
+def _deltas(base: Entry, entry: Entry, suite: Mapping[str, Any]) -> dict[str, Delta]:
+    """Differences from the baseline; significance Holm-corrected over the entry's columns."""
+    values: dict[str, float] = {}
+    p: dict[str, float] = {}
+    for column, tasks in members_of(suite).items():
+        if column not in entry.scores or column not in base.scores:
+            continue
+        values[column] = entry.scores[column][0] - base.scores[column][0]
+        paired = all(t in entry.tasks and t in base.tasks and entry.tasks[t].key == base.tasks[t].key for t in tasks)
+        if not paired:
+            continue
+        a, b = draws_of(base, tasks), draws_of(entry, tasks)
+        found = difference(base.scores[column][0], entry.scores[column][0], a, b, _units(entry, tasks))
+        if found.p is not None:
+            p[column] = found.p
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    return {c: Delta(v, adjusted[c] < 0.05 if c in adjusted else None) for c, v in values.items()}
+
+
+# -- badges -----------------------------------------------------------------------------------------------------------
+
+
+def _settings(entry: Entry) -> dict[str, str]:
+    """What should be equal for two runs to be compared, as text."""
+    header = entry.header
+    engine = header["engine"]
+    # A run with dtype 'auto' states afterwards which one it took.
+    used = entry.record.get("engine") or {}
+    return {
+        "setting": f"{header['mode']}, {header['num_fewshot']}-shot",
+        "engine": str(engine["name"]),
+        "dtype": str(used.get("dtype") or engine["dtype"]),
+        "max_prompt_len": str(header.get("max_prompt_len")),
+        "generation": ", ".join(f"{k} {v}" for k, v in sorted((header.get("generation") or {}).items())),
+        "versions": ", ".join(f"{k} {v['version']}" for k, v in sorted(header["tasks"].items())),
+    }
+
+
+def _usual(members: Sequence[Entry]) -> dict[str, str]:
+    """The most frequent value of each setting in a pool."""
+    all_settings = [_settings(e) for e in members if not e.published]
+    names = all_settings[0] if all_settings else {}
+    return {n: Counter(s[n] for s in all_settings).most_common(1)[0][0] for n in names}
+
+
+def _badges(entry: Entry, usual: Mapping[str, str], suite: Mapping[str, Any], pool: Pool, size: int) -> list[Badge]:
+    header, badges = entry.header, []
+    if header["suite"]["name"] != suite["name"]:
+        badges.append(Badge("suite", {"name": header["suite"]["name"]}, "warn"))
+    if entry.record.get("failed"):
+        badges.append(Badge("failed", {"tasks": ", ".join(entry.record["failed"])}, "warn"))
+    if "mini" in data_title(header):
+        badges.append(Badge("mini", {}, "warn"))
+    if limit := header.get("limit"):
+        badges.append(Badge("limit", {"n": limit}))
+    if worded := [name for name, task in header["tasks"].items() if task.get("wording")]:
+        badges.append(Badge("wording", {"tasks": ", ".join(worded)}, "warn"))
+    if pool.kind == "runs" and size > 1:
+        for name, value in _settings(entry).items():
+            if value == usual[name]:
+                continue
+            if name == "versions":
+                mine, most = set(value.split(", ")), usual[name]
+                value = ", ".join(sorted(v for v in mine if v not in most.split(", "))) or value
+            badges.append(Badge(f"other_{name}", {"value": value, "usual": usual[name] if name != "versions" else ""}))
+    if lost := [name for name, task in entry.tasks.items() if not task.reproduced]:
+        badges.append(Badge("unreproduced", {"tasks": ", ".join(lost)}, "warn"))
+    return badges + warnings(entry)
+
+
+def warnings(entry: Entry) -> list[Badge]:
+    """What the record observed that puts numbers in doubt: cut prompts, ties, empty and cut answers."""
+    found = []
+    for kind in ("truncated_prompts", "ties", "empty_answers"):
+        counts = {name: int(task.notes.get(kind) or 0) for name, task in entry.tasks.items()}
+        if total := sum(counts.values()):
+            where = ", ".join(name for name, count in counts.items() if count)
+            found.append(Badge(kind, {"n": total, "tasks": where}, "warn"))
+    # An answer at the limit is what a copy task's measure is about; where half of the answers of a task are, say so.
+    cut = [n for n, t in entry.tasks.items() if 2 * int(t.notes.get("cut_answers") or 0) > t.documents]
+    if cut:
+        found.append(Badge("cut_answers", {"tasks": ", ".join(cut)}))
+    return found
+
+
+# -- as a table -------------------------------------------------------------------------------------------------------
+
+
+def to_frame(board: Board) -> pd.DataFrame:
+    """The board as a table with one row an entry: settings, scores with bounds, differences from the baseline."""
+    import pandas as pd
+
+    titles = {pool.id: pool.title or pool.kind for pool in board.pools}
+    records = []
+    for row in board.rows:
+        e = row.entry
+        record: dict[str, Any] = {
+            "rank": row.rank,
+            "model": e.name,
+            "source": "published" if e.published else "run",
+            "data": titles[row.pool],
+            "complete": row.pool != INCOMPLETE_POOL,
+            "mode": e.mode,
+            "num_fewshot": e.num_fewshot,
+            "base": e.base,
+            "vocab": e.vocab,
+            "method": e.method,
+            "symbols_per_token_ru": e.symbols_per_token[0],
+            "symbols_per_token_en": e.symbols_per_token[1],
+            "vocab_size": e.header["model"].get("vocab_size") if e.header else None,
+            "parameters": e.header["model"].get("parameters") if e.header else None,
+            "tokens_per_second": e.tokens_per_second,
+            "tasks": row.covered,
+            "tasks_of_suite": len(board.tasks),
+            "date": e.date,
+            "id": e.id,
+        }
+        for column in board.columns:
+            value, low, high = e.scores.get(column, (None, None, None))
+            if column == "suite" and row.pool == INCOMPLETE_POOL:
+                value = low = high = None  # a mean over a part is no Micro-Avg
+            name = "micro_avg" if column == "suite" else column
+            record |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            if board.baseline:
+                delta = row.deltas.get(column)
+                record |= {f"{name}_diff": delta.value if delta else None}
+                record |= {f"{name}_significant": delta.significant if delta else None}
+        record["badges"] = "; ".join(b.kind for b in row.badges)
+        records.append(record)
+    frame = pd.DataFrame.from_records(records)
+    for column in ("rank", "num_fewshot", "vocab_size", "parameters"):
+        if column in frame:
+            frame[column] = frame[column].astype("Int64")
+    return frame

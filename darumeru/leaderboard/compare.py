@@ -1,0 +1,379 @@
+"""Two runs on the same documents: where they differ, how sure that is, and on which samples."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from darumeru.errors import UserError, unknown
+from darumeru.leaderboard.board import members_of
+from darumeru.leaderboard.load import (
+    Entry,
+    Problem,
+    aggregate_of,
+    distinct_names,
+    documents_key,
+    draw,
+    first_split,
+    read_run,
+    suite_groups,
+    table_of_samples,
+)
+from darumeru.run import Run, Sample
+from darumeru.scoring.aggregate import Floats, Table, mean
+from darumeru.scoring.bootstrap import units
+from darumeru.scoring.compare import Difference, difference, holm, sign_test
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SHOWN = 30
+"""Samples of a task that the page shows each way."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A document that one model answered better."""
+
+    id: int
+    a: float
+    b: float
+    prompt: str
+    gold: Any
+    answer_a: str
+    answer_b: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One task, group or the whole suite."""
+
+    column: str
+    title: str
+    kind: str
+    """`suite`, `group` or `task`."""
+    a: float
+    b: float
+    documents: int
+    """That both answered."""
+    difference: Difference
+    p_holm: float | None
+    """Corrected over the tasks, or over the groups; the suite's needs none."""
+    better: int
+    """Documents on which B is better."""
+    worse: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `darumeru compare` found."""
+
+    a: Entry
+    b: Entry
+    lines: list[Line]
+    flips: dict[str, tuple[list[Flip], list[Flip]]]
+    """By task: better under B, worse under B; the largest change first."""
+    remarks: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; flips as ids."""
+        return {
+            "a": {"name": self.a.name, "id": self.a.id},
+            "b": {"name": self.b.name, "id": self.b.id},
+            "lines": [asdict(line) for line in self.lines],
+            "flips": {
+                task: {"better": [f.id for f in up], "worse": [f.id for f in down]}
+                for task, (up, down) in self.flips.items()
+            },
+            "remarks": self.remarks,
+        }
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """A task on the documents that both answered."""
+
+    a: float
+    b: float
+    draws: tuple[Floats, Floats] | None
+    units: int
+    documents: int
+    sign: bool
+    """Whether each document is right or wrong and stands for itself, so that the exact sign test applies."""
+
+
+def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
+    """Compare two finished runs, document by document.
+
+    Args:
+        a: the first run.
+        b: the second; differences are b - a.
+        tasks: only these tasks; without them all that both have.
+
+    Raises:
+        UserError: a run is not finished or unreadable, they share no task, or a named task is not in both.
+    """
+    (entry_a, samples_a), (entry_b, samples_b) = _read(a), _read(b)
+    named = distinct_names([entry_a, entry_b]) if entry_a.id != entry_b.id else [entry_a, entry_b]
+    entry_a, entry_b = named
+    common = [t for t in entry_a.tasks if t in entry_b.tasks]
+    for task in tasks:
+        if task not in common:
+            raise unknown("task of both runs", task, common)
+    chosen = [t for t in common if t in tasks] if tasks else common
+    if not chosen:
+        raise UserError(
+            f"The runs share no task: '{entry_a.name}' has {', '.join(entry_a.tasks)}; "
+            f"'{entry_b.name}' has {', '.join(entry_b.tasks)}."
+        )
+    remarks = _remarks(entry_a, entry_b)
+    pairs: dict[str, _Paired | None] = {}
+    flips: dict[str, tuple[list[Flip], list[Flip]]] = {}
+    for task in chosen:
+        left, right, remark = _shared(task, entry_a, entry_b, samples_a[task], samples_b[task])
+        remarks += [remark] if remark else []
+        pairs[task] = _pair(task, entry_a, left, right) if left else None
+        flips[task] = _flips(left, right, entry_a.tasks[task].notes["primary"])
+    suite = suite_groups([entry_a])
+    return Comparison(entry_a, entry_b, _lines(entry_a, entry_b, suite, chosen, pairs, flips), flips, remarks)
+
+
+def _read(run: Run) -> tuple[Entry, dict[str, list[Sample]]]:
+    result = read_run(run.path)
+    if isinstance(result, Problem):
+        raise UserError(f"Run '{run.path}': {result.reason}")
+    return result
+
+
+def _remarks(a: Entry, b: Entry) -> list[str]:
+    """Differences of setting that a reader must know."""
+    found = []
+    names = ("mode", "num_fewshot", "max_prompt_len", "limit")
+    for name in names:
+        x, y = a.header.get(name), b.header.get(name)
+        if x != y:
+            found.append(f"{name} differs: {x} against {y}.")
+    worded = [
+        t
+        for t in a.tasks
+        if t in b.tasks and a.header["tasks"][t].get("wording") != b.header["tasks"][t].get("wording")
+    ]
+    if worded:
+        found.append(f"Worded differently: {', '.join(worded)}.")
+    return found
+
+
+def _shared(
+    task: str, a: Entry, b: Entry, left: Sequence[Sample], right: Sequence[Sample]
+) -> tuple[list[Sample], list[Sample], str | None]:
+    """The samples of the documents that both answered, in one order, and a remark where that is not all."""
+
+    def source(entry: Entry) -> Any:
+        return first_split(entry.header["tasks"][task].get("data"))[1].get("sha256")
+
+    if source(a) != source(b):
+        return [], [], f"{task}: the runs read different data, so nothing is paired."
+    of_b = {s["id"]: s for s in right}
+    both = [s for s in left if s["id"] in of_b]
+    if len(both) == len(left) == len(right):
+        return both, [of_b[s["id"]] for s in both], None
+    remark = f"{task}: {len(both)} documents are in both runs ({len(left)} and {len(right)}); scores are those on them."
+    return both, [of_b[s["id"]] for s in both], remark
+
+
+def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sample]) -> _Paired | None:
+    """Scores and draws of both on their shared documents; None if the recorded score cannot be reproduced."""
+    result = entry.tasks[task]
+    primary = list(result.notes["primary"])
+    tables = [table_of_samples(samples, primary) for samples in (left, right)]
+    whole = tables[0]
+    aggregates = {}
+    for name in primary:
+        recorded = float(result.notes["metrics"][name]["value"])
+        # On a part of the documents the recorded score is another; the name and the structure decide then.
+        aggregate = aggregate_of(name, whole, recorded if len(left) == result.documents else _fallback(whole, name))
+        if aggregate is None:
+            return None
+        aggregates[name] = aggregate
+    values = [float(np.mean([f(table, n, table.ones())[0] for n, f in aggregates.items()])) for table in tables]
+    key = documents_key(entry.header["tasks"][task].get("data") or {}, left)
+    drawn = [draw(table, aggregates, key) for table in tables]
+    draws = None if drawn[0] is None or drawn[1] is None else (drawn[0].astype(float), drawn[1].astype(float))
+    marks = [table.columns[primary[0]] for table in tables]
+    binary = all(bool(np.isin(m, (0.0, 1.0)).all()) for m in marks)
+    sign = len(primary) == 1 and binary and units(whole) == len(whole) and aggregates[primary[0]] is mean
+    return _Paired(values[0], values[1], draws, units(whole), len(left), sign)
+
+
+def _fallback(table: Table, name: str) -> float:
+    from darumeru.scoring.aggregate import cluster_sum, f1_macro, macro_mean, matthews
+
+    named = {"f1_macro": f1_macro, "mcc": matthews, "grade_norm": cluster_sum}
+    aggregate = named.get(name, macro_mean if int(table.strata.max()) > 0 else mean)
+    return float(aggregate(table, name, table.ones())[0])
+
+
+def _answer(sample: Sample) -> str:
+    if sample["pred"] is not None:
+        return str(sample["pred"])
+    texts = [r["answer"].get("text") for r in sample["requests"]]
+    said = [t for t in texts if t is not None]
+    return "\n".join(said) if said else json.dumps(sample["extra"], ensure_ascii=False)
+
+
+def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[str]) -> tuple[list[Flip], list[Flip]]:
+    changed = []
+    for x, y in zip(left, right, strict=True):
+        a, b = (float(np.mean([s["score"][m] for m in primary])) for s in (x, y))
+        if abs(a - b) > 1e-9:
+            prompt = x["requests"][0]["prompt"] if x["requests"] else ""
+            changed.append(Flip(int(x["id"]), a, b, prompt, x["gold"], _answer(x), _answer(y)))
+    changed.sort(key=lambda f: -abs(f.b - f.a))
+    return [f for f in changed if f.b > f.a], [f for f in changed if f.b < f.a]
+
+
+def _lines(
+    a: Entry,
+    b: Entry,
+    suite: Mapping[str, Any],
+    chosen: Sequence[str],
+    pairs: Mapping[str, _Paired | None],
+    flips: Mapping[str, tuple[list[Flip], list[Flip]]],
+) -> list[Line]:
+    titles = {"suite": str(suite["summary"])} | {g["name"]: str(g["title"]) for g in suite["groups"]}
+    columns = members_of(suite)
+    columns |= {t: [t] for t in chosen if t not in columns}
+    lines = []
+    for column, tasks in columns.items():
+        if not tasks or not all(t in chosen for t in tasks):
+            continue
+        kind = "suite" if column == "suite" else "group" if column in titles else "task"
+        known = [p for t in tasks if (p := pairs[t]) is not None]
+        up, down = (sum(len(flips[t][way]) for t in tasks) for way in (0, 1))
+        if len(known) < len(tasks):
+            values = [float(np.mean([e.tasks[t].score[0] for t in tasks])) for e in (a, b)]
+            found = difference(values[0], values[1], None, None, 0)
+        else:
+            values = [float(np.mean([getattr(p, side) for p in known])) for side in "ab"]
+            draws = [p.draws for p in known if p.draws is not None]
+            paired = len(draws) == len(known)
+            both = [np.mean([d[side] for d in draws], axis=0) if paired else None for side in (0, 1)]
+            found = difference(values[0], values[1], both[0], both[1], sum(p.units for p in known))
+            if kind == "task" and known[0].sign:
+                found = replace(found, p=sign_test(up, down), test="sign")
+        documents = sum(p.documents for p in known)
+        lines.append(
+            Line(column, titles.get(column, column), kind, values[0], values[1], documents, found, None, up, down)
+        )
+    return _corrected(lines)
+
+
+def _corrected(lines: Sequence[Line]) -> list[Line]:
+    """Holm's correction within tasks and within groups."""
+    done = list(lines)
+    for kind in ("suite", "group", "task"):
+        places = [i for i, line in enumerate(done) if line.kind == kind and line.difference.p is not None]
+        p = [done[i].difference.p or 0.0 for i in places]
+        for i, value in zip(places, holm(p), strict=True):
+            done[i] = replace(done[i], p_holm=value)
+    return done
+
+
+# -- shown ------------------------------------------------------------------------------------------------------------
+
+
+def _p_text(p: float | None) -> str:
+    return "—" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _cells(line: Line) -> list[str]:
+    d = line.difference
+    bounds = "—" if d.low is None or d.high is None else f"[{d.low:+.3f}, {d.high:+.3f}]"
+    arrow = "" if line.p_holm is None or line.p_holm >= 0.05 else " ▲" if d.value > 0 else " ▼"
+    smallest = "—" if d.smallest is None else f"{d.smallest:.3f}"
+    return [
+        f"{line.a:.3f}", f"{line.b:.3f}", f"{d.value:+.3f}{arrow}", bounds, _p_text(d.p), _p_text(line.p_holm),
+        "—" if d.test == "none" else d.test, smallest, f"+{line.better} −{line.worse}", str(line.documents),
+    ]  # fmt: skip
+
+
+HEAD = ["A", "B", "B − A", "95 % interval", "p", "p (Holm)", "test", "smallest", "flips", "n"]
+NOTE = (
+    "Paired on the documents that both answered. ▲ ▼: significant at the 5 % level after Holm's correction, within tasks and "
+    "within groups. smallest: the difference that so many documents show with 80 % power. flips: documents better and worse "
+    "under B."
+)
+
+
+def to_terminal(comparison: Comparison) -> RenderableType:
+    """The comparison for the terminal."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    title = Text(f"A: {comparison.a.name}\nB: {comparison.b.name}")
+    grid = Grid(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
+    grid.add_column("", no_wrap=True)
+    # What fits into 80 columns; Markdown, JSON and the page have the rest.
+    kept = [i for i, name in enumerate(HEAD) if name not in ("p", "test", "n")]
+    for i in kept:
+        grid.add_column(HEAD[i], justify="right", no_wrap=True)
+    styles = {"suite": "bold green", "group": "bold cyan", "task": ""}
+    for line in comparison.lines:
+        texts = _cells(line)
+        cells = [Text(texts[i], styles[line.kind]) for i in kept]
+        grid.add_row(Text(line.title, styles[line.kind]), *cells)
+    return Group(grid, *(Text(r, "yellow") for r in comparison.remarks), Text(NOTE, "dim"))
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The comparison as a Markdown table."""
+    from darumeru.leaderboard.tables import escape_markdown as e
+
+    lines = [
+        f"A: {e(comparison.a.name)}  ", f"B: {e(comparison.b.name)}\n",
+        "| | " + " | ".join(HEAD) + " |", "| :-- |" + " --: |" * len(HEAD),
+    ]  # fmt: skip
+    for line in comparison.lines:
+        name = e(line.title) if line.kind == "task" else f"**{e(line.title)}**"
+        lines.append(f"| {name} | " + " | ".join(_cells(line)) + " |")
+    return "\n".join([*lines, "", *(f"* {e(r)}" for r in comparison.remarks), "", NOTE]) + "\n"
+
+
+def write_page(comparison: Comparison, output: Path) -> None:
+    """The comparison as a folder with a page, compare.md and compare.json.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    from darumeru.files import write_json, write_text
+    from darumeru.leaderboard.site import render_page, write_assets
+
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "compare.json").is_file())):
+        raise UserError(f"--output '{output}' holds files that no comparison wrote. Give a new folder or an empty one.")
+    shutil.rmtree(output / "assets", ignore_errors=True)
+    write_assets(output / "assets", drawing=False)
+    rows = [(line, _cells(line)) for line in comparison.lines]
+    flips = {
+        t: (up[:SHOWN], down[:SHOWN], len(up), len(down)) for t, (up, down) in comparison.flips.items() if up or down
+    }
+    page = render_page(
+        "compare.html.j2", c=comparison, rows=rows, head=HEAD, note=NOTE, flips=flips, root=".", home=None
+    )
+    write_text(output / "index.html", page)
+    write_text(output / "compare.md", to_markdown(comparison))
+    write_json(output / "compare.json", comparison.to_json())
