@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 
 from lep.checkpoint import Checkpoint, gather_mixed
 from lep.errors import UserError
@@ -35,7 +35,7 @@ def corpus_vectors(
     Raises:
         UserError: the corpus is too small for that many dimensions.
     """
-    from scipy.sparse.linalg import svds  # type: ignore[import-untyped]
+    from scipy.sparse.linalg import svds
 
     size = vocabulary.size
     counts = scipy.sparse.csr_array((size, size), dtype=np.float64)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 
 from lep.auxiliary import corpus_vectors, donor_vectors, pursuit_weights, similarity_weights
 from lep.checkpoint import (

@@ -165,7 +165,7 @@ def ridge(sums: Gram, strength: float) -> Fit:
 def _condition(gram: torch.Tensor, factor: torch.Tensor) -> float:
     """Square root of the largest over the smallest eigenvalue of G, by Lanczos on G and on its inverse."""
     import torch
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # type: ignore[import-untyped]
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     dim = gram.shape[0]
     if dim < 3:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 
 from lep.checkpoint import gather_mixed
 from lep.shards import StoredTensor
@@ -125,7 +125,7 @@ def compress(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     Args:
         matrix: T, rows x old rows; empty rows are dropped.
     """
-    from scipy.linalg.lapack import dpstrf  # type: ignore[import-untyped]
+    from scipy.linalg.lapack import dpstrf
 
     filled = matrix[np.diff(matrix.indptr) > 0]
     counts = np.diff(filled.indptr)
