@@ -12,7 +12,7 @@ and a merge touches all its places at once, so that numpy does the work.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ def learn_merges(
     name: Callable[[int, int], int | None],
     is_new: Callable[[int], bool],
     min_count: int = 2,
+    known: Mapping[tuple[int, int], int] | None = None,
 ) -> list[Merge]:
     """Learn merges until `new_tokens` new tokens exist or no pair is frequent enough.
 
@@ -57,14 +58,16 @@ def learn_merges(
             merged. Asked once for a pair.
         is_new: whether an id counts as a new token.
         min_count: pairs that are rarer are not merged.
+        known: the old merges in their order, pair → result. Words come segmented by them, so that such a pair turns up
+            only when a new merge makes an old token that nothing could make before.
 
     Returns:
         The merges in order; more than `new_tokens` where two of them make the same token.
     """
     learner = _Learner(words, np.asarray(counts, dtype=np.int64))
     merges: list[Merge] = []
-    results: dict[int, int] = {}
-    ranks: dict[int, int] = {}
+    results = {(left << _SHIFT) | right: result for (left, right), result in (known or {}).items()}
+    ranks = {key: rank for rank, key in enumerate(results)}
     banned: set[int] = set()
     made: set[int] = set()
     heap = [(-count, key) for key, count in learner.counts.items() if count >= min_count]

@@ -234,6 +234,11 @@ def _learn(
         name=name,
         is_new=strings.__contains__,
         min_count=min_count,
+        known={
+            (ids[left], ids[right]): ids[left + right]
+            for left, right in vocabulary.merges
+            if left in ids and right in ids and left + right in ids
+        },
     )
     return merges, strings, revived
 

@@ -112,15 +112,18 @@ def least_squares(blocks: Blocks, dim: int, *, gram: Gram | None = None) -> Fit:
     import torch
 
     sums = gram if gram is not None else accumulate(blocks, dim)
-    if sums.rows < dim:
-        return _by_qr(blocks, dim, sums.rows)
-    factor, info = torch.linalg.cholesky_ex(sums.gram)
-    if int(info) != 0:
-        return _by_qr(blocks, dim, sums.rows)
-    condition = _condition(sums.gram, factor)
+    rows, target = sums.rows, sums.target
+    if rows < dim:
+        return _by_qr(blocks, dim, rows)
+    # Where the sums are ours, they make room for the factor and the solution: d x d is 134 MB at d = 4096.
+    factor, solution = (sums.gram, sums.cross) if gram is None else (sums.gram.clone(), sums.cross.clone())
+    del sums
+    info = torch.zeros((), dtype=torch.int32)
+    torch.linalg.cholesky_ex(factor, out=(factor, info))
+    condition = _condition(factor) if int(info) == 0 else float("inf")
     if not condition <= _REFINED:
-        return _by_qr(blocks, dim, sums.rows)
-    solution = torch.cholesky_solve(sums.cross, factor)
+        return _by_qr(blocks, dim, rows)
+    torch.cholesky_solve(solution, factor, out=solution)
     refined = condition > _PLAIN
     if refined:
         for _ in range(4):
@@ -132,9 +135,13 @@ def least_squares(blocks: Blocks, dim: int, *, gram: Gram | None = None) -> Fit:
             solution += step
             if torch.linalg.vector_norm(step) <= 1e-13 * torch.linalg.vector_norm(solution):
                 break
-    explained = float((solution * sums.cross).sum())
-    residual = float(np.sqrt(max(0.0, 1 - explained / sums.target))) if sums.target else 0.0
-    return Fit(solution.numpy(), sums.rows, dim, condition, residual, "cholesky, refined" if refined else "cholesky")
+    # ‖AX − B‖² = ‖B‖² − tr(XᵀGX) at the minimum, and G = LLᵀ.
+    explained = sum(
+        float(torch.linalg.vector_norm(factor.T @ solution[:, start : start + _PANEL])) ** 2
+        for start in range(0, dim, _PANEL)
+    )
+    residual = float(np.sqrt(max(0.0, 1 - explained / target))) if target else 0.0
+    return Fit(solution.numpy(), rows, dim, condition, residual, "cholesky, refined" if refined else "cholesky")
 
 
 def ridge(sums: Gram, strength: float) -> Fit:
@@ -159,21 +166,22 @@ def ridge(sums: Gram, strength: float) -> Fit:
     # ‖AX − B‖² = tr(XᵀGX) − 2 tr(XᵀR) + ‖B‖²
     square = float(((sums.gram @ solution - 2 * sums.cross) * solution).sum()) + sums.target
     residual = float(np.sqrt(max(0.0, square) / sums.target)) if sums.target else 0.0
-    return Fit(solution.numpy(), sums.rows, dim, _condition(shrunk, factor), residual, "ridge")
+    return Fit(solution.numpy(), sums.rows, dim, _condition(factor), residual, "ridge")
 
 
-def _condition(gram: torch.Tensor, factor: torch.Tensor) -> float:
-    """Square root of the largest over the smallest eigenvalue of G, by Lanczos on G and on its inverse."""
+def _condition(factor: torch.Tensor) -> float:
+    """Square root of the largest over the smallest eigenvalue of LLᵀ, by Lanczos on it and on its inverse."""
     import torch
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-    dim = gram.shape[0]
+    dim = factor.shape[0]
     if dim < 3:
-        values = torch.linalg.eigvalsh(gram)
-        return float(torch.sqrt(values[-1] / values[0])) if values[0] > 0 else float("inf")
+        values = torch.linalg.svdvals(factor)
+        return float(values[0] / values[-1]) if values[-1] > 0 else float("inf")
 
     def product(vector: Any) -> Any:
-        return (gram @ torch.from_numpy(np.ascontiguousarray(vector).reshape(dim))).numpy()
+        column = torch.from_numpy(np.ascontiguousarray(vector).reshape(dim))
+        return (factor @ (factor.T @ column)).numpy()
 
     def inverse(vector: Any) -> Any:
         column = torch.from_numpy(np.ascontiguousarray(vector).reshape(dim, 1))

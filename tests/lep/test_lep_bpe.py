@@ -97,3 +97,16 @@ def test_arrays_are_taken_as_they_are() -> None:
         for source in (words, (flat, lengths))
     ]
     assert results[0] == results[1] != []
+
+
+def test_old_merges_come_back_to_life_unlisted() -> None:
+    # (1, 2) makes the old token 12, which nothing made before; the old merge (12, 3) then applies at once.
+    got = learn_merges(
+        [[1, 2, 3, 4]] * 3,
+        [5] * 3,
+        new_tokens=5,
+        name=lambda left, right: {(1, 2): 12, (13, 4): 99}.get((left, right)),
+        is_new=lambda index: index == 99,
+        known={(12, 3): 13},
+    )
+    assert [(m.left, m.right, m.result) for m in got] == [(1, 2, 12), (13, 4, 99)]
