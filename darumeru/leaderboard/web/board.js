@@ -216,7 +216,9 @@
   // -- figures ---------------------------------------------------------------------------------------------------------
   let drawing = 0, library = null;
   const vega = () => (library ??= new Promise((done, fail) => {
-    document.body.append(el("script", { src: "assets/vega.js", onload: () => done(window.vegaEmbed), onerror: fail }));
+    // The table comes first: the drawing library is large.
+    const load = () => document.body.append(el("script", { src: "assets/vega.js", onload: () => done(window.vegaEmbed), onerror: fail }));
+    setTimeout(load, board.rows.length > 200 ? 600 : 0);
   }));
   function config() {
     const css = getComputedStyle(document.documentElement), c = (n) => css.getPropertyValue(n).trim();
