@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import fingerprint
+from darumeru.files import fingerprint, read_jsonl
 from darumeru.run import Run, Sample, find_runs, load_run
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, cluster_sum, f1_macro, macro_mean, matthews, mean
 from darumeru.scoring.bootstrap import RESAMPLES, resample, seed_of, units
@@ -131,7 +131,14 @@ def read_run(path: Path) -> tuple[Entry, dict[str, list[Sample]]] | Problem:
             return Problem(_label(run), _unfinished(run))
         run.verify()
         header, scores = run.header, run.scores
-        samples = {task: sorted(run.samples(task), key=lambda s: int(s["id"])) for task in scores["tasks"]}
+        for task in scores["tasks"]:
+            if Path(task).name != task:
+                raise ValueError(f"task name {task!r} is a path")
+        samples = {
+            task: sorted((s for _, s in read_jsonl(path / "samples" / f"{task}.jsonl")), key=lambda s: int(s["id"]))
+            for task in scores["tasks"]
+            if task in header["tasks"]
+        }
         return _entry(path, header, scores, samples), samples
     except DarumeruError as error:
         return Problem(path.name, str(error))

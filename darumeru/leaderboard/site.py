@@ -120,7 +120,7 @@ def _read_all(
         results = map(_read_one, arguments)
         found = list(results)
     else:
-        with ProcessPoolExecutor(count) as pool:
+        with ProcessPoolExecutor(count, initializer=_alone) as pool:
             found = list(pool.map(_read_one, arguments, chunksize=4))
     for (_, page), result in zip(jobs, found, strict=True):
         if isinstance(result, Problem):
@@ -155,6 +155,17 @@ def _jobs(folders: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[Problem
     return [(path, pages[key]) for key, path in chosen.items()], problems
 
 
+def _alone() -> None:
+    """Set up a reading process: one thread of linear algebra, since there is a process for each core, and no search for
+    cycles, of which millions of small records have none."""
+    import gc
+
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    gc.disable()
+
+
 def _read_one(argument: tuple[Path, Path | None]) -> Entry | Problem:
     path, folder = argument
     result = read_run(path)
@@ -173,12 +184,16 @@ def _read_one(argument: tuple[Path, Path | None]) -> Entry | Problem:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
+# One encoder for all: json.dumps would make a new one for each of thousands of files.
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
 def script(name: str, value: Any) -> str:
     """A script file that hands a value to the page.
 
     It stays text in whatever HTML it may be put: `<`, `>`, `&` and the two line ends that only JavaScript knows are escaped.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _dumps(value)
     for character in "<>&\u2028\u2029":
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")
@@ -192,7 +207,8 @@ def piece_name(task: str) -> str:
 
 
 def _mark(sample: Sample, primary: Sequence[str]) -> float:
-    return float(sum(float(sample["score"][m]) for m in primary) / len(primary))
+    score = sample["score"]
+    return float(score[primary[0]] if len(primary) == 1 else sum(score[m] for m in primary) / len(primary))
 
 
 def _shown(sample: Sample, mark: float) -> dict[str, Any]:
@@ -203,7 +219,7 @@ def _shown(sample: Sample, mark: float) -> dict[str, Any]:
         "g": sample["gold"],
         "r": sample["pred"],
         "c": sample["stratum"] or sample["cluster"],
-        "s": {k: round(float(v), 4) for k, v in sample["score"].items()},
+        "s": {k: v if isinstance(v, int) or v in (0.0, 1.0) else round(v, 4) for k, v in sample["score"].items()},
         "x": sample["extra"],
         "q": [
             {

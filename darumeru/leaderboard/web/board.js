@@ -124,16 +124,34 @@
     update();
     $("board").querySelector(`th[aria-sort="ascending"] button, th[aria-sort="descending"] button`)?.focus({ preventScroll: true });
   }
+  // A long section is filled while the page can already be used.
+  const AT_ONCE = 80;
+  let filling = 0;
+  const line = (r, cols) => el("tr", { role: "row", "data-id": r.id, class: chosen.has(r.id) ? "picked" : null }, cols.map((c) => c.cell(r, c)));
+  function fill(late, cols) {
+    const mine = ++filling;
+    const step = () => {
+      if (mine !== filling || !late.length) return;
+      const [body, rest] = late[0];
+      body.append(...rest.splice(0, AT_ONCE).map((r) => line(r, cols)));
+      if (!rest.length) late.shift();
+      setTimeout(step, 0);
+    };
+    setTimeout(step, 0);
+  }
   function drawTable() {
-    const rows = visible(), cols = shownColumns(), parts = [drawHead()];
+    const rows = visible(), cols = shownColumns(), parts = [drawHead()], late = [];
     for (const pool of board.pools) {
       const mine = sorted(rows.filter((r) => r.pool === pool.id));
       if (!mine.length) continue;
       const title = el("tr", { role: "row", class: "pool" }, el("th", { role: "cell", colspan: cols.length, scope: "rowgroup" }, el("span", { class: "in" }, el("b", {}, t("pool_" + pool.kind, { title: pool.title })), " ", el("small", {}, t("pool_" + pool.kind + "_note")))));
-      parts.push(el("tbody", { role: "rowgroup", class: pool.kind }, title, mine.map((r) => el("tr", { role: "row", "data-id": r.id, class: chosen.has(r.id) ? "picked" : null }, cols.map((c) => c.cell(r, c))))));
+      const body = el("tbody", { role: "rowgroup", class: pool.kind }, title, mine.slice(0, AT_ONCE).map((r) => line(r, cols)));
+      if (mine.length > AT_ONCE) late.push([body, mine.slice(AT_ONCE)]);
+      parts.push(body);
     }
     if (parts.length === 1) parts.push(el("tbody", {}, el("tr", {}, el("td", { colspan: cols.length, class: "nothing" }, t("no_rows")))));
     $("board").replaceChildren(...parts);
+    fill(late, cols);
     $("board").classList.toggle("wide", Boolean(state.tasks));
     $("status").textContent = t("shown", { n: rows.length, all: board.rows.length }) + (chosen.size ? " · " + t("chosen_n", { n: chosen.size }) : "");
   }
@@ -198,7 +216,9 @@
   // -- figures ---------------------------------------------------------------------------------------------------------
   let drawing = 0, library = null;
   const vega = () => (library ??= new Promise((done, fail) => {
-    document.body.append(el("script", { src: "assets/vega.js", onload: () => done(window.vegaEmbed), onerror: fail }));
+    // The table comes first: the drawing library is large.
+    const load = () => document.body.append(el("script", { src: "assets/vega.js", onload: () => done(window.vegaEmbed), onerror: fail }));
+    setTimeout(load, board.rows.length > 200 ? 600 : 0);
   }));
   function config() {
     const css = getComputedStyle(document.documentElement), c = (n) => css.getPropertyValue(n).trim();

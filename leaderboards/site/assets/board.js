@@ -32,7 +32,12 @@
   if (!byKey.has(state.sort)) state.sort = "suite";
   const shownColumns = () => columns.filter((c) => !c.task || state.tasks);
 
-  function text(f) { return (r, c) => el("td", { role: "cell", class: c.cls, "data-l": c.title() }, f(r)); }
+  function text(f) {
+    return (r, c) => {
+      const said = f(r);
+      return el("td", { role: "cell", class: (c.cls || "") + (said === "—" ? " lacking" : ""), "data-l": c.title() }, said);
+    };
+  }
   function rankCell(r, c) {
     return el("td", { role: "cell", class: "rank", "data-l": c.title() }, r.rank === null ? (r.published ? el("small", {}, t("published")) : "—") : el("b", {}, String(r.rank)), shared(r));
   }
@@ -119,16 +124,34 @@
     update();
     $("board").querySelector(`th[aria-sort="ascending"] button, th[aria-sort="descending"] button`)?.focus({ preventScroll: true });
   }
+  // A long section is filled while the page can already be used.
+  const AT_ONCE = 80;
+  let filling = 0;
+  const line = (r, cols) => el("tr", { role: "row", "data-id": r.id, class: chosen.has(r.id) ? "picked" : null }, cols.map((c) => c.cell(r, c)));
+  function fill(late, cols) {
+    const mine = ++filling;
+    const step = () => {
+      if (mine !== filling || !late.length) return;
+      const [body, rest] = late[0];
+      body.append(...rest.splice(0, AT_ONCE).map((r) => line(r, cols)));
+      if (!rest.length) late.shift();
+      setTimeout(step, 0);
+    };
+    setTimeout(step, 0);
+  }
   function drawTable() {
-    const rows = visible(), cols = shownColumns(), parts = [drawHead()];
+    const rows = visible(), cols = shownColumns(), parts = [drawHead()], late = [];
     for (const pool of board.pools) {
       const mine = sorted(rows.filter((r) => r.pool === pool.id));
       if (!mine.length) continue;
       const title = el("tr", { role: "row", class: "pool" }, el("th", { role: "cell", colspan: cols.length, scope: "rowgroup" }, el("span", { class: "in" }, el("b", {}, t("pool_" + pool.kind, { title: pool.title })), " ", el("small", {}, t("pool_" + pool.kind + "_note")))));
-      parts.push(el("tbody", { role: "rowgroup", class: pool.kind }, title, mine.map((r) => el("tr", { role: "row", "data-id": r.id, class: chosen.has(r.id) ? "picked" : null }, cols.map((c) => c.cell(r, c))))));
+      const body = el("tbody", { role: "rowgroup", class: pool.kind }, title, mine.slice(0, AT_ONCE).map((r) => line(r, cols)));
+      if (mine.length > AT_ONCE) late.push([body, mine.slice(AT_ONCE)]);
+      parts.push(body);
     }
     if (parts.length === 1) parts.push(el("tbody", {}, el("tr", {}, el("td", { colspan: cols.length, class: "nothing" }, t("no_rows")))));
     $("board").replaceChildren(...parts);
+    fill(late, cols);
     $("board").classList.toggle("wide", Boolean(state.tasks));
     $("status").textContent = t("shown", { n: rows.length, all: board.rows.length }) + (chosen.size ? " · " + t("chosen_n", { n: chosen.size }) : "");
   }
@@ -193,7 +216,9 @@
   // -- figures ---------------------------------------------------------------------------------------------------------
   let drawing = 0, library = null;
   const vega = () => (library ??= new Promise((done, fail) => {
-    document.body.append(el("script", { src: "assets/vega.js", onload: () => done(window.vegaEmbed), onerror: fail }));
+    // The table comes first: the drawing library is large.
+    const load = () => document.body.append(el("script", { src: "assets/vega.js", onload: () => done(window.vegaEmbed), onerror: fail }));
+    setTimeout(load, board.rows.length > 200 ? 600 : 0);
   }));
   function config() {
     const css = getComputedStyle(document.documentElement), c = (n) => css.getPropertyValue(n).trim();
@@ -201,7 +226,7 @@
     return {
       bar: { color: c("--red") }, circle: { color: c("--red") }, rule: { color: c("--soft") },
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: null }, text: { color: c("--ink") },
-      axis: { ...words, gridColor: c("--line"), domain: false, ticks: false, labelLimit: innerWidth < 700 ? 110 : 260 },
+      axis: { ...words, gridColor: c("--line"), domain: false, ticks: false, labelLimit: innerWidth < 700 ? 110 : 340 },
       header: { labelColor: c("--ink"), labelFontWeight: "bold" }, legend: { ...words, labelLimit: 320 },
       range: { category: dark() ? ["#e8806f", "#79b4d1", "#e5b85c", "#9cc07a", "#bb93cf", "#c9ab97", "#7fc3b8", "#f0a3bb"] : ["#b3392b", "#2f6f8f", "#c58a1d", "#5b7f3b", "#7a4f8c", "#8a6d5a", "#3d7d74", "#c05f7e"] },
     };
@@ -216,7 +241,7 @@
     if (innerWidth < 700 && name === "groups") { spec.columns = 1; spec.facet = spec.facet.column ?? spec.facet; spec.spec.width = innerWidth - 190; }
     const place = $(id);
     // ast: expressions are interpreted, so the page's policy needs no unsafe-eval.
-    const view = await embed(el("div", {}), spec, { actions: false, ast: true, renderer: "svg", defaultStyle: false, config: config(), tooltip: { disableDefaultStyle: true } });
+    const view = await embed(el("div", {}), spec, { actions: false, ast: true, logLevel: 1, renderer: "svg", defaultStyle: false, config: config(), tooltip: { disableDefaultStyle: true } });
     if (draw[id] !== mine) return view.finalize();
     place.replaceChildren(view.view.container().closest("div.vega-embed") ?? view.view.container());
     place.querySelector("svg")?.setAttribute("role", "img");
