@@ -106,7 +106,7 @@ def serving(model: Path, port: int, log: Path) -> Iterator[Served]:
         served.kill()
 
 
-def run(served: Served, model: Path, output: Path, limit: int = 6, **settings: object) -> Run:
+def run(served: Served, model: Path, output: Path, limit: int = 4, **settings: object) -> Run:
     return evaluate(
         model, data="mini", tasks=TASKS, engine="api", base_url=served.url, served_model=NAME, output=output, limit=limit,
         **settings,
@@ -148,7 +148,7 @@ def test_a_real_server_says_what_the_model_says_and_may_die(
     assert whole.header["model"]["weights_sha256"] is None
 
     local = evaluate(
-        smollm2, data="mini", tasks=TASKS, engine="hf", dtype="float32", device="cpu", output=tmp_path / "hf", limit=6
+        smollm2, data="mini", tasks=TASKS, engine="hf", dtype="float32", device="cpu", output=tmp_path / "hf", limit=4
     )
     for name, other in (("whole", whole), ("resumed", resumed)):
         largest, texts = compare(local, other)

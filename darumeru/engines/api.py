@@ -29,9 +29,9 @@ PROBE = "Столица России — Москва. 2 + 2 = 4"
 MAX_FAULTS = 20
 """So many requests that a server refuses in one run are no accident."""
 
-CALL_TOKENS = 128
+CALL_TOKENS = 64
 """What a call costs whose prompt is in the server's prefix cache, in tokens to compute: the last block of the cache is not full,
-and HTTP is not free. Measured with vLLM on CPUs, whose blocks are that long."""
+and HTTP is not free. With vLLM on two busy CPU cores it was 0.12 s at 450 tokens/s, about 52 tokens."""
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 _TOO_LONG = re.compile(r"context length|context window|context size|too many tokens|max_model_len|too long", re.I)
