@@ -75,12 +75,13 @@ class Fit:
 
 @dataclass(frozen=True)
 class Gram:
-    """``G = AᵀA``, ``R = AᵀB`` (d x d, float64) and ``‖B‖²`` of n rows."""
+    """``G = AᵀA``, ``R = AᵀB`` (d x d, float64) and ``‖B‖²`` of n rows; `equal` where A and B are the same."""
 
     gram: torch.Tensor
     cross: torch.Tensor
     target: float
     rows: int
+    equal: bool
 
 
 def accumulate(blocks: Blocks, dim: int) -> Gram:
@@ -91,8 +92,10 @@ def accumulate(blocks: Blocks, dim: int) -> Gram:
     cross = torch.zeros(dim, dim, dtype=torch.float64)
     target = 0.0
     rows = 0
+    equal = True
     for left, right in blocks():
         a, b = torch.from_numpy(left), torch.from_numpy(right)
+        equal = equal and torch.equal(a, b)
         for start in range(0, dim, _PANEL):
             gram[start : start + _PANEL, start:].addmm_(a[:, start : start + _PANEL].T, a[:, start:])
         cross.addmm_(a.T, b)
@@ -103,7 +106,7 @@ def accumulate(blocks: Blocks, dim: int) -> Gram:
     for start in range(0, dim, _PANEL):
         stop = min(start + _PANEL, dim)
         gram[stop:, start:stop] = gram[start:stop, stop:].T
-    return Gram(gram, cross, target, rows)
+    return Gram(gram, cross, target, rows, equal)
 
 
 def least_squares(blocks: Blocks, dim: int, *, gram: Gram | None = None) -> Fit:
@@ -117,7 +120,7 @@ def least_squares(blocks: Blocks, dim: int, *, gram: Gram | None = None) -> Fit:
     import torch
 
     sums = gram if gram is not None else accumulate(blocks, dim)
-    rows, target = sums.rows, sums.target
+    rows, target, equal = sums.rows, sums.target, sums.equal
     if rows < dim:
         return _by_qr(blocks, dim, rows)
     # Where the sums are ours, they make room for the factor and the solution: d x d is 134 MB at d = 4096.
@@ -128,6 +131,8 @@ def least_squares(blocks: Blocks, dim: int, *, gram: Gram | None = None) -> Fit:
     condition = _condition(factor) if int(info) == 0 else float("inf")
     if not condition <= _REFINED:
         return _by_qr(blocks, dim, rows)
+    if equal:  # the identity itself, not the identity up to rounding: zeros stay zeros
+        return Fit(np.eye(dim), rows, dim, condition, 0.0, "cholesky")
     torch.linalg.solve_triangular(factor, solution, upper=False, out=solution)
     # ‖AX − B‖² = ‖B‖² − tr(XᵀGX) at the minimum, and tr(XᵀGX) = ‖L⁻¹R‖² with G = LLᵀ.
     explained = float(torch.linalg.vector_norm(solution)) ** 2

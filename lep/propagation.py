@@ -321,7 +321,7 @@ class _Job:
         """Blocks of the result: trained rows times the map, the instruct model's own rows where they are kept."""
         import torch
 
-        size = self.vocabularies[1].size
+        size = trained.shape[0]  # its padding rows too
         own_size = self.vocabularies[2].size
         matrix = None if change is None else torch.from_numpy(change)
         kept = dict(self.alignment.kept)
@@ -340,7 +340,7 @@ class _Job:
                 for index in range(max(start, size), stop):
                     if index not in kept:
                         if filler is None:
-                            mean = torch.from_numpy(mean_row(trained, size))
+                            mean = torch.from_numpy(mean_row(trained, self.vocabularies[1].size))
                             filler = mean if matrix is None else mean @ matrix
                         result[index - start] = filler
                 inside = sorted(index for index in range(start, stop) if index in kept)

@@ -123,9 +123,15 @@ def _sentencepiece(old: Vocabulary, texts: Iterable[str], size: int) -> dict[str
 def _unigram(old: Vocabulary, texts: Iterable[str], size: int) -> dict[str, Any]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    prefixed = old.family != "byte-level"
-    metaspace = {"replacement": SPACE, "prepend_scheme": "first" if prefixed else "never"}
+    byte_level = old.family == "byte-level"
+    # A SentencePiece-style base keeps its own way to write spaces (in its normaliser or in its Metaspace step), so that
+    # what it decodes without loss stays so.
+    own_step = old.spec.get("pre_tokenizer") or {}
+    scheme = own_step.get("prepend_scheme", "never") if own_step.get("type") == "Metaspace" else "never"
+    metaspace = {"replacement": SPACE, "prepend_scheme": scheme}
     made = Tokenizer(models.Unigram())
+    if not byte_level and old.tokenizer.normalizer is not None:
+        made.normalizer = old.tokenizer.normalizer
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(**metaspace, split=True),
@@ -153,12 +159,10 @@ def _unigram(old: Vocabulary, texts: Iterable[str], size: int) -> dict[str, Any]
     # A literal special token inside a text is cut out beforehand, so that these scores never matter.
     vocab = [[text, _BYTE_SCORE] for text in first] + [[text, _BYTE_SCORE] for text in _BYTES] + learned
     model = {"type": "Unigram", "unk_id": first.index(unknown), "vocab": vocab, "byte_fallback": True}
-    parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if prefixed:
-        parts.append(decoders.Strip(" ", 1, 0))
-    made.decoder = decoders.Sequence(parts)
-    own = json.loads(made.to_str())
-    changes = {"normalizer": None, "pre_tokenizer": own["pre_tokenizer"], "decoder": own["decoder"]}
+    changes = {"pre_tokenizer": json.loads(made.to_str())["pre_tokenizer"]}
+    if byte_level:
+        made.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+        changes |= {"normalizer": None, "decoder": json.loads(made.to_str())["decoder"]}
     return _assemble(old, model, changes)
 
 
