@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint format leaderboard clean
+.PHONY: demo test lint bench format leaderboard clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -20,6 +20,9 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)  ## our engines beside stock lm-eval on this machine (half an hour on two cores, which nothing else may use)
+	$(BIN)/python benchmarks/engines.py --output benchmarks/results/engines.json
 
 leaderboard: $(READY)  ## leaderboards/site from leaderboards/runs and the published rows
 	$(BIN)/darumeru leaderboard leaderboards/runs --about leaderboards/models.yaml --output leaderboards/site

@@ -1,10 +1,11 @@
 """Our engines beside stock lm-eval, on the same requests, in one run.
 
-    python benchmarks/engines.py --model DIR [--engines hf,vllm] [--dtype bfloat16] [--repeats 3] [--output FILE.json]
+    python benchmarks/engines.py [--model DIR] [--engines hf,vllm] [--dtype bfloat16] [--repeats 3] [--output FILE.json]
 
 Each side of each engine works in a process of its own. For each case: the median of the repeats after a warm-up on other
-prompts, the ratio stock / ours, the peak resident memory of the process during the case, and the largest difference of the
-numbers (log-probabilities; for texts, how many of them differ). Between repeats vLLM's prefix cache is emptied.
+prompts, the ratio stock / ours, the peak resident memory of the process and its children during the case, and the largest
+difference of the numbers (log-probabilities; for texts, how many of them differ). Between repeats vLLM's prefix cache is
+emptied. Without --model it takes SmolLM2-135M-Instruct, as `darumeru demo` does.
 
 Stock sides: `lm_eval`'s `HFLM` with batch size 8 and its `VLLM` with batch size `auto`, prefix caching on; a choice is one
 `loglikelihood` a label, a ranking one a sentence, a text one `generate_until`.
@@ -36,6 +37,7 @@ from darumeru.requests import Request
 CASES = (
     "choose, 2 labels",
     "choose, 4 labels",
+    "choose, 2 labels, shared 5-shot prefix",
     "choose, 4 labels, shared 5-shot prefix",
     "rank sentences of an article",
     "generate",
@@ -72,10 +74,12 @@ def cases(model: Path, size: int) -> tuple[dict[str, list[Request]], Any]:
         return replace(request, labels=tuple((spellings[-1],) for spellings in request.labels[:labels]))
 
     questions = requests(plain, "mmlu_en", 3 * size)
+    shared = requests(few, "ruopenbookqa", size, shots=5)
     return {
         "choose, 2 labels": [spaced(r, 2) for r in questions],
         "choose, 4 labels": [spaced(r, 4) for r in questions],
-        "choose, 4 labels, shared 5-shot prefix": [spaced(r, 4) for r in requests(few, "ruopenbookqa", size, shots=5)],
+        "choose, 2 labels, shared 5-shot prefix": [spaced(r, 2) for r in shared],
+        "choose, 4 labels, shared 5-shot prefix": [spaced(r, 4) for r in shared],
         "rank sentences of an article": requests(plain, "sum_extractive", size // 2),
         "generate": [
             replace(r, max_tokens=64) for name in ("cp_sent_en", "cp_sent_ru") for r in requests(plain, name, size)
@@ -168,8 +172,17 @@ def our_side(
     return numbers, forget
 
 
+def family(pid: int) -> list[int]:
+    """A process and everything that it started: vLLM computes in a child."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            found += family(int(child))
+    return found
+
+
 class Peak:
-    """The largest resident memory of this process while it is entered, in MiB."""
+    """The largest resident memory of this process and its children while it is entered, in MiB."""
 
     def __enter__(self) -> Peak:
         self.value, self._stop = 0.0, threading.Event()
@@ -180,9 +193,12 @@ class Peak:
     def _watch(self) -> None:
         page = os.sysconf("SC_PAGE_SIZE")
         while not self._stop.is_set():
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            try:
+                pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(os.getpid()))
+            except OSError:  # a child ended meanwhile
+                pages = 0
             self.value = max(self.value, pages * page / 2**20)
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -258,7 +274,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure both sides of each engine and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--engines", default="hf,vllm")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
@@ -266,6 +282,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--side", choices=["stock", "ours"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.model is None:
+        from darumeru.demo import fetch_smollm2
+
+        options.model = fetch_smollm2(Path("models"))
     if options.side:
         results = work(options.side, options.engines, options.model, options.dtype, options.repeats, options.size)
         options.output.write_text(json.dumps(results))

@@ -149,7 +149,7 @@ class Plan:
                 "name": self.suite.name,
                 "version": self.suite.version,
                 "summary": self.suite.summary,
-                "groups": [{"name": g.name, "title": g.title, "tasks": list(g.tasks)} for g in self.suite.groups],
+                "groups": [group.describe() for group in self.suite.groups],
             },
             "tasks": {
                 name: {
@@ -445,7 +445,7 @@ def score_samples(
         # Tasks on the same documents are resampled alike, so that their mean's interval knows that they are dependent.
         draw_seed = seed_of(seed, task.dataset, task.config.test_split)
         results[name], drawn = score_task(table_of(scored), task.metrics, task.primary, draw_seed)
-        results[name] |= _observations(rows, scored)
+        results[name] |= {"higher_is_better": task.higher_is_better()["score"], **_observations(rows, scored)}
         if drawn is not None:
             draws[name] = drawn
     values = {name: result["score"]["value"] for name, result in results.items()}

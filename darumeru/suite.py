@@ -32,6 +32,11 @@ class Group:
     counts: bool = True
     """Whether its tasks count in the suite's mean (bits per byte do not mix with shares of right answers)."""
 
+    def describe(self) -> dict[str, Any]:
+        """As a record states it."""
+        described = {"name": self.name, "title": self.title, "tasks": list(self.tasks)}
+        return described if self.counts else described | {"counts": False}
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -116,7 +121,7 @@ class Catalogue:
         found = {}
         for name, entry in self._index.items():
             if entry.kind.name == "GROUP":
-                found[name] = _suite(entry.cfg)
+                found[name] = read_suite(entry.cfg)
         return found
 
     def suite(self, name: str, tasks: Sequence[str] = ()) -> Suite:
@@ -192,7 +197,8 @@ def _manager(paths: Sequence[Path], metadata: dict[str, Any] | None = None) -> A
     return TaskManager(include_path=list(paths), include_defaults=False, metadata=metadata)
 
 
-def _suite(cfg: Mapping[str, Any]) -> Suite:
+def read_suite(cfg: Mapping[str, Any]) -> Suite:
+    """The suite that an lm-eval group file describes."""
     groups: list[Group] = []
     plain: list[str] = []
     for member in cfg["task"]:

@@ -316,8 +316,9 @@ class DarumeruTask(Task):  # type: ignore[misc]
             return self.score(doc, answers, reference_tokens)
         total, tokens = answers[0].logprobs[0], reference_tokens[0] or 1
         size = len(self.gold_text(doc).encode())
+        bits = -total / math.log(2)
         return Score(
-            {"logprob": total / tokens, "bits": -total / math.log(2), "bytes": float(size)},
+            {"logprob": total / tokens, "bits_per_byte": bits / max(size, 1), "bits": bits, "bytes": float(size)},
             cluster=self.cluster(doc),
             stratum=self.stratum(doc),
         )
@@ -449,8 +450,9 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return {n: of([n]) for n in self.METRICS} | {"score": of(self.options.primary)}
 
     def higher_is_better(self) -> dict[str, bool]:
-        """See lm-eval."""
-        return dict.fromkeys([*self.METRICS, "score"], True)
+        """See lm-eval; of bits per byte the fewer the better."""
+        better = {name: aggregate is not bits_per_byte for name, aggregate in self.metrics.items()}
+        return better | {"score": all(better[name] for name in self.primary)}
 
 
 def table_of(scores: Sequence[Score]) -> Table:

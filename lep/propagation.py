@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -30,12 +30,12 @@ from lep.checkpoint import (
 )
 from lep.errors import UserError
 from lep.files import new_folder, read_json
-from lep.linalg import Blocks, Fit, Gram, accumulate, least_squares, ridge
+from lep.linalg import Blocks, Fit, Gram, accumulate, add_symmetric, least_squares, ridge
 from lep.manifest import write_manifest
 from lep.shards import NewTensor, StoredTensor
 from lep.tokenizer_folder import read_config, save_tokenizer
 from lep.tokens import Vocabulary
-from lep.transfer import build_transfer, compress
+from lep.transfer import build_transfer, split_coupled
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,9 @@ METHODS: tuple[Method, ...] = ("swap", "overlap", "conversion", "ridge", "auto")
 RIDGE_STRENGTHS = (0.01, 0.1, 1.0)
 """λ tried by `auto`, in units of the Gram matrix's mean eigenvalue."""
 _BLOCK = 2048
+_PANEL = 512
+_MOST_COUPLED = 16_384
+"""Up to this many old tokens that new ones are made of, their rows are held in memory (1.6 GB at d = 4096)."""
 _LOW_CORRELATION = 0.5
 
 
@@ -114,66 +117,78 @@ def propagate(
         return write_manifest(place, "propagate", inputs=inputs, settings=settings, measures=measures)
 
 
-def overlap_blocks(source: StoredTensor, target: StoredTensor, pairs: NDArray[np.int64], block: int = _BLOCK) -> Blocks:
+def overlap_blocks(source: StoredTensor, target: StoredTensor, pairs: NDArray[np.int64]) -> Blocks:
     """Rows of A and B for `overlap`: the same tokens of base and instruct, b x d each, float64.
 
     Args:
         source: the base model's matrix.
         target: the instruct model's matrix.
         pairs: n x 2 row numbers.
-        block: rows at a time.
     """
 
     def blocks() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        for start in range(0, len(pairs), block):
-            part = pairs[start : start + block]
+        for start in range(0, len(pairs), _BLOCK):
+            part = pairs[start : start + _BLOCK]
             yield _finite(source, part[:, 0]), _finite(target, part[:, 1])
 
     return blocks
 
 
 def conversion_blocks(
-    source: StoredTensor,
-    target: StoredTensor,
-    matrix: scipy.sparse.csr_array,
-    columns: NDArray[np.int64],
-    *,
-    block: int = _BLOCK,
-    compressed: bool = True,
+    source: StoredTensor, target: StoredTensor, matrix: scipy.sparse.csr_array, columns: NDArray[np.int64]
 ) -> Blocks:
     """Rows of A = T E_base and B = T E_inst for `conversion`, b x d each, float64.
-
-    With `compressed` T is replaced by a W of fewer rows with WᵀW = TᵀT: ``‖T(E_base X − E_inst)‖`` is the same for
-    every X, and so are its minimum and its minimum-norm solution.
 
     Args:
         source: the base model's matrix.
         target: the instruct model's matrix.
-        matrix: T over base rows; rows that are empty or reach tokens the instruct model lacks are left out.
-        columns: for each base row the instruct row of the same token, or -1.
-        block: rows at a time.
-        compressed: see above.
+        matrix: T, rows x base rows.
+        columns: for each base row the instruct row of the same token.
     """
-    counts = np.diff(matrix.indptr)
-    missing = scipy.sparse.csr_array(
-        ((columns[matrix.indices] < 0).astype(np.int64), matrix.indices, matrix.indptr), shape=matrix.shape
-    )
-    rows = matrix[np.flatnonzero((counts > 0) & (missing.sum(axis=1) == 0))]
-    rows = compress(rows) if compressed else rows
 
     def blocks() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        for start in range(0, rows.shape[0], block):
-            part = rows[start : start + block]
+        for start in range(0, matrix.shape[0], _BLOCK):
+            part = matrix[start : start + _BLOCK]
             used, compact = np.unique(part.indices, return_inverse=True)
-            small = scipy.sparse.csr_array((part.data, compact, part.indptr), shape=(part.shape[0], len(used)))
-            # The rows of a triangular factor are dense, and dense products are far faster on them.
-            weights = small if small.nnz < 0.05 * small.shape[0] * small.shape[1] else small.toarray()
-            yield (
-                _product(weights, _finite(source, used.astype(np.int64))),
-                _product(weights, _finite(target, columns[used])),
-            )
+            weights = scipy.sparse.csr_array((part.data, compact, part.indptr), shape=(part.shape[0], len(used)))
+            yield weights @ _finite(source, used.astype(np.int64)), weights @ _finite(target, columns[used])
 
     return blocks
+
+
+def conversion_sums(
+    source: StoredTensor, target: StoredTensor, matrix: scipy.sparse.csr_array, columns: NDArray[np.int64]
+) -> Gram:
+    """The Gram sums of `conversion_blocks`, without the rows of T E where many new tokens share few old ones.
+
+    With U the old tokens that new ones are made of, and T_U the part of T that reaches them, ``AᵀA`` is the sum of the
+    tokens that are only copied and of ``E_Uᵀ (T_Uᵀ T_U E_U)``: products of |U| rows in place of those of all new tokens.
+    """
+    import torch
+
+    dim = source.shape[1]
+    copies, mixed, coupled = split_coupled(matrix)
+    if len(coupled) > min(_MOST_COUPLED, mixed.shape[0]):
+        return accumulate(conversion_blocks(source, target, matrix, columns), dim)
+    sums = accumulate(conversion_blocks(source, target, copies, columns), dim)
+    if not len(coupled):
+        return sums
+    left, right = _finite(source, coupled), _finite(target, columns[coupled])
+    product = np.empty_like(left)
+    norm = 0.0
+    for start in range(0, dim, _PANEL):
+        panel = slice(start, start + _PANEL)
+        product[:, panel] = mixed.T @ (mixed @ np.ascontiguousarray(left[:, panel]))
+        norm += float(np.linalg.norm(mixed @ np.ascontiguousarray(right[:, panel]))) ** 2
+    a, b, p = torch.from_numpy(left), torch.from_numpy(right), torch.from_numpy(product)
+    add_symmetric(sums.gram, a, p)
+    sums.cross.addmm_(p.T, b)
+    return replace(
+        sums,
+        target=sums.target + norm,
+        rows=sums.rows + mixed.shape[0],
+        equal=sums.equal and torch.equal(a, b),
+    )
 
 
 @dataclass(frozen=True)
@@ -193,10 +208,9 @@ class _Job:
             result["head"] = cast("tuple[StoredTensor, StoredTensor, StoredTensor]", heads)
         return result
 
-    def blocks(self, which: str, method: str) -> Blocks:
-        base, _, instruct = self.matrices()[which]
-        if method == "overlap":
-            return overlap_blocks(base, instruct, self.alignment.shared[:, [0, 2]])
+    def transfer(self) -> scipy.sparse.csr_array:
+        """T without the rows that are empty, that the instruct model keeps as its own, or that reach tokens it lacks."""
+        base = self.models[0].embeddings.input
         kept = np.ones(self.models[1].embeddings.rows)
         kept[[index for index in self.alignment.kept if index < len(kept)]] = 0
         transfer = build_transfer(
@@ -205,11 +219,22 @@ class _Job:
         mask = scipy.sparse.dia_array((kept[None, :], [0]), shape=(len(kept), len(kept)))
         matrix = scipy.sparse.csr_array(mask @ transfer.matrix)
         matrix.eliminate_zeros()
-        return conversion_blocks(base, instruct, matrix, self.alignment.base_to_instruct)
+        lacking = (self.alignment.base_to_instruct < 0).astype(np.int64)
+        reached = (matrix != 0).astype(np.int64) @ lacking
+        return matrix[np.flatnonzero((np.diff(matrix.indptr) > 0) & (reached == 0))]
 
-    def sums(self, method: str) -> dict[str, Gram]:
+    def blocks(self, which: str, method: str) -> Blocks:
+        base, _, instruct = self.matrices()[which]
+        if method == "overlap":
+            return overlap_blocks(base, instruct, self.alignment.shared[:, [0, 2]])
+        return conversion_blocks(base, instruct, self.transfer(), self.alignment.base_to_instruct)
+
+    def sums(self) -> dict[str, Gram]:
+        """The Gram sums of `conversion`."""
+        matrix, columns = self.transfer(), self.alignment.base_to_instruct
         return {
-            which: accumulate(self.blocks(which, method), self.models[0].embeddings.dim) for which in self.matrices()
+            which: conversion_sums(base, instruct, matrix, columns)
+            for which, (base, _, instruct) in self.matrices().items()
         }
 
     def fits(self, method: str, strength: float) -> dict[str, Fit | None]:
@@ -218,8 +243,18 @@ class _Job:
         if method == "swap":
             return dict.fromkeys(self.matrices())
         if method == "ridge":
-            return {which: ridge(sums, strength) for which, sums in self.sums("conversion").items()}
-        return {which: least_squares(self.blocks(which, method), dim) for which in self.matrices()}
+            return {which: ridge(sums, strength) for which, sums in self.sums().items()}
+        if method == "overlap":
+            return {which: least_squares(self.blocks(which, method), dim) for which in self.matrices()}
+        matrix, columns = self.transfer(), self.alignment.base_to_instruct
+        return {
+            which: least_squares(
+                conversion_blocks(base, instruct, matrix, columns),
+                dim,
+                conversion_sums(base, instruct, matrix, columns),
+            )
+            for which, (base, _, instruct) in self.matrices().items()
+        }
 
     def write(self, place: Path, fits: dict[str, Fit | None]) -> dict[str, Any]:
         """Write the model folder and return its measures."""
@@ -289,9 +324,9 @@ class _Job:
             "swap": lambda: self.fits("swap", 0),
             "overlap": lambda: self.fits("overlap", 0),
         }
-        sums = self.sums("conversion")
+        sums = self.sums()
         candidates["conversion"] = lambda: {
-            which: least_squares(self.blocks(which, "conversion"), dim, gram=sums[which]) for which in sums
+            which: least_squares(self.blocks(which, "conversion"), dim, sums[which].clone()) for which in sums
         }
 
         def shrunk(strength: float) -> dict[str, Fit | None]:
@@ -409,16 +444,6 @@ def _finite(tensor: StoredTensor, rows: NDArray[np.int64]) -> NDArray[np.float64
     if bad.any():
         raise _not_finite(tensor, [int(row) for row in rows[bad]])
     return values
-
-
-def _product(weights: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    import torch
-
-    if isinstance(weights, np.ndarray):
-        made: NDArray[np.float64] = (torch.from_numpy(weights) @ torch.from_numpy(rows)).numpy()
-        return made
-    result: NDArray[np.float64] = weights @ rows
-    return result
 
 
 def _finite_torch(tensor: StoredTensor, start: int, stop: int) -> torch.Tensor:

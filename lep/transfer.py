@@ -23,9 +23,6 @@ Weights = Literal["mean", "weighted"]
 SPACE_WEIGHT = 0.1
 """What a piece that is only white space counts, against a piece with something in it, under `weighted`."""
 
-_MOST_PIECES = 6144
-"""Up to this many old tokens `compress` factors their Gram matrix (300 MB at most)."""
-
 
 @dataclass(frozen=True)
 class Transfer:
@@ -115,37 +112,25 @@ def build_transfer(
     return Transfer(matrix, pieces, copied, tokens)
 
 
-def compress(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """W with ``WᵀW = TᵀT`` and (often far) fewer rows than T, so that ``‖T X‖ = ‖W X‖`` for every X.
+def split_coupled(
+    matrix: scipy.sparse.csr_array,
+) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, NDArray[np.int64]]:
+    """T's rows that only copy a token on its own, and the others.
 
-    Tens of thousands of new tokens are made of a few thousand old ones, U. The rows of T that reach U are replaced by a
-    triangular factor of their ``|U| x |U|`` Gram matrix (pivoted Cholesky, which also takes a singular one); rows that
-    only copy other tokens stay. T comes back as it is where that would not help.
+    Tens of thousands of new tokens are made of a few thousand old ones, U; every row that reaches U is of the second kind.
 
     Args:
-        matrix: T, rows x old rows; empty rows are dropped.
-    """
-    from scipy.linalg.lapack import dpstrf
+        matrix: T, rows x old rows, without empty rows.
 
-    filled = matrix[np.diff(matrix.indptr) > 0]
-    counts = np.diff(filled.indptr)
-    used = np.unique(filled[counts > 1].indices)
-    touching = np.zeros(filled.shape[1], dtype=bool)
-    touching[used] = True
-    rows = np.add.reduceat(touching[filled.indices], filled.indptr[:-1]) > 0 if filled.shape[0] else counts > 1
-    if not len(used) or len(used) > _MOST_PIECES or len(used) >= rows.sum():
-        return filled
-    part = filled[rows][:, used]
-    gram = (part.T @ part).toarray()
-    factor, pivots, rank, _ = dpstrf(gram, lower=0)
-    triangle = np.zeros((rank, len(used)))
-    triangle[:, pivots - 1] = np.triu(factor)[:rank]
-    if np.abs(triangle.T @ triangle - gram).max() > 1e-12 * gram.diagonal().max():
-        return filled
-    dense = scipy.sparse.coo_array(triangle)
-    row, column = dense.coords
-    wide = scipy.sparse.csr_array((dense.data, (row, used[column])), shape=(rank, filled.shape[1]))
-    return scipy.sparse.vstack([filled[~rows], wide], format="csr")
+    Returns:
+        The copying rows (rows x old rows), the others as rows x U, and U.
+    """
+    counts = np.diff(matrix.indptr)
+    coupled = np.unique(matrix[np.flatnonzero(counts > 1)].indices).astype(np.int64)
+    touching = np.zeros(matrix.shape[1], dtype=bool)
+    touching[coupled] = True
+    reaching = np.add.reduceat(touching[matrix.indices], matrix.indptr[:-1]) > 0 if len(counts) else counts > 1
+    return matrix[np.flatnonzero(~reaching)], matrix[np.flatnonzero(reaching)][:, coupled], coupled
 
 
 def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[np.floating]:

@@ -85,7 +85,7 @@ def make_run(
                 }
             )  # fmt: skip
         results[task], draws[task] = score_task(
-            table_of_samples(rows, list(metrics)), metrics, primary, seed, resamples
+            table_of_samples(rows, {"primary": list(metrics)}), metrics, primary, seed, resamples
         )
         results[task] |= {
             "ties": 0, "truncated_prompts": 0, "fewshot_used": 0.0, "empty_answers": 0, "cut_answers": 0,

@@ -10,6 +10,7 @@ from synthetic import TASKS, make_run
 from test_cli import call
 
 from darumeru.errors import UserError
+from darumeru.files import file_sha256
 from darumeru.leaderboard import build, compare
 from darumeru.leaderboard.load import read_published
 from darumeru.run import Run
@@ -292,3 +293,44 @@ def test_exports(runs: Path, site: Path, tmp_path: Path) -> None:
     tex = (site / "table.tex").read_text(encoding="utf-8")
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
     assert "part" not in tex
+
+
+def test_bits_per_byte_are_better_where_they_are_lower(tiny_base: Path, tmp_path: Path) -> None:
+    """A suite that holds shares and bits per byte: only the shares make the mean, and a model with fewer bits is better."""
+    import darumeru
+
+    options = {"suite": "darumeru-train", "data": "mini", "engine": "hf", "dtype": "float32", "limit": 2}
+    a = darumeru.evaluate(tiny_base, output=tmp_path / "runs", **options)
+    b = darumeru.evaluate(tiny_base, output=tmp_path / "runs", num_fewshot=0, **options)
+    assert a.header["suite"]["groups"][0] == {
+        "name": "bits_per_byte",
+        "title": "Bits per byte (lower is better)",
+        "tasks": ["bpb_ru", "bpb_en"],
+        "counts": False,
+    }
+    board = build([tmp_path / "runs"], tmp_path / "site", published=False, samples=False).board
+    assert board.lower == ["bits_per_byte", "bpb_ru", "bpb_en"]
+    for row in board.rows:
+        assert row.rank is not None
+        assert all(task.reproduced for task in row.entry.tasks.values())
+        counted = [row.entry.scores[t][0] for g in board.suite["groups"][2:] for t in g["tasks"]]
+        assert row.entry.scores["suite"][0] == pytest.approx(sum(counted) / len(counted))
+
+    # The same run with fewer bits for every text.
+    other = tmp_path / "runs" / "better"
+    shutil.copytree(b.path, other)
+    rows = [json.loads(line) for line in (other / "samples" / "bpb_ru.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["score"]["bits"] /= 2
+        row["score"]["bits_per_byte"] /= 2
+    (other / "samples" / "bpb_ru.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = json.loads((other / "scores.json").read_text())
+    scores["tasks"]["bpb_ru"]["metrics"]["bits_per_byte"]["value"] /= 2
+    (other / "scores.json").write_text(json.dumps(scores))
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["files"] = {name: file_sha256(other / name) for name in manifest["files"]}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    found = compare(Run(b.path), Run(other), ["bpb_ru"])
+    line = next(line for line in found.lines if line.column == "bpb_ru")
+    assert line.b == pytest.approx(line.a / 2)
+    assert (line.better, line.worse) == (line.documents, 0)

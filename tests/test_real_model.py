@@ -98,3 +98,44 @@ def test_the_real_model_copies_english_better_than_chance(smollm2: Path, tmp_pat
         answer = sample["requests"][0]["answer"]
         assert answer["tokens"]
         assert 0 < sample["score"]["len"] <= 1
+
+
+def make_adapter(smollm2: Path, folder: Path, hidden: int | None = None) -> Path:
+    """A LoRA adapter with random weights that change what the model says; with `hidden`, for a model of another width."""
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(smollm2)
+    torch.manual_seed(1)
+    if hidden is not None:
+        config.hidden_size, config.num_hidden_layers, config.layer_types = hidden, 2, None
+        model = AutoModelForCausalLM.from_config(config)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    peft.get_peft_model(model, lora).save_pretrained(folder)
+    return folder
+
+
+@needs_vllm
+def test_an_adapter_says_the_same_on_both_engines(smollm2: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(smollm2, tmp_path / "adapter")
+    options = ("--limit", 6)
+    plain = run(smollm2, tmp_path, "hf", "rwsd,parus", *options)
+    runs = [run(smollm2, tmp_path, engine, "rwsd,parus", *options, "--adapter", adapter) for engine in ("hf", "vllm")]
+    found = load_agreement().agreement(*runs)
+    assert all(r.same == r.samples for r in found.values())
+    assert max(r.largest for r in found.values()) < 1e-3
+    changed = load_agreement().agreement(plain, runs[0])
+    assert max(r.largest for r in changed.values()) > 1e-2
+
+
+@needs_vllm
+def test_an_adapter_for_another_base_is_refused_by_vllm(smollm2: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(smollm2, tmp_path / "adapter", hidden=288)
+    command = [sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(smollm2)]
+    command += ["--data", "mini", "--tasks", "rwsd", "--limit", "2", "--engine", "vllm", "--adapter", str(adapter)]
+    done = subprocess.run([*command, "--output", str(tmp_path / "runs")], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "does not fit this model; was it trained on another base?" in " ".join(done.stderr.split())

@@ -105,6 +105,14 @@ class VLLMEngine(Engine):
             from vllm.lora.request import LoRARequest
 
             self._lora = LoRARequest("adapter", 1, str(options.adapter))
+            try:
+                self._engine.add_lora(self._lora)
+            except Exception as error:
+                self.close()
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"Adapter '{options.adapter}' does not fit this model; was it trained on another base? ({reason})"
+                ) from None
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

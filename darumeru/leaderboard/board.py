@@ -79,6 +79,13 @@ class Board:
     baseline: str | None
 
     @property
+    def lower(self) -> list[str]:
+        """The columns whose lower values are the better ones."""
+        results = [(name, task) for row in self.rows for name, task in row.entry.tasks.items()]
+        lower = {name for name, task in results if not task.higher_is_better}
+        return [column for column, tasks in members_of(self.suite).items() if tasks and set(tasks) <= lower]
+
+    @property
     def tasks(self) -> list[str]:
         """All tasks of the suite."""
         return [task for group in self.suite["groups"] for task in group["tasks"]]
@@ -186,7 +193,7 @@ def _units(entry: Entry, tasks: Sequence[str]) -> int:
 
 def _ranks(members: Sequence[Entry], suite: Mapping[str, Any]) -> list[int | None]:
     """Shared ranks of a pool; a run without draws (one document a task) is not ranked."""
-    tasks = [task for group in suite["groups"] for task in group["tasks"]]
+    tasks = members_of(suite)["suite"]
     draws = [draws_of(e, tasks) for e in members]
     able = [i for i, d in enumerate(draws) if d is not None]
     ranks: list[int | None] = [None] * len(members)
@@ -201,8 +208,13 @@ def _ranks(members: Sequence[Entry], suite: Mapping[str, Any]) -> list[int | Non
 def members_of(suite: Mapping[str, Any]) -> dict[str, list[str]]:
     """Column → the tasks whose mean it is."""
     groups = {g["name"]: list(g["tasks"]) for g in suite["groups"]}
-    tasks = [task for group in groups.values() for task in group]
-    return {"suite": tasks, **groups, **{t: [t] for t in tasks}}
+    counted = [task for g in counted_groups(suite) for task in g["tasks"]]
+    return {"suite": counted, **groups, **{t: [t] for tasks in groups.values() for t in tasks}}
+
+
+def counted_groups(suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups whose tasks make the suite's score: shares in [0, 1], unlike bits per byte and log-probabilities."""
+    return [g for g in suite["groups"] if g.get("counts", True)]
 
 
 def _deltas(base: Entry, entry: Entry, suite: Mapping[str, Any]) -> dict[str, Delta]:

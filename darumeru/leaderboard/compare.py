@@ -26,7 +26,7 @@ from darumeru.leaderboard.load import (
     table_of_samples,
 )
 from darumeru.run import Run, Sample
-from darumeru.scoring.aggregate import Floats, Table, mean
+from darumeru.scoring.aggregate import Floats, mean
 from darumeru.scoring.bootstrap import units
 from darumeru.scoring.compare import Difference, difference, holm, sign_test
 
@@ -139,7 +139,8 @@ def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
         left, right, remark = _shared(task, entry_a, entry_b, samples_a[task], samples_b[task])
         remarks += [remark] if remark else []
         pairs[task] = _pair(task, entry_a, left, right) if left else None
-        flips[task] = _flips(left, right, entry_a.tasks[task].notes["primary"])
+        up, down = _flips(left, right, entry_a.tasks[task].notes["primary"])
+        flips[task] = (up, down) if entry_a.tasks[task].higher_is_better else (down, up)
     suite = suite_groups([entry_a])
     return Comparison(entry_a, entry_b, _lines(entry_a, entry_b, suite, chosen, pairs, flips), flips, remarks)
 
@@ -191,13 +192,11 @@ def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sampl
     """Scores and draws of both on their shared documents; None if the recorded score cannot be reproduced."""
     result = entry.tasks[task]
     primary = list(result.notes["primary"])
-    tables = [table_of_samples(samples, primary) for samples in (left, right)]
+    tables = [table_of_samples(samples, result.notes) for samples in (left, right)]
     whole = tables[0]
     aggregates = {}
     for name in primary:
-        recorded = float(result.notes["metrics"][name]["value"])
-        # On a part of the documents the recorded score is another; the name and the structure decide then.
-        aggregate = aggregate_of(name, whole, recorded if len(left) == result.documents else _fallback(whole, name))
+        aggregate = aggregate_of(name, whole, result.notes, whole=len(left) == result.documents)
         if aggregate is None:
             return None
         aggregates[name] = aggregate
@@ -211,14 +210,6 @@ def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sampl
     return _Paired(values[0], values[1], draws, units(whole), len(left), sign)
 
 
-def _fallback(table: Table, name: str) -> float:
-    from darumeru.scoring.aggregate import cluster_sum, f1_macro, macro_mean, matthews
-
-    named = {"f1_macro": f1_macro, "mcc": matthews, "grade_norm": cluster_sum}
-    aggregate = named.get(name, macro_mean if int(table.strata.max()) > 0 else mean)
-    return float(aggregate(table, name, table.ones())[0])
-
-
 def _answer(sample: Sample) -> str:
     if sample["pred"] is not None:
         return str(sample["pred"])
@@ -228,6 +219,7 @@ def _answer(sample: Sample) -> str:
 
 
 def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[str]) -> tuple[list[Flip], list[Flip]]:
+    """The documents whose value is higher under B, and those whose value is lower; the largest change first."""
     changed = []
     for x, y in zip(left, right, strict=True):
         a, b = (float(np.mean([s["score"][m] for m in primary])) for s in (x, y))

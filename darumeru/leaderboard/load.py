@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint, read_jsonl
 from darumeru.run import Run, Sample, find_runs, load_run
-from darumeru.scoring.aggregate import Aggregate, Floats, Table, cluster_sum, f1_macro, macro_mean, matthews, mean
+from darumeru.scoring.aggregate import (
+    AGGREGATES,
+    Aggregate,
+    Floats,
+    Table,
+    cluster_sum,
+    f1_macro,
+    macro_mean,
+    matthews,
+    mean,
+)
 from darumeru.scoring.bootstrap import RESAMPLES, resample, seed_of, units
 from darumeru.scoring.summary import with_interval
 
@@ -47,6 +57,11 @@ class TaskResult:
     """(B,) bootstrap values; entry b of every result with this key weighs the documents alike."""
     reproduced: bool
     """Whether the samples give the recorded score."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """False for bits per byte."""
+        return bool(self.notes.get("higher_is_better", True))
 
 
 @dataclass(frozen=True)
@@ -207,10 +222,11 @@ def _speed(scores: Mapping[str, Any]) -> float | None:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
-def table_of_samples(samples: Sequence[Sample], metrics: Sequence[str]) -> Table:
-    """The stored scores of a task's documents as columns."""
+def table_of_samples(samples: Sequence[Sample], result: Mapping[str, Any]) -> Table:
+    """The stored scores of a task's documents as columns: its primary metrics and what their aggregates need."""
+    columns = [name for name in (*result["primary"], "bits", "bytes") if name in samples[0]["score"]]
     return Table.build(
-        {name: [float(s["score"][name]) for s in samples] for name in metrics},
+        {name: [float(s["score"][name]) for s in samples] for name in columns},
         gold=[s["gold"] if s["pred"] is not None else None for s in samples],
         pred=[s["pred"] for s in samples],
         clusters=[s["cluster"] for s in samples],
@@ -218,12 +234,23 @@ def table_of_samples(samples: Sequence[Sample], metrics: Sequence[str]) -> Table
     )
 
 
-def aggregate_of(name: str, table: Table, value: float) -> Aggregate | None:
-    """The aggregate that turns a table's column `name` into the recorded `value`; None if none does.
+def aggregate_of(name: str, table: Table, result: Mapping[str, Any], whole: bool = True) -> Aggregate | None:
+    """The aggregate of a metric; None if the table does not give the recorded value by it.
 
-    A record names its metrics, not how they are aggregated, and loading the task would need lm-eval and the task's file,
-    which a board does not have. There are five ways, and the right one is that which gives the recorded number.
+    Records from before they named their aggregates get the one of five that gives the recorded number.
+
+    Args:
+        name: the metric.
+        table: the documents.
+        result: what the record states of the task.
+        whole: whether the table holds all documents of the record, so that the recorded value must come out.
     """
+    value = float(result["metrics"][name]["value"])
+    stated = AGGREGATES.get((result.get("aggregates") or {}).get(name) or "")
+    if stated is not None:
+        return stated if not whole or abs(float(stated(table, name, table.ones())[0]) - value) < 1e-6 else None
+    if not whole:  # then the name and the structure decide
+        value = float(_usual_aggregate(table, name)(table, name, table.ones())[0])
     named = {"f1_macro": f1_macro, "mcc": matthews}
     labelled = bool(len(table.labels)) and bool((table.gold >= 0).all()) and bool((table.pred >= 0).all())
     clustered = units(table) < len(table)
@@ -234,9 +261,14 @@ def aggregate_of(name: str, table: Table, value: float) -> Aggregate | None:
     if name in named and labelled:
         order.insert(0, named[name])
     for aggregate in order:
-        if abs(float(aggregate(table, name, table.ones())[0]) - value) < 1e-6:
+        if name in table.columns and abs(float(aggregate(table, name, table.ones())[0]) - value) < 1e-6:
             return aggregate
     return None
+
+
+def _usual_aggregate(table: Table, name: str) -> Aggregate:
+    named = {"f1_macro": f1_macro, "mcc": matthews, "grade_norm": cluster_sum}
+    return named.get(name, macro_mean if int(table.strata.max()) > 0 else mean)
 
 
 _weights: dict[str, list[NDArray[np.uint8]]] = {}
@@ -287,8 +319,8 @@ def _task(name: str, result: Mapping[str, Any], about: Mapping[str, Any], sample
     if not samples:
         raise ValueError(f"task '{name}' has no samples")
     primary = list(result["primary"])
-    table = table_of_samples(samples, primary)
-    found = {m: aggregate_of(m, table, float(result["metrics"][m]["value"])) for m in primary}
+    table = table_of_samples(samples, result)
+    found = {m: aggregate_of(m, table, result) for m in primary}
     known = {m: a for m, a in found.items() if a is not None}
     key = documents_key(about.get("data") or {}, samples)
     score = _score(result["score"])
@@ -451,20 +483,20 @@ def suite_groups(entries: Sequence[Entry]) -> dict[str, Any]:
     """
     import yaml
 
-    from darumeru.suite import TASKS, _suite
+    from darumeru.suite import TASKS, read_suite
 
     names = [str(e.header["suite"]["name"]) for e in entries if not e.published]
     name = max(sorted(set(names)), key=names.count) if names else "darumeru"
     file = TASKS / f"{name}.yaml"
     if re.fullmatch(r"[\w-]+", name) and file.is_file():
-        suite = _suite(yaml.safe_load(file.read_text(encoding="utf-8")))
+        suite = read_suite(yaml.safe_load(file.read_text(encoding="utf-8")))
         return {
             "name": suite.name,
             "summary": suite.summary,
-            "groups": [{"name": g.name, "title": g.title, "tasks": list(g.tasks)} for g in suite.groups],
+            "groups": [group.describe() for group in suite.groups],
         }
     most = max((e for e in entries if e.header and e.header["suite"]["name"] == name), key=lambda e: len(e.tasks))
-    groups = [{k: g[k] for k in ("name", "title", "tasks")} for g in most.header["suite"]["groups"]]
+    groups = [{k: g[k] for k in ("name", "title", "tasks", "counts") if k in g} for g in most.header["suite"]["groups"]]
     return {"name": name, "summary": most.header["suite"]["summary"], "groups": groups}
 
 

@@ -414,6 +414,7 @@ def board_json(board: Board, pages: Mapping[str, str]) -> dict[str, Any]:
         "title": board.title,
         "suite": board.suite,
         "baseline": board.baseline,
+        "lower": board.lower,
         "pools": [asdict(p) for p in board.pools],
         "rows": [_row_json(r, board, pages) for r in board.rows],
         "figures": specifications(board),

@@ -136,3 +136,19 @@ def cluster_sum(table: Table, name: str, weights: Floats) -> Floats:
     """
     first = np.unique(table.clusters, return_index=True)[1]
     return _ratio(weights @ table.columns[name], weights[:, first].sum(axis=1))
+
+
+AGGREGATES: dict[str, Aggregate] = {
+    "mean": mean,
+    "bits_per_byte": bits_per_byte,
+    "macro_mean": macro_mean,
+    "f1_macro": f1_macro,
+    "matthews": matthews,
+    "cluster_sum": cluster_sum,
+}
+"""By the names under which a record states them."""
+
+
+def name_of(aggregate: Aggregate) -> str | None:
+    """The name in `AGGREGATES`; None for an aggregate that a task brings of its own."""
+    return next((name for name, known in AGGREGATES.items() if known is aggregate), None)

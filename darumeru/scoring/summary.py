@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from darumeru.scoring.aggregate import Aggregate, Floats, Table
+from darumeru.scoring.aggregate import Aggregate, Floats, Table, name_of
 from darumeru.scoring.bootstrap import LEVEL, RESAMPLES, interval, resample, units
 
 
@@ -58,6 +58,7 @@ def score_task(
             "score": with_interval(float(np.mean([plain[n] for n in primary])), score_draws, count),
             "primary": list(primary),
             "metrics": {name: with_interval(value, draws.get(name), count) for name, value in plain.items()},
+            "aggregates": {name: name_of(aggregate) for name, aggregate in metrics.items()},
             "documents": len(table),
             "units": count,
             "level": LEVEL,

@@ -158,31 +158,25 @@ def test_everything_else_is_the_instruct_models(family: Family, tmp_path: Path) 
     assert set(manifest["inputs"]) == {"base", "adapted", "instruct"}
 
 
-def test_compressed_rows_give_the_same_sums(family: Family) -> None:
-    from lep.propagation import conversion_blocks
-    from lep.transfer import build_transfer
+def test_sums_over_shared_pieces_are_those_of_all_rows(family: Family) -> None:
+    from lep.linalg import accumulate
+    from lep.propagation import conversion_blocks, conversion_sums
+    from lep.transfer import build_transfer, split_coupled
 
     base, adapted = Vocabulary.load(family.base), Vocabulary.load(family.adapted)
     matrix = build_transfer(base, adapted, old_rows=ROWS, new_rows=512).matrix
+    matrix = matrix[np.flatnonzero(np.diff(matrix.indptr))]
+    copies, mixed, coupled = split_coupled(matrix)
+    assert copies.shape[0] + mixed.shape[0] == matrix.shape[0]
+    assert 0 < len(coupled) < mixed.shape[0], "the case that is worth it"
     found = open_checkpoint(family.base).embeddings.input
     other = open_checkpoint(family.adapted).embeddings.input
-    sums, sizes = [], []
-    for compressed in (False, True):
-        blocks = list(conversion_blocks(found, other, matrix, np.arange(ROWS), block=50, compressed=compressed)())
-        a, b = (np.concatenate([pair[side] for pair in blocks]) for side in (0, 1))
-        sums.append(np.hstack([a.T @ a, a.T @ b, b.T @ b]))
-        sizes.append(len(a))
-    assert sizes[1] < sizes[0] - 50
-    assert np.abs(sums[0] - sums[1]).max() < 1e-13 * np.abs(sums[0]).max()
-    # Singular pieces (two tokens always together) leave fewer rows than pieces.
-    import scipy.sparse
-
-    from lep.transfer import compress
-
-    twins = scipy.sparse.csr_array(np.array([[0.5, 0.5, 0, 0]] * 3 + [[0, 0, 1, 0]]))
-    small = compress(twins)
-    assert small.shape == (2, 4)
-    assert np.allclose((small.T @ small).toarray(), (twins.T @ twins).toarray())
+    whole = accumulate(conversion_blocks(found, other, matrix, np.arange(ROWS)), found.shape[1])
+    short = conversion_sums(found, other, matrix, np.arange(ROWS))
+    assert short.rows == whole.rows == matrix.shape[0]
+    assert short.target == pytest.approx(whole.target, rel=1e-13)
+    for a, b in ((whole.gram, short.gram), (whole.cross, short.cross)):
+        assert (a - b).abs().max() < 1e-13 * a.abs().max()
 
 
 def test_ridge_lies_between_conversion_and_swap(family: Family, tmp_path: Path) -> None:
