@@ -11,7 +11,7 @@ from typing import Any
 import regex
 
 from lep.corpus import read_texts
-from lep.corpus_files import new_corpus, watched, write_report
+from lep.corpus_files import example, new_corpus, watched, write_report
 from lep.corpus_rules import DOCUMENT_RULES, LINE_RULES, TEXT_RULES, plain_spaces, without_letters
 from lep.errors import UserError
 from lep.scripts import foreign_letters, script_shares, scripts_of
@@ -48,8 +48,8 @@ class Tally:
 
     def note(self, piece: str) -> None:
         """Keep a piece as an example, if there is still room."""
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(piece[:120])
+        if piece.strip() and len(self.examples) < _EXAMPLES:
+            self.examples.append(example(piece))
 
 
 class Cleaner:

@@ -21,7 +21,7 @@ import regex
 from numpy.typing import NDArray
 
 from lep.corpus import read_texts
-from lep.corpus_files import new_corpus, watched, write_report
+from lep.corpus_files import example, new_corpus, watched, write_report
 from lep.errors import LepError, UserError
 
 _EXAMPLES = 10
@@ -205,7 +205,7 @@ def dedup_corpus(
                     kind = "near"
                     if len(examples) < _EXAMPLES:
                         examples.append({"kept": like[0], "dropped": documents, "similarity": round(like[1], 3),
-                                         "text": text[:120]})  # fmt: skip
+                                         "text": example(text)})  # fmt: skip
                 counts[kind]["documents"] += 1
                 counts[kind]["characters"] += len(text)
             size = index.bytes

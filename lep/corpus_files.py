@@ -38,12 +38,13 @@ class CorpusWriter:
             UserError: it cannot be written in UTF-8, or has line breaks and the file is a plain text file.
         """
         try:
-            self._put(text)
+            text.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"A document holds half a character (U+{ord(text[error.start]):04X}), which UTF-8 cannot hold: "
+                f"A document holds half a character (U+{ord(text[error.start]):04X}), which UTF-8 cannot hold, after "
                 f"{text[max(0, error.start - 30) : error.start]!r}. Run `lep corpus clean` first."
             ) from None
+        self._put(text)
         self.documents += 1
         self.characters += len(text)
 
@@ -146,7 +147,6 @@ def _parquet(raw: IO[bytes], stack: ExitStack) -> Callable[[str], None]:
 
     def put(text: str) -> None:
         nonlocal size
-        text.encode()  # half characters are refused at the document that holds them, not at the end of a batch
         held.append(text)
         size += len(text)
         if size >= _BATCH:
@@ -190,6 +190,11 @@ def named(source: str | Path) -> dict[str, Any]:
     """A source in a report: name and size of a file, or the hub's name for a data set."""
     path = Path(source)
     return {"name": path.name, "bytes": path.stat().st_size} if path.is_file() else {"name": str(source)}
+
+
+def example(text: str, length: int = 120) -> str:
+    """The beginning of a text for a report; half characters, which UTF-8 cannot hold, become escapes."""
+    return text[:length].encode("utf-8", "backslashreplace").decode()
 
 
 def watched(texts: Iterable[str], title: str) -> Iterator[str]:

@@ -60,7 +60,7 @@ def mix_corpus(
 
     From each source documents are drawn at random without replacement. The next one always comes from the source that
     is furthest behind its weight (least taken / weight, in documents or in characters, as the amount is), so that
-    shares hold to one document all along the file; a source's own order is kept. A source that runs out leaves the
+    shares hold to one document, and nearly so all along the file; a source's own order is kept. A source that runs out leaves the
     others to go on in their proportions. Sources are read twice, the first time for the lengths of the documents:
     some 30 bytes a document are in memory, and no texts but one of each source.
 
@@ -68,7 +68,7 @@ def mix_corpus(
         sources: with weights, in any unit.
         output: what `new_corpus` writes.
         documents: how many to write, or
-        characters: how many, at least; the document that reaches them is the last one.
+        characters: how many, at least; no more than one document too many.
         seed: of the draw. Equal sources, amount and seed give equal bytes.
         field: the field that holds the text.
         force: replace an output that exists.

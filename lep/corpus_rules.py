@@ -166,7 +166,7 @@ _MOJIBAKE = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _AS_LATIN = re.compile(r"[À-ÿ]{3,}")  # windows-1251 read as Latin-1: Ïðèâåò
-_AS_KOI8 = re.compile(r"[а-яё][А-ЯЁ]{2,}")  # KOI8-R read as windows-1251: оПХБЕР
+_AS_KOI8 = re.compile(r"\b[а-яё][А-ЯЁ]{2,}\b")  # KOI8-R and windows-1251 taken for each other: оПХБЕР
 
 
 def is_mojibake(line: str) -> bool:
@@ -175,12 +175,11 @@ def is_mojibake(line: str) -> bool:
         return False
     if "\ufffd" in line or _MOJIBAKE.search(line):
         return True
-    for pattern in (_AS_LATIN, _AS_KOI8):
-        if pattern.search(line):
-            words = _WORD.findall(line)
-            if sum(pattern.fullmatch(word) is not None for word in words) > max(2, len(words) * 0.4):
-                return True
-    return False
+    if _AS_LATIN.search(line):
+        words = _WORD.findall(line)
+        if sum(_AS_LATIN.fullmatch(word) is not None for word in words) > max(2, len(words) * 0.4):
+            return True
+    return bool(_AS_KOI8.search(line)) and sum(map(str.isupper, line)) > 0.6 * sum(map(str.isalpha, line))
 
 
 _METADATA = re.compile(
@@ -241,8 +240,9 @@ def is_table(line: str) -> bool:
     return digits >= 10 and not _SHORT_WORD.search(line) and digits > 0.5 * sum(map(len, line.split()))
 
 
-_CODE = re.compile(r"[{}<>\\|=_#~^$@;&%+]+")
+_CODE = re.compile(r'</|/>|="|[{}\\|=_#~^$@;&]+')
 _BLOB = re.compile(r"[A-Za-z0-9+/=_%&-]{60,}")
+_PAUSES = str.maketrans("", "", " \t\n.…*")
 _DOTS = str.maketrans("", "", " \t.…")
 
 
@@ -265,12 +265,12 @@ def is_symbols(line: str) -> bool:
 
 
 def has_few_letters(text: str) -> bool:
-    """Fewer than 60 of 100 characters that are not white space are letters (prose has more than 90, dialogue 80)."""
-    solid = sum(map(len, text.split()))
+    """Fewer than half of the characters are letters; white space, dots and stars are not counted."""
+    solid = len(text.translate(_PAUSES))
     marks = sum(map(len, _WORD.findall(text)))
-    if marks >= 0.6 * solid:
+    if marks >= 0.5 * solid:
         return False
-    return len(_LETTERS.findall(text)) < 0.6 * solid  # Indic vowels are marks, which \w leaves out
+    return len(_LETTERS.findall(text)) < 0.5 * solid  # Indic vowels are marks, which \w leaves out
 
 
 _LETTERS = regex.compile(r"[\p{L}\p{M}]")
@@ -300,8 +300,8 @@ TEXT_RULES: Final[Mapping[str, Callable[[str], str]]] = {
 LINE_RULES: Final[Mapping[str, Callable[[str], bool]]] = {
     "mojibake": is_mojibake,
     "metadata": is_metadata,
-    "navigation": is_navigation,
     "tables": is_table,
+    "navigation": is_navigation,
     "symbols": is_symbols,
 }
 DOCUMENT_RULES: Final[Mapping[str, Callable[[str], bool]]] = {
