@@ -33,9 +33,9 @@ def without_controls(text: str) -> str:
     return str(_CONTROLS.sub("", _BETWEEN.sub(" ", text))) if _CONTROLS.search(text) else text
 
 
-_COMMENT = re.compile(r"<!--.{0,20000}?-->|<!DOCTYPE[^<>]*>|<\?xml[^<>]*\?>", re.DOTALL | re.IGNORECASE)
+_COMMENT = re.compile(r"<!--.{0,10000}?-->|<!DOCTYPE[^<>]*>|<\?xml[^<>]*\?>", re.DOTALL | re.IGNORECASE)
 _HIDDEN = re.compile(
-    r"<(script|style|noscript|iframe|svg|ref|math|gallery|timeline)\b[^<>]*(?:/>|>.{0,20000}?</\1\s*>)",
+    r"<(script|style|noscript|iframe|svg|ref|math|gallery|timeline)\b[^<>]*(?:/>|>.{0,10000}?</\1\s*>)",
     re.DOTALL | re.IGNORECASE,
 )
 _BLOCK = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6]|hr|section|article|blockquote)(?:\s[^<>]*)?/?>", re.I)
@@ -51,8 +51,12 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]\w{1,30});")
 def without_markup(text: str) -> str:
     """No HTML: known tags and comments go, scripts and styles with their content; entities become characters."""
     if "<" in text:
-        for pattern, instead in ((_COMMENT, ""), (_HIDDEN, ""), (_BLOCK, "\n"), (_INLINE, "")):
-            text = pattern.sub(instead, text)
+        # Patterns that look far ahead only where there is an end to find.
+        if "<!" in text or "<?" in text:
+            text = _COMMENT.sub("", text)
+        if "</" in text or "/>" in text:
+            text = _HIDDEN.sub("", text)
+        text = _INLINE.sub("", _BLOCK.sub("\n", text))
     for _ in range(2):  # "&amp;nbsp;" is seen, too
         if "&" not in text or not _ENTITY.search(text):
             break
@@ -60,7 +64,7 @@ def without_markup(text: str) -> str:
     return text
 
 
-_WIKI_TABLE = re.compile(r"^\{\|.{0,50000}?^\|\}", re.DOTALL | re.MULTILINE)
+_WIKI_TABLE = re.compile(r"^\{\|.{0,10000}?^\|\}", re.DOTALL | re.MULTILINE)
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _WIKI_FILE = re.compile(
     r"\[\[(?:Файл|Изображение|Категория|Медиа|File|Image|Category|Media):[^\[\]]*(?:\[\[[^\[\]]*\]\][^\[\]]*)*\]\]",
@@ -80,7 +84,7 @@ _NOTE = re.compile(r"(?<=[^\W\d_])\[\d{1,3}\](?!\w)|(?<=[.,;:!?…»\")\]>])\[\d
 
 def without_wiki(text: str) -> str:
     """No wiki markup: links become their words; templates, tables, files, categories and numbers of notes go."""
-    if "{|" in text:
+    if "{|" in text and "|}" in text:
         text = _WIKI_TABLE.sub("", text)
     if "{{" in text:
         for _ in range(5):  # templates within templates
