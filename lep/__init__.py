@@ -13,10 +13,14 @@ from lep.errors import LepError, UserError
 if TYPE_CHECKING:
     from lep.bits import bits_per_byte
     from lep.checkpoint import Checkpoint, open_checkpoint
+    from lep.corpus_clean import clean_corpus
+    from lep.corpus_dedup import dedup_corpus
+    from lep.corpus_mix import mix_corpus
     from lep.initialisation import initialise
     from lep.inspection import inspect_folder
     from lep.linalg import least_squares, ridge
     from lep.propagation import propagate
+    from lep.scripts import script_shares
     from lep.transfer import build_transfer
     from lep.vocab_check import check_vocabulary
     from lep.vocab_report import report_vocabularies
@@ -29,15 +33,19 @@ _PLACES = {
     "build_transfer": "transfer",
     "check_folders": "vocabulary",
     "check_vocabulary": "vocab_check",
+    "clean_corpus": "corpus_clean",
+    "dedup_corpus": "corpus_dedup",
     "extend_vocabulary": "vocabulary",
     "initialise": "initialisation",
     "inspect_folder": "inspection",
     "least_squares": "linalg",
+    "mix_corpus": "corpus_mix",
     "open_checkpoint": "checkpoint",
     "optimize_vocabulary": "vocabulary",
     "propagate": "propagation",
     "report_vocabularies": "vocab_report",
     "ridge": "linalg",
+    "script_shares": "scripts",
     "swap_vocabulary": "vocabulary",
     "train_vocabulary": "vocab_train",
 }
@@ -50,15 +58,19 @@ __all__ = [
     "build_transfer",
     "check_folders",
     "check_vocabulary",
+    "clean_corpus",
+    "dedup_corpus",
     "extend_vocabulary",
     "initialise",
     "inspect_folder",
     "least_squares",
+    "mix_corpus",
     "open_checkpoint",
     "optimize_vocabulary",
     "propagate",
     "report_vocabularies",
     "ridge",
+    "script_shares",
     "swap_vocabulary",
     "train_vocabulary",
 ]

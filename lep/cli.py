@@ -25,8 +25,10 @@ app = typer.Typer(
 )
 vocab = typer.Typer(help="Make, check and compare vocabularies.", no_args_is_help=True)
 app.add_typer(vocab, name="vocab")
+corpus_app = typer.Typer(help="Clean, deduplicate and mix corpora.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
 
-_MANY = {"--corpus", "--text", "--keep-languages", "--scripts"}
+_MANY = {"--corpus", "--text", "--keep-languages", "--scripts", "--source", "--skip"}
 """Options that take several values after one flag (shell patterns such as data/*.txt)."""
 
 Model = Annotated[str, typer.Option("--model", help="Model folder or hub id (owner/name). Never changed.")]
@@ -47,6 +49,14 @@ KeepLanguages = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output folder that exists.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard-link unchanged weight files instead of copying them.")]
+CorpusFile = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        help="File to write: .jsonl or .txt (also .gz, .zst), .parquet. Its report, FILE.report.json, ends it.",
+    ),
+]
+ForceFile = Annotated[bool, typer.Option("--force", help="Replace an output file that exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -208,6 +218,86 @@ def report_command(
         picture_file.write_text(picture(report), encoding="utf-8")
 
 
+@corpus_app.command("clean")
+def corpus_clean_command(
+    corpus: Corpus,
+    output: CorpusFile,
+    lang: Annotated[str, typer.Option("--lang", help="Letters of its scripts and Latin ones stay.")] = "ru",
+    scripts: Annotated[
+        list[str] | None, typer.Option("--scripts", help="Unicode scripts that stay instead; 'any' for all.")
+    ] = None,
+    max_other: Annotated[
+        float, typer.Option("--max-other", help="Drop documents with a larger share of letters of other scripts.")
+    ] = 0.1,
+    nfc: Annotated[bool, typer.Option("--nfc", help="Compose characters (Unicode NFC).")] = False,
+    min_chars: Annotated[int, typer.Option("--min-chars", help="Drop shorter documents.")] = 0,
+    max_chars: Annotated[int | None, typer.Option("--max-chars", help="Drop longer documents.")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Rules to leave out, by their names.")] = None,
+    field: Field = "text",
+    force: ForceFile = False,
+) -> None:
+    """Drop metadata, links, markup and badly formatted texts; keep the wanted scripts."""
+    from lep.corpus_clean import clean_corpus
+
+    report = clean_corpus(
+        corpus, output, lang=lang, scripts=scripts, max_other=max_other, nfc=nfc, min_chars=min_chars,
+        max_chars=max_chars, skip=skip or (), field=field, force=force, warn=_warn,
+    )  # fmt: skip
+    rows = [
+        (name, tally["changed"], tally["dropped"], tally["lines"], tally["characters"])
+        for name, tally in report["measures"]["rules"].items()
+    ]
+    _show_corpus(output, report, ("rule", "documents changed", "dropped", "lines dropped", "characters"), rows)
+
+
+@corpus_app.command("dedup")
+def corpus_dedup_command(
+    corpus: Corpus,
+    output: CorpusFile,
+    threshold: Annotated[float, typer.Option("--threshold", help="Least similarity (Jaccard) of duplicates.")] = 0.8,
+    num_perm: Annotated[int, typer.Option("--num-perm", help="MinHash permutations; more are more exact.")] = 128,
+    ngram: Annotated[int, typer.Option("--ngram", help="Words in a shingle.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the permutations.")] = 0,
+    field: Field = "text",
+    force: ForceFile = False,
+) -> None:
+    """Keep the first of equal or nearly equal documents (MinHash, locality-sensitive hashing)."""
+    from lep.corpus_dedup import dedup_corpus
+
+    report = dedup_corpus(
+        corpus, output, threshold=threshold, num_perm=num_perm, ngram=ngram, seed=seed, field=field, force=force
+    )  # fmt: skip
+    rows = [(name, *count.values()) for name, count in report["measures"]["duplicates"].items()]
+    _show_corpus(output, report, ("duplicates", "documents", "characters"), rows)
+
+
+@corpus_app.command("mix")
+def corpus_mix_command(
+    source: Annotated[list[str], typer.Option("--source", help="Texts with their weight: FILE or FILE=WEIGHT.")],
+    output: CorpusFile,
+    documents: Annotated[int | None, typer.Option("--documents", help="Documents to write, or")] = None,
+    chars: Annotated[
+        int | None, typer.Option("--chars", help="characters to write; weights are of them, then.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
+    field: Field = "text",
+    force: ForceFile = False,
+) -> None:
+    """Draw documents from sources in the shares of their weights."""
+    from lep.corpus_mix import Source, mix_corpus
+
+    report = mix_corpus(
+        [Source.parse(each) for each in source], output, documents=documents, characters=chars, seed=seed, field=field,
+        force=force, warn=_warn,
+    )  # fmt: skip
+    rows = [
+        (row["name"], f"{row['wanted_share']:.1%}", f"{row['share']:.1%}", row["documents"], row["characters"],
+         row["available_documents"])
+        for row in report["measures"]["sources"]
+    ]  # fmt: skip
+    _show_corpus(output, report, ("source", "wanted", "share", "documents", "characters", "of documents"), rows)
+
+
 @app.command("init")
 def init_command(
     model: Model,
@@ -335,6 +425,26 @@ def _show(output: Path, manifest: Mapping[str, Any]) -> None:
             console.print(Text(f"  {len(value)} invariants hold"))
         elif key != "added_ids":
             console.print(Text(f"  {key}: {_plain(value)}"))
+
+
+def _show_corpus(
+    output: Path, report: Mapping[str, Any], headings: Sequence[str], rows: Sequence[Sequence[str | int]]
+) -> None:
+    table = Table(box=None, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(_plain(value)) for value in row))
+    measures = report["measures"]
+    console = Console()
+    console.print(Text(f"{report['stage']} → {output}", style="bold"))
+    console.print(table)
+    for what in ("documents", "characters"):
+        kept = measures.get(f"kept_{what}")
+        written = (
+            f"{measures[what]:,}" if kept is None else f"{kept:,} of {measures[what]:,} ({kept / measures[what]:.1%})"
+        )
+        console.print(Text(f"  {what}: {written}"))
 
 
 def _plain(value: Any) -> str:

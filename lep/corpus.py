@@ -34,15 +34,22 @@ def read_texts(sources: Iterable[str | Path], *, field: str = "text") -> Iterato
         path = Path(source)
         if not path.is_file():
             raise UserError(f"There is no text file {path}. Name files, or hub:owner/name for a hub data set.")
-        kind = path.name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2].lower()
+        kind = text_kind(path)
         if kind == "parquet":
             yield from _parquet(path, field)
-        elif kind in ("jsonl", "json", "ndjson"):
+        elif kind == "jsonl":
             yield from _jsonl(path, field)
-        elif kind in ("txt", "text", "md"):
+        elif kind == "txt":
             yield from _lines(path)
         else:
             raise UserError(f"{path} has an unknown ending; .txt, .jsonl and .parquet (also .gz, .zst) can be read.")
+
+
+def text_kind(path: Path) -> str | None:
+    """How a file holds its documents, by its name: "txt" (one a line), "jsonl", "parquet", or None for an unknown ending."""
+    ending = path.name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2].lower()
+    kinds = {"txt": "txt", "text": "txt", "md": "txt", "jsonl": "jsonl", "json": "jsonl", "ndjson": "jsonl"}
+    return "parquet" if ending == "parquet" else kinds.get(ending)
 
 
 def read_all(sources: Sequence[str | Path], *, field: str = "text", limit: int | None = None) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import regex
@@ -65,7 +66,7 @@ def scripts_of(lang: str | None, scripts: Sequence[str] | None) -> tuple[str, ..
     return LANGUAGES[lang]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _pattern(scripts: tuple[str, ...]) -> regex.Pattern[str]:
     try:
         return regex.compile("[" + "".join(rf"\p{{Script={name}}}" for name in scripts) + "]")
@@ -83,6 +84,63 @@ def has_script(text: str, scripts: tuple[str, ...]) -> bool:
 def count_script(text: str, scripts: tuple[str, ...]) -> int:
     """How many characters of the text belong to one of the scripts."""
     return len(text) if not scripts else len(_pattern(scripts).findall(text))
+
+
+def script_shares(texts: Iterable[str], *, limit: int | None = 1_000_000) -> dict[str, float]:
+    """The scripts of the texts' letters with their shares, the largest first; {} where there is no letter.
+
+    Letters are those of Unicode's classes L and M; those that all scripts share (Common, Inherited) do not count, and
+    rare scripts are together "other".
+
+    Args:
+        texts: documents; only as many are read as the limit allows.
+        limit: characters to look at, None for all.
+    """
+    characters: Counter[str] = Counter()
+    seen = 0
+    for text in texts:
+        part = text if limit is None else text[: limit - seen]
+        characters.update(part)
+        seen += len(part)
+        if limit is not None and seen >= limit:
+            break
+    counts: Counter[str] = Counter()
+    for character, count in characters.items():
+        script = _script(character)
+        if script is not None:
+            counts[script] += count
+    return {script: count / counts.total() for script, count in counts.most_common()}
+
+
+_LIVING = (
+    "Latin", "Cyrillic", "Han", "Arabic", "Greek", "Hebrew", "Devanagari", "Hiragana", "Katakana", "Hangul", "Armenian",
+    "Georgian", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada", "Malayalam", "Sinhala", "Thai",
+    "Lao", "Tibetan", "Myanmar", "Khmer", "Ethiopic", "Mongolian", "Cherokee", "Syriac", "Thaana", "Tifinagh", "Nko",
+    "Canadian_Aboriginal", "Bopomofo", "Yi", "Javanese", "Coptic", "Gothic", "Glagolitic",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(character: str) -> str | None:
+    """The script of a letter or mark; None for anything else and for what all scripts share."""
+    if not _LETTER.match(character):
+        return None
+    return next((name for name in _LIVING if _pattern((name,)).match(character)), "other")
+
+
+_LETTER = regex.compile(r"[[\p{L}\p{M}]--[\p{Script=Common}\p{Script=Inherited}]]", regex.V1)
+
+
+@lru_cache(maxsize=32)
+def foreign_letters(scripts: tuple[str, ...]) -> regex.Pattern[str]:
+    """A pattern of one letter or mark of any script but these and what all scripts share.
+
+    Raises:
+        UserError: an unknown script.
+    """
+    _pattern(scripts)
+    own = "".join(rf"\p{{Script={name}}}" for name in (*scripts, "Common", "Inherited"))
+    return regex.compile(rf"[[\p{{L}}\p{{M}}]--[{own}]]", regex.V1)
 
 
 def only_in_script(data: bytes, scripts: tuple[str, ...]) -> bool:
