@@ -75,7 +75,10 @@ def read_prompts(path: Path, limit: int | None = None, seed: int = 0) -> Prompts
         raise UserError(f"Prompts file '{path}' is neither .jsonl (.jsonl.gz) nor .txt (a prompt a line).")
     if not found:
         raise UserError(f"Prompts file '{path}' holds no prompts.")
-    distinct = list({fingerprint(p.messages): p for p in reversed(found)}.values())[::-1]
+    first: dict[str, Prompt] = {}
+    for prompt in found:
+        first.setdefault(fingerprint(prompt.messages), prompt)
+    distinct = list(first.values())
     chosen = distinct
     if limit is not None and limit < len(distinct):
         chosen = [distinct[i] for i in sorted(random.Random(f"{seed}:arena").sample(range(len(distinct)), limit))]
