@@ -479,6 +479,8 @@ def test_the_command_with_real_engines(models: Path, prompts: Path, tmp_path: Pa
             assert row["tokens"] <= 5
     verdict = next(v for v in arena.verdicts() if v["reason"] != "same answer")
     assert sum(verdict["a_first"][k] for k in ("first", "second", "tie")) == pytest.approx(1, abs=1e-5)
+    assert "record of another thing (arena)" in call("show", arena.path, code=2)
+    assert arena.path.name not in call("list", "runs", "--output", tmp_path / "out")
     page = (arena.path / "index.html").read_text(encoding="utf-8")
     assert "Вопрос" in page
     assert (arena.path / "assets" / "style.css").is_file()
