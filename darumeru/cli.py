@@ -120,6 +120,87 @@ def run(
             )
 
 
+@app.command()
+def arena(
+    prompts: Annotated[
+        Path, typer.Option(help="JSONL (prompt, messages, turns or instruction) or .txt, a prompt a line.")
+    ],
+    judge: Annotated[str, typer.Option(help="Model that judges: any model, in any engine.")],
+    models: Annotated[list[str] | None, typer.Option(help="Models to compare, two or more: --models A B.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Further models.")] = None,
+    limit: Annotated[int | None, typer.Option(help="A seeded random sample of that many prompts.")] = None,
+    lang: Annotated[str, typer.Option(help="Language of the judge's rubric: ru or en.")] = "ru",
+    max_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 512,
+    output: Annotated[Path, typer.Option(help="Folder under which each arena gets a folder.")] = Path("arenas"),
+    seed: Annotated[int, typer.Option(help="Of sample, intervals and engines.")] = 0,
+    engine: Annotated[str, typer.Option(help="hf, vllm, auto (vLLM where it is installed), or api.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; for the judge too.")] = "auto",
+    max_prompt_len: Annotated[
+        int, typer.Option(help="Longest prompt in tokens; longer ones are cut, and counted.")
+    ] = 4096,
+    model_args: Annotated[
+        list[str] | None, typer.Option(help="Engine arguments k=v (comma-separated, or repeated).")
+    ] = None,
+    base_url: Annotated[
+        list[str] | None, typer.Option(help="api: address of a server for all models, or repeated, one for each.")
+    ] = None,
+    served_model: Annotated[
+        list[str] | None, typer.Option(help="api: the server's name for each model, repeated. [the last part of each]")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="api: environment variable that holds the API key.")] = None,
+    approximate: Annotated[bool, typer.Option(help="api: accept answers whose tokens are a guess.")] = False,
+    judge_engine: Annotated[str, typer.Option(help="hf, vllm, auto, or api.")] = "auto",
+    judge_dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    judge_model_args: Annotated[list[str] | None, typer.Option(help="Engine arguments k=v of the judge.")] = None,
+    judge_base_url: Annotated[str | None, typer.Option(help="api: address of the judge's server.")] = None,
+    judge_served_model: Annotated[str | None, typer.Option(help="api: the server's name for the judge.")] = None,
+    judge_api_key_env: Annotated[
+        str | None, typer.Option(help="api: environment variable that holds the key of the judge's server.")
+    ] = None,
+    judge_approximate: Annotated[
+        bool, typer.Option(help="api: accept a judge whose label probabilities are not exact.")
+    ] = False,
+    judge_max_prompt_len: Annotated[
+        int, typer.Option(help="Longest prompt of the judge in tokens; longer pairs are not judged, and counted.")
+    ] = 8192,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run Python code that the models bring.")] = False,
+    exact: Annotated[bool, typer.Option(help="Numbers that repeat bit by bit, at the cost of speed.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Let models answer prompts and a judge compare the answers pair by pair, in both orders; it goes on where it stopped."""
+    _options(debug)
+    with _errors():
+        from darumeru.arena import arena as hold
+        from darumeru.arena.views import to_terminal
+        from darumeru.report import console
+
+        _quiet()
+        done = hold(
+            [*(models or ()), *(more or ())], prompts, judge, output=output, stage=_progress, limit=limit,
+            lang=lang, max_tokens=max_tokens, seed=seed, engine=engine, dtype=dtype, device=device,
+            max_prompt_len=max_prompt_len, model_args=_pairs(model_args), base_url=tuple(base_url or ()),
+            served_model=tuple(served_model or ()), api_key_env=api_key_env, approximate=approximate,
+            judge_engine=judge_engine, judge_dtype=judge_dtype, judge_model_args=_pairs(judge_model_args),
+            judge_base_url=judge_base_url, judge_served_model=judge_served_model, judge_api_key_env=judge_api_key_env,
+            judge_approximate=judge_approximate, judge_max_prompt_len=judge_max_prompt_len,
+            trust_remote_code=trust_remote_code, exact=exact,
+        )  # fmt: skip
+        scores = done.scores
+        if as_json:
+            print(json.dumps({"arena": str(done.path), **scores}, ensure_ascii=False, indent=2))  # noqa: T201
+        else:
+            console().print(to_terminal(done))
+            console().print(f"Record: {done.path} (page: {done.path / 'index.html'})", soft_wrap=True)
+        if failed := scores["failed"]:
+            who, why = next(iter(failed.items()))
+            raise DarumeruError(
+                f"{len(failed)} requests failed, so not all pairs are judged; the first: {who}: {why}. "
+                "Start the same command again to compute what is missing."
+            )
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="tasks, suites or runs.")],

@@ -180,6 +180,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
         table.add_column(column)
     for run in runs:
         header = run.header
+        if "kind" in header:
+            continue  # an arena
         done = run.complete
         score, bounds = interval_text(run.scores["suite"]) if done else ("", "")
         mode = f"{header['mode']}, {header['num_fewshot']}-shot"

@@ -112,6 +112,10 @@ def load_run(path: str | Path) -> Run:
     run = Run(Path(path))
     if not (run.path / "header.json").is_file():
         raise UserError(f"'{path}' holds no run (no header.json). 'darumeru list runs' names those under runs/.")
+    if kind := run.header.get("kind"):
+        raise UserError(
+            f"'{path}' is the record of another thing ({kind}), not of a run; an arena's is read in its index.html."
+        )
     if run.header.get("format") != FORMAT:
         raise UserError(
             f"Run '{path}' has format {run.header.get('format')}, this version reads {FORMAT}. Use the version that wrote it."

@@ -229,3 +229,30 @@ def test_buttons_and_fields_have_names(watched: Watched, folder: Path) -> None:
         || n.textContent.trim() || n.closest('label')?.textContent.trim())).map((n) => n.outerHTML.slice(0, 80))"""
     )
     assert json.dumps(unnamed) == "[]"
+
+
+def test_the_page_of_an_arena(watched: Watched, tmp_path: Path) -> None:
+    from test_arena import House, hold
+    from tiny import make_model
+
+    from darumeru.requests import Answer
+
+    for seed, name in enumerate(("best", "poor", "judge")):
+        make_model(tmp_path / name, chat=True, seed=seed)
+    prompts = tmp_path / "p.txt"
+    prompts.write_text(f"{NASTY}\nВторой запрос\n", encoding="utf-8")
+
+    def shouting(player: Any, request: Any) -> Answer:
+        return Answer(request.id, text=f"{NASTY} качество {9 if player.name == 'best' else 1}.", tokens=(1,))
+
+    arena = hold(tmp_path, prompts, tmp_path / "out", House(writer=shouting))
+    page = watched.open(arena.path / "index.html")
+    count(page, "article.sample", 2)
+    count(page, "article.sample img", 0)
+    assert page.locator("#models tbody .name").all_inner_texts() == ["best", "poor"]
+    assert NASTY.split()[0] in page.locator("article .prompt pre").first.inner_text()
+    assert page.locator("article .verdict").all_inner_texts() == ["▲ best", "▲ best"]
+    page.locator("#lang").click()
+    assert page.locator("h1").inner_text() == "Сравнение с судьёй"
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.locator("body").bounding_box()["width"] <= 390
