@@ -358,7 +358,9 @@ class _Job:
 
         size = trained.shape[0]  # its padding rows too
         own_size = self.vocabularies[2].size
-        matrix = None if change is None else torch.from_numpy(change)
+        # As in `lep.transfer.apply_rows`: 65,536 times finer than what 16-bit rows are rounded to.
+        kind = torch.float32 if own.dtype in ("BF16", "F16") else torch.float64
+        matrix = None if change is None else torch.from_numpy(change).to(kind)
         kept = dict(self.alignment.kept)
         padding = range(self.alignment.size, rows)
         kept |= {index: index for index in padding if own_size <= index < own.shape[0]}
@@ -367,21 +369,21 @@ class _Job:
             filler: torch.Tensor | None = None
             for start in range(0, rows, _BLOCK):
                 stop = min(start + _BLOCK, rows)
-                result = torch.zeros(stop - start, trained.shape[1], dtype=torch.float64)
+                result = torch.zeros(stop - start, trained.shape[1], dtype=kind)
                 last = min(stop, size)
                 if last > start:
-                    block = _finite_torch(trained, start, last)
+                    block = _finite_torch(trained, start, last).to(kind)
                     result[: last - start] = block if matrix is None else block @ matrix
                 for index in range(max(start, size), stop):
                     if index not in kept:
                         if filler is None:
-                            mean = torch.from_numpy(mean_row(trained, self.vocabularies[1].size))
+                            mean = torch.from_numpy(mean_row(trained, self.vocabularies[1].size)).to(kind)
                             filler = mean if matrix is None else mean @ matrix
                         result[index - start] = filler
                 inside = sorted(index for index in range(start, stop) if index in kept)
                 if inside:
                     source = np.array([kept[index] for index in inside], dtype=np.int64)
-                    result[[index - start for index in inside]] = gather_mixed(own, source).to(torch.float64)
+                    result[[index - start for index in inside]] = gather_mixed(own, source).to(kind)
                 yield result
 
         return blocks
