@@ -101,7 +101,10 @@ def stock_side(
     if engine == "hf":
         from lm_eval.models.huggingface import HFLM
 
-        lm = HFLM(pretrained=str(model), dtype=dtype, batch_size=HF_BATCH)
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        lm = HFLM(pretrained=str(model), dtype=dtype, batch_size=HF_BATCH, device=device)
     else:
         # lm-eval asks for the version of a distribution called vllm; the CPU build has another name.
         import importlib.metadata as metadata
