@@ -92,6 +92,8 @@ class Score:
 LIKELIHOOD_METRICS: dict[str, Aggregate] = {"logprob": mean, "bits_per_byte": bits_per_byte}
 """With `likelihood`: the mean log-probability of a token of the gold answer, and the bits that a byte of it takes."""
 
+LOWER_IS_BETTER = frozenset({"bits_per_byte"})
+
 _JINJA = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
@@ -303,6 +305,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """The metrics whose mean is the score of the task as it is asked."""
         return ("logprob",) if self.likelihood else self.options.primary
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower score of the task is the better one."""
+        return LOWER_IS_BETTER.issuperset(self.primary)
+
     def asked(self, doc: Row) -> list[Query]:
         """What is asked about a document: `queries`, or the likelihood of its gold answer."""
         if not self.likelihood:
@@ -450,7 +457,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
 
     def higher_is_better(self) -> dict[str, bool]:
         """See lm-eval."""
-        return dict.fromkeys([*self.METRICS, "score"], True)
+        return {name: name not in LOWER_IS_BETTER for name in self.METRICS} | {"score": not self.lower_is_better}
 
 
 def table_of(scores: Sequence[Score]) -> Table:

@@ -186,7 +186,7 @@ def _units(entry: Entry, tasks: Sequence[str]) -> int:
 
 def _ranks(members: Sequence[Entry], suite: Mapping[str, Any]) -> list[int | None]:
     """Shared ranks of a pool; a run without draws (one document a task) is not ranked."""
-    tasks = [task for group in suite["groups"] for task in group["tasks"]]
+    tasks = members_of(suite)["suite"]
     draws = [draws_of(e, tasks) for e in members]
     able = [i for i, d in enumerate(draws) if d is not None]
     ranks: list[int | None] = [None] * len(members)
@@ -202,7 +202,13 @@ def members_of(suite: Mapping[str, Any]) -> dict[str, list[str]]:
     """Column → the tasks whose mean it is."""
     groups = {g["name"]: list(g["tasks"]) for g in suite["groups"]}
     tasks = [task for group in groups.values() for task in group]
-    return {"suite": tasks, **groups, **{t: [t] for t in tasks}}
+    counted = [task for g in counting(suite) for task in g["tasks"]]
+    return {"suite": counted, **groups, **{t: [t] for t in tasks}}
+
+
+def counting(suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups that count in the suite's mean: shares from 0 to 1, unlike bits per byte and log-probabilities."""
+    return [g for g in suite["groups"] if g.get("counts", True)]
 
 
 def _deltas(base: Entry, entry: Entry, suite: Mapping[str, Any]) -> dict[str, Delta]:

@@ -24,6 +24,7 @@ from darumeru.leaderboard.load import (
     read_run,
     suite_groups,
     table_of_samples,
+    value_of,
 )
 from darumeru.run import Run, Sample
 from darumeru.scoring.aggregate import Floats, Table, mean
@@ -212,9 +213,9 @@ def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sampl
 
 
 def _fallback(table: Table, name: str) -> float:
-    from darumeru.scoring.aggregate import cluster_sum, f1_macro, macro_mean, matthews
+    from darumeru.scoring.aggregate import bits_per_byte, cluster_sum, f1_macro, macro_mean, matthews
 
-    named = {"f1_macro": f1_macro, "mcc": matthews, "grade_norm": cluster_sum}
+    named = {"f1_macro": f1_macro, "mcc": matthews, "grade_norm": cluster_sum, "bits_per_byte": bits_per_byte}
     aggregate = named.get(name, macro_mean if int(table.strata.max()) > 0 else mean)
     return float(aggregate(table, name, table.ones())[0])
 
@@ -230,12 +231,13 @@ def _answer(sample: Sample) -> str:
 def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[str]) -> tuple[list[Flip], list[Flip]]:
     changed = []
     for x, y in zip(left, right, strict=True):
-        a, b = (float(np.mean([s["score"][m] for m in primary])) for s in (x, y))
+        a, b = (float(np.mean([value_of(s, m) for m in primary])) for s in (x, y))
         if abs(a - b) > 1e-9:
             prompt = x["requests"][0]["prompt"] if x["requests"] else ""
             changed.append(Flip(int(x["id"]), a, b, prompt, x["gold"], _answer(x), _answer(y)))
     changed.sort(key=lambda f: -abs(f.b - f.a))
-    return [f for f in changed if f.b > f.a], [f for f in changed if f.b < f.a]
+    more, less = [f for f in changed if f.b > f.a], [f for f in changed if f.b < f.a]
+    return (less, more) if "bits_per_byte" in primary else (more, less)
 
 
 def _lines(

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from darumeru.leaderboard.board import Board, Row
+from darumeru.leaderboard.board import Board, Row, counting
 from darumeru.leaderboard.load import Entry
 from darumeru.leaderboard.tables import label
 
@@ -38,7 +38,7 @@ def group_values(rows: Sequence[Row], suite: Mapping[str, Any]) -> list[dict[str
     return [
         {"model": label(r.entry), "group": g["title"], "score": s[0], "low": s[1], "high": s[2]}
         for r in rows
-        for g in suite["groups"]
+        for g in counting(suite)
         if (s := r.entry.scores.get(g["name"]))
     ]
 
@@ -64,7 +64,7 @@ def heat_values(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any
 
 def radar_values(rows: Sequence[Row], suite: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Points of each model's polygon; the score is the distance from the middle."""
-    groups = suite["groups"]
+    groups = counting(suite)
     points = []
     for r in rows:
         for i in range(len(groups) + 1):
@@ -252,11 +252,12 @@ def specifications(board: Board) -> dict[str, Any]:
 
     rows = alt.NamedData(name="rows")
     groups = [g["title"] for g in board.suite["groups"]]
+    counted = [g["title"] for g in counting(board.suite)]
     charts = {
-        "groups": groups_chart(rows, groups),
+        "groups": groups_chart(rows, counted),
         "symbols": symbols_chart(rows),
         "heat": heat_chart(rows),
-        "radar": radar_chart(rows, groups),
+        "radar": radar_chart(rows, counted),
         "steps": curve_chart(rows, [board.suite["summary"], *groups], "steps"),
         "tokens": curve_chart(rows, [board.suite["summary"], *groups], "tokens"),
     }
@@ -272,16 +273,18 @@ def static_figures(board: Board) -> dict[str, Any]:
 
     charts: dict[str, Any] = {}
     titles = [g["title"] for g in board.suite["groups"]]
+    counted = [g["title"] for g in counting(board.suite)]
+    shares = [task for g in counting(board.suite) for task in g["tasks"]]
     for pool in board.pools:
         rows = [r for r in board.rows if r.pool == pool.id][:MOST]
         suffix = "" if pool.kind == "runs" else f"-{pool.kind}"
         if pool.kind == "incomplete" or f"groups{suffix}" in charts:
             continue
-        charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)), titles)
-        charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), titles)
+        charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)), counted)
+        charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), counted)
         if symbols := symbol_values(rows):
             charts[f"symbols{suffix}"] = symbols_chart(data(symbols))
-        if heat := heat_values(rows, board.tasks):
+        if heat := heat_values(rows, shares):
             charts[f"heat{suffix}"] = heat_chart(data(heat))
     entries = [r.entry for r in board.rows]
     for name, field, title in (("curve-steps", "step", "steps"), ("curve-tokens", "tokens_seen", "tokens")):

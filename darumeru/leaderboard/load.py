@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint, read_jsonl
 from darumeru.run import Run, Sample, find_runs, load_run
-from darumeru.scoring.aggregate import Aggregate, Floats, Table, cluster_sum, f1_macro, macro_mean, matthews, mean
+from darumeru.scoring.aggregate import (
+    Aggregate,
+    Floats,
+    Table,
+    bits_per_byte,
+    cluster_sum,
+    f1_macro,
+    macro_mean,
+    matthews,
+    mean,
+)
 from darumeru.scoring.bootstrap import RESAMPLES, resample, seed_of, units
 from darumeru.scoring.summary import with_interval
 
@@ -207,10 +217,19 @@ def _speed(scores: Mapping[str, Any]) -> float | None:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
+def value_of(sample: Sample, metric: str) -> float:
+    """A metric of one document; bits per byte are stored as their two parts."""
+    score = sample["score"]
+    if metric == "bits_per_byte" and metric not in score:
+        return float(score["bits"]) / float(score["bytes"])
+    return float(score[metric])
+
+
 def table_of_samples(samples: Sequence[Sample], metrics: Sequence[str]) -> Table:
     """The stored scores of a task's documents as columns."""
+    parts = ("bits", "bytes") if "bits_per_byte" in metrics else ()
     return Table.build(
-        {name: [float(s["score"][name]) for s in samples] for name in metrics},
+        {name: [value_of(s, name) for s in samples] for name in (*metrics, *parts)},
         gold=[s["gold"] if s["pred"] is not None else None for s in samples],
         pred=[s["pred"] for s in samples],
         clusters=[s["cluster"] for s in samples],
@@ -222,8 +241,11 @@ def aggregate_of(name: str, table: Table, value: float) -> Aggregate | None:
     """The aggregate that turns a table's column `name` into the recorded `value`; None if none does.
 
     A record names its metrics, not how they are aggregated, and loading the task would need lm-eval and the task's file,
-    which a board does not have. There are five ways, and the right one is that which gives the recorded number.
+    which a board does not have. There are six ways, and the right one is that which gives the recorded number.
     """
+    if name == "bits_per_byte":
+        whole = abs(float(bits_per_byte(table, name, table.ones())[0]) - value) < 1e-6
+        return bits_per_byte if whole else None
     named = {"f1_macro": f1_macro, "mcc": matthews}
     labelled = bool(len(table.labels)) and bool((table.gold >= 0).all()) and bool((table.pred >= 0).all())
     clustered = units(table) < len(table)
@@ -445,9 +467,10 @@ def data_title(header: Mapping[str, Any]) -> str:
 
 
 def suite_groups(entries: Sequence[Entry]) -> dict[str, Any]:
-    """The suite of a board: `{"name", "summary", "groups": [{"name", "title", "tasks"}]}`, whole even if no run is.
+    """The suite of a board: `{"name", "summary", "groups": [{"name", "title", "tasks", "counts"}]}`, whole even if no run is.
 
-    Our suites are read from their files; one that is not ours from the headers.
+    Our suites are read from their files; one that is not ours from the headers, which do not tell whether a group counts in the
+    suite's mean: all do then.
     """
     import yaml
 
@@ -461,10 +484,12 @@ def suite_groups(entries: Sequence[Entry]) -> dict[str, Any]:
         return {
             "name": suite.name,
             "summary": suite.summary,
-            "groups": [{"name": g.name, "title": g.title, "tasks": list(g.tasks)} for g in suite.groups],
+            "groups": [
+                {"name": g.name, "title": g.title, "tasks": list(g.tasks), "counts": g.counts} for g in suite.groups
+            ],
         }
     most = max((e for e in entries if e.header and e.header["suite"]["name"] == name), key=lambda e: len(e.tasks))
-    groups = [{k: g[k] for k in ("name", "title", "tasks")} for g in most.header["suite"]["groups"]]
+    groups = [{k: g[k] for k in ("name", "title", "tasks")} | {"counts": True} for g in most.header["suite"]["groups"]]
     return {"name": name, "summary": most.header["suite"]["summary"], "groups": groups}
 
 

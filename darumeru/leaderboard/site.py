@@ -39,6 +39,7 @@ from darumeru.leaderboard.load import (
     read_published,
     read_run,
     suite_groups,
+    value_of,
     workers,
 )
 from darumeru.leaderboard.tables import label, to_latex, to_markdown
@@ -207,8 +208,7 @@ def piece_name(task: str) -> str:
 
 
 def _mark(sample: Sample, primary: Sequence[str]) -> float:
-    score = sample["score"]
-    return float(score[primary[0]] if len(primary) == 1 else sum(score[m] for m in primary) / len(primary))
+    return sum(value_of(sample, metric) for metric in primary) / len(primary)
 
 
 def _shown(sample: Sample, mark: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const board = store.get("board"), $ = (id) => document.getElementById(id);
-  const groups = board.suite.groups, poolOf = new Map(board.pools.map((p) => [p.id, p]));
+  const groups = board.suite.groups, shares = groups.filter((g) => g.counts !== false), poolOf = new Map(board.pools.map((p) => [p.id, p]));
   const STATE = { q: "", pool: "", set: "", size: "", voc: "", sort: "suite", dir: "d", tasks: "", only: "", fig: "groups", m: "" };
   const state = { ...STATE };
   for (const key of Object.keys(STATE)) state[key] = hash().get(key) ?? STATE[key];
@@ -207,8 +207,8 @@
       }));
     });
     $("side").replaceChildren(el("thead", {}, head), el("tbody", {}, body));
-    draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...groups, groups[0]].map((g, i) => {
-      const angle = (2 * Math.PI * i) / groups.length, v = score(g.name)(r) ?? 0;
+    draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...shares, shares[0]].map((g, i) => {
+      const angle = (2 * Math.PI * i) / shares.length, v = score(g.name)(r) ?? 0;
       return { model: r.label, order: i, x: v * Math.sin(angle), y: v * Math.cos(angle), group: g.title, score: v };
     })));
   }
@@ -265,9 +265,9 @@
     const [rows, what] = figureRows();
     const all = { model: (r) => r.label };
     const values = {
-      groups: () => rows.flatMap((r) => groups.filter((g) => r.s[g.name]).map((g) => ({ model: all.model(r), group: g.title, score: r.s[g.name][0], low: r.s[g.name][1], high: r.s[g.name][2] }))),
+      groups: () => rows.flatMap((r) => shares.filter((g) => r.s[g.name]).map((g) => ({ model: all.model(r), group: g.title, score: r.s[g.name][0], low: r.s[g.name][1], high: r.s[g.name][2] }))),
       symbols: () => rows.filter((r) => r.spt[0] !== null && score("suite")(r) !== null).map((r) => ({ model: all.model(r), symbols: r.spt[0], score: r.s.suite[0], low: r.s.suite[1], high: r.s.suite[2] })),
-      heat: () => rows.flatMap((r) => groups.flatMap((g) => g.tasks).filter((k) => r.s[k]).map((k) => ({ model: all.model(r), task: k, score: r.s[k][0] }))),
+      heat: () => rows.flatMap((r) => shares.flatMap((g) => g.tasks).filter((k) => r.s[k]).map((k) => ({ model: all.model(r), task: k, score: r.s[k][0] }))),
       steps: () => board.curves.steps, tokens: () => board.curves.tokens,
     }[state.fig]();
     const curve = state.fig === "steps" || state.fig === "tokens";
