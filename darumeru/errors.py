@@ -18,7 +18,7 @@ class UserError(DarumeruError):
     exit_code = 2
 
 
-class Busy(UserError):
+class BusyError(UserError):
     """Another process is doing just that."""
 
 

@@ -635,7 +635,7 @@ def _where(plan: Plan) -> dict[str, Any]:
 
 def asked(settings: Settings) -> str:
     """Fingerprint of what is asked of a checkpoint, whichever it is."""
-    return fingerprint(settings.model_dump(mode="json", exclude={"model", "training"}))
+    return fingerprint(settings.model_dump(mode="json", exclude={"model", "tokenizer", "training"}))
 
 
 def signature(files: Iterable[Path]) -> list[list[Any]]:

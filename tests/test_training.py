@@ -1,4 +1,4 @@
-"""Evaluation in memory: it leaves a training as it was, writes ordinary records, judges the curve, and never ends a training by failing."""
+"""Evaluation in memory: it leaves a training as it was, writes ordinary records, and judges the curve."""
 
 import json
 import logging

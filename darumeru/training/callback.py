@@ -39,8 +39,8 @@ PREFIX = "eval_darumeru/"
 class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
     """Evaluates the model in memory every N optimizer steps and at the end; writes ordinary run records.
 
-    The training goes on as if nothing had happened: see `darumeru.training.memory.untouched`. Under DDP the first process evaluates
-    and the others wait. An evaluation that fails is logged and counted (`failures`), and the training goes on.
+    The training goes on as if nothing had happened: see `darumeru.training.memory.untouched`. Under DDP the first process
+    evaluates and the others wait. An evaluation that fails is logged and counted (`failures`), and the training goes on.
 
     Metrics go to `state.log_history` as `eval_darumeru/micro_avg`, `eval_darumeru/<group>`, `eval_darumeru/<task>`; with `attach`
     also to the Trainer's integrations (TensorBoard, W&B, …), which a callback alone does not reach.
@@ -60,8 +60,8 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         settings: further settings of a run (`tasks`, `mode`, `num_fewshot`, `max_prompt_len`, `seed`, …).
 
     Raises:
-        UserError: a setting, rule or metric is not understood; when the training begins also if the data cannot be had, there is no
-            tokenizer, or the weights are spread over processes (FSDP, ZeRO-3: use `darumeru watch`).
+        UserError: a setting, rule or metric is not understood; when the training begins also if the data cannot be had, there is
+            no tokenizer, or the weights are spread over processes (FSDP, ZeRO-3: use `darumeru watch`).
     """
 
     def __init__(

@@ -38,9 +38,9 @@ class Diagnosis:
 def diagnose(points: Sequence[Point], metrics: Metrics, margin: float = MARGIN) -> Diagnosis | None:
     """What DaruCopy and the likelihood say together.
 
-    Each is held against its best value so far. It *falls* if it is worse by more than `margin` of that value and lies outside of its
-    95 % interval (where there is one). DaruCopy falls while the likelihood holds: the model reads the new tokens but does not
-    write them. Both fall: the learning rate or the data.
+    Each is held against its best value so far. It *falls* if it is worse by more than `margin` of that value and lies outside of
+    its 95 % interval (where there is one). DaruCopy falls while the likelihood holds: the model reads the new tokens but does
+    not write them. Both fall: the learning rate or the data.
 
     Args:
         points: the curve, in any order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,7 +76,8 @@ def weights_sha256(model: Any) -> str:
         sum_ = hashlib.sha256()
         flat = parameter.detach().reshape(-1)
         for start in range(0, len(flat), _PIECE):
-            sum_.update(memoryview(flat[start : start + _PIECE].cpu().contiguous().view(torch.uint8).numpy()))
+            piece = flat[start : start + _PIECE].cpu().contiguous()
+            sum_.update(piece.view(torch.uint8).numpy().data)
         return [name, str(parameter.dtype), list(parameter.shape), sum_.hexdigest()]
 
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -130,10 +131,10 @@ def refuse_sharded(model: Any) -> None:
 def untouched(model: torch.nn.Module) -> Iterator[None]:
     """Whatever happens inside, afterwards the model and the random numbers are as they were.
 
-    Put back are: of each module the attributes (train mode, gradient checkpointing, generation settings, caches, patched methods),
-    buffers with their content, which parameters want gradients, and the configuration; and the random states of Python, NumPy and
-    PyTorch, on the CPU and on all GPUs. Parameters and gradients are only read. Inside, gradient checkpointing and modules' own
-    compilation are off.
+    Put back are: of each module the attributes (train mode, gradient checkpointing, generation settings, caches, patched
+    methods), buffers with their content, which parameters want gradients, and the configuration; and the random states of Python,
+    NumPy and PyTorch, on the CPU and on the model's GPUs. Parameters and gradients are only read. Inside, gradient checkpointing
+    and modules' own compilation are off.
     """
     modules = list(model.modules())
     attributes = [(m, dict(m.__dict__)) for m in modules]
@@ -142,7 +143,7 @@ def untouched(model: torch.nn.Module) -> Iterator[None]:
     wanted = [(p, p.requires_grad) for p in model.parameters()]
     configs = {id(c): (c, dict(vars(c))) for m in modules if hasattr(c := m.__dict__.get("config"), "__dict__")}
     try:
-        with same_random():
+        with same_random({p.device for p in model.parameters() if p.device.type == "cuda"}):
             for module in modules:
                 for name, off in (("gradient_checkpointing", False), ("_compiled_call_impl", None)):
                     if module.__dict__.get(name):
@@ -169,12 +170,11 @@ def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 @contextmanager
-def same_random() -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had drawn any."""
+def same_random(gpus: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Random numbers go on afterwards as if nothing had drawn any: Python's, NumPy's, PyTorch's on the CPU and on `gpus`."""
     python, numpy = random.getstate(), np.random.get_state()
-    gpus = range(torch.cuda.device_count())
     try:
-        with torch.random.fork_rng(devices=gpus):
+        with torch.random.fork_rng(devices=list(gpus)):
             yield
     finally:
         random.setstate(python)
