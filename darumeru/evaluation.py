@@ -121,7 +121,7 @@ class Plan:
         settings = self.settings
         # Only a checkpoint's header has the key: the identities of other runs are as they were.
         training = {"training": settings.training.model_dump(exclude_none=True)} if settings.training else {}
-        return training | {
+        header = {
             "format": FORMAT,
             "model": {
                 "name": self.model.name,
@@ -186,6 +186,7 @@ class Plan:
                 ]
             ),
         }
+        return header | training
 
 
 def answer_tokens(request: Request) -> int:

@@ -17,6 +17,8 @@ from darumeru.files import file_sha256, fingerprint, read_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
+_TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+"""What a Trainer saves beside the weights."""
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -170,7 +172,7 @@ def _weights(path: Path) -> list[Path]:
         return [path / s for s in shards]
     if files := sorted(path.glob("*.safetensors")):
         return files
-    if any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth")):
+    if any(p.suffix in (".bin", ".pt", ".pth") and p.name not in _TRAINER_FILES for p in path.iterdir()):
         raise UserError(
             f"Model folder '{path}' has only pickle weights, which can run code when they are loaded. Convert it with "
             "transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors."

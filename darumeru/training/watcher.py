@@ -242,8 +242,9 @@ class _Watch:
 
     def _read(self, run: Run) -> None:
         header = run.header
-        ours = (header.get("training") or {}).get("run") == self.name and header.get("asked") == asked(self.settings)
-        record = _Record(point_of(run), header["weights"], str(run.scores.get("finished"))) if ours else None
+        where = header.get("where") or {}
+        ours = (header.get("training") or {}).get("run") == self.name and where.get("asked") == asked(self.settings)
+        record = _Record(point_of(run), where["weights"], str(run.scores.get("finished"))) if ours else None
         self.records[run.path] = record
 
     def _of(self, step: int) -> list[_Record]:
@@ -334,13 +335,18 @@ class _Watch:
         end = "it is left out" if tries >= ATTEMPTS else "it will be tried again"
         self._tell(f"checkpoint-{checkpoint.step} failed ({tries} of {ATTEMPTS}; {end}): {reason}")
 
+    def _asked_of(self, checkpoint: Checkpoint) -> Settings:
+        training = Training(run=self.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen)
+        tokenizer = self.settings.tokenizer or tokenizer_of(checkpoint.path)
+        return self.settings.model_copy(
+            update={"model": str(checkpoint.path), "training": training, "tokenizer": tokenizer}
+        )
+
     def _run(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Have a process of its own evaluate a checkpoint; its last message."""
-        where = Training(run=self.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen)
-        tokenizer = self.settings.tokenizer or tokenizer_of(checkpoint.path)
-        update = {"model": str(checkpoint.path), "training": where, "tokenizer": tokenizer}
-        settings = self.settings.model_copy(update=update).model_dump(mode="json")
-        request = json.dumps({"settings": settings, "output": str(self.output)})
+        request = json.dumps(
+            {"settings": self._asked_of(checkpoint).model_dump(mode="json"), "output": str(self.output)}
+        )
         message: dict[str, Any] = {}
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
             with _process(self.environment, errors) as process:
