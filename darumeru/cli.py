@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from darumeru.errors import DarumeruError, UserError, unknown
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
+    from darumeru.training.watcher import Report, Status
 
 app = typer.Typer(
     name="darumeru",
@@ -199,6 +200,71 @@ def arena(
                 f"{len(failed)} requests failed, so not all pairs are judged; the first: {who}: {why}. "
                 "Start the same command again to compute what is missing."
             )
+
+
+@app.command()
+def watch(
+    checkpoints: Annotated[Path, typer.Argument(help="Output folder of a training, which holds checkpoint-N.")],
+    suite: Annotated[str, typer.Option(help="Suite; 'darumeru list suites' names them.")] = "darumeru-train",
+    tasks: Annotated[list[str] | None, typer.Option(help="Only these tasks (comma-separated, or repeated).")] = None,
+    engine: Annotated[str, typer.Option(help="hf, vllm, or auto (vLLM where it is installed).")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N, a GPU for the evaluations alone.")] = "auto",
+    data: Annotated[str, typer.Option(help="Bundle: hub, mini, or the folder of an offline bundle.")] = "hub",
+    output: Annotated[Path, typer.Option(help="Folder under which each run gets a folder.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The training's name in records. [the folder's]")] = None,
+    stop_if: Annotated[
+        list[str] | None,
+        typer.Option(help="Rule, e.g. 'darucopy_ru < 0.9 for 3' (repeatable): writes STOP, exit code 3."),
+    ] = None,
+    keep_best: Annotated[
+        str | None, typer.Option(help="Metric whose best checkpoint is kept as CHECKPOINTS/best.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Evaluate what is there and end.")] = False,
+    newest_first: Annotated[bool, typer.Option("--newest-first", help="Catch up from the newest on.")] = False,
+    until_step: Annotated[int | None, typer.Option(help="End after this step. [the training's own last one]")] = None,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks.")] = 10.0,
+    limit: Annotated[int | None, typer.Option(help="A seeded random sample of that many documents a task.")] = None,
+    mode: Annotated[str, typer.Option(help="instruct, foundation, or auto (by the chat template).")] = "auto",
+    num_fewshot: Annotated[int | None, typer.Option(help="Examples. [5 foundation, 0 instruct]")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    max_prompt_len: Annotated[int, typer.Option(help="Longest prompt in tokens.")] = 4096,
+    seed: Annotated[int, typer.Option(help="Of samples, intervals and engine.")] = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder of the tokenizer. [the checkpoint, or the folder above]")
+    ] = None,
+    model_args: Annotated[list[str] | None, typer.Option(help="Engine arguments k=v.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Text file for the task bpb_corpus.")] = None,
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks and suites.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run Python code that the model brings.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate each checkpoint of a training as it comes, in a process of its own; survives restarts of either side."""
+    _options(debug)
+    with _errors():
+        from darumeru.training.watcher import watch as watch_folder
+
+        _quiet()
+        with _curve() as report:
+            outcome = watch_folder(
+                checkpoints, output=output, name=name, rules=stop_if or (), keep_best=keep_best, once=once, poll=poll,
+                newest_first=newest_first, until_step=until_step, device=device, report=report,
+                suite=suite, tasks=tuple(_listed(tasks)), engine=engine, data=data, limit=limit, mode=mode,
+                num_fewshot=num_fewshot, dtype=dtype, max_prompt_len=max_prompt_len, seed=seed, tokenizer=tokenizer,
+                model_args=_pairs(model_args), corpus=corpus, include_path=tuple(include_path or ()),
+                trust_remote_code=trust_remote_code,
+            )  # fmt: skip
+        for step, reason in outcome.unfinished.items():
+            _say(f"checkpoint-{step} is not whole and was left out: {reason}.")
+        if outcome.fired:
+            _say(f"STOP is written to '{checkpoints}'; the evidence is in '{output / 'rules.jsonl'}'.")
+            raise typer.Exit(3)
+        if outcome.failed:
+            raise DarumeruError(
+                f"{len(outcome.failed)} checkpoints could not be evaluated: "
+                + "; ".join(f"checkpoint-{step} ({reason})" for step, reason in outcome.failed.items())
+            )
+        if not outcome.points:
+            _say(f"'{checkpoints}' holds no checkpoint-N.")
 
 
 @app.command("list")
@@ -508,6 +574,31 @@ def _progress(title: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def _curve() -> Iterator[Report]:
+    """Show the curve of a watch: live on a terminal, else the events as lines and the table at the end."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from darumeru.report import console, curve_table
+
+    screen = console()
+    last: list[Status] = []
+    live = Live(console=screen, refresh_per_second=2) if screen.is_terminal else None
+
+    def report(status: Status) -> None:
+        last[:] = [status]
+        if status.event:
+            screen.print(Text(status.event), soft_wrap=True)
+        if live is not None:
+            live.update(curve_table(status))
+
+    with live or nullcontext():
+        yield report
+    if live is None and last:
+        screen.print(curve_table(last[0]))
 
 
 @contextmanager

@@ -18,6 +18,10 @@ class UserError(DarumeruError):
     exit_code = 2
 
 
+class BusyError(UserError):
+    """Another process is doing just that."""
+
+
 def unknown(what: str, value: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist: states it, the nearest one and all that do."""
     names = sorted(set(allowed))

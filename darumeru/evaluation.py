@@ -24,7 +24,7 @@ from darumeru.run import FORMAT, Journal, Run, Sample, exclusive
 from darumeru.suite import Catalogue, Suite, read_wording, summarise, summarise_draws
 
 if TYPE_CHECKING:
-    from darumeru.engines import Engine, Server
+    from darumeru.engines import Engine, EngineOptions, Server
     from darumeru.task import DarumeruTask, Score
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,19 @@ log = logging.getLogger(__name__)
 FOUNDATION_FEWSHOT = 5
 
 Asked = TypeVar("Asked", bound=BaseModel)
+
+
+class Training(BaseModel):
+    """Where in a training a model was taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str = Field(min_length=1)
+    """The training's name; it stands in the record as the model's."""
+    step: int = Field(ge=0)
+    """Optimizer steps."""
+    tokens_seen: int | None = Field(default=None, ge=0)
+    """Tokens trained on, where somebody counted."""
 
 
 class Settings(BaseModel):
@@ -65,6 +78,9 @@ class Settings(BaseModel):
     api_key_env: str | None = None
     served_model: str | None = None
     approximate: bool = False
+    tokenizer: Path | None = None
+    """The tokenizer's folder, where the model's has none."""
+    training: Training | None = None
 
 
 class Progress(Protocol):
@@ -105,7 +121,9 @@ class Plan:
     def header(self, engine_version: str) -> dict[str, Any]:
         """What the record states of the run; equal for equal runs."""
         settings = self.settings
-        return {
+        # Only a checkpoint's header has the key: the identities of other runs are as they were.
+        training = {"training": settings.training.model_dump(exclude_none=True)} if settings.training else {}
+        header = {
             "format": FORMAT,
             "model": model_facts(
                 self.model, self.tokenizer, self.mode, self.context_len, self.server, settings.adapter
@@ -137,6 +155,7 @@ class Plan:
             },
             "requests_sha256": requests_sha256(self.requests),
         }
+        return header | training
 
 
 def model_facts(
@@ -192,8 +211,13 @@ def answer_tokens(request: Request) -> int:
     return max(request.max_tokens, max(map(len, sequences), default=0))
 
 
-def prepare(settings: Settings) -> Plan:
+def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = None) -> Plan:
     """Resolve settings into a plan: everything that can be wrong with a request is found here, before a model is loaded.
+
+    Args:
+        settings: what is asked.
+        model: the model, if it is open already, with its tokenizer; `settings.model` is not looked up then.
+        tokenizer: see `model`.
 
     Raises:
         UserError: the settings ask for what there is not.
@@ -214,11 +238,17 @@ def prepare(settings: Settings) -> Plan:
                 f"Evaluated are: {', '.join(suite.tasks)}."
             )
     bundle = open_bundle(settings.data, settings.lock)
-    model = open_model(settings.model, settings.revision, settings.trust_remote_code, weights=server is None)
+    if model is None:
+        model = open_model(settings.model, settings.revision, settings.trust_remote_code, weights=server is None)
+        model = replace(
+            model,
+            name=settings.training.run if settings.training else model.name,
+            tokenizer_path=settings.tokenizer,
+        )
+        tokenizer = model.tokenizer(settings.trust_remote_code)
     if server is not None and not server.model:
         # A server names its model by hub id or path, as it was started; in the record a path would say nothing.
         server = replace(server, model=model.name, aliases=(settings.model,))
-    tokenizer = model.tokenizer(settings.trust_remote_code)
     mode: Mode = settings.mode if settings.mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
     fewshot = settings.num_fewshot
     if fewshot is None:
@@ -302,20 +332,29 @@ def _open(plan: Plan) -> Engine:
 
 def load(settings: Settings, engine: str, model: Model, tokenizer: Any, server: Server | None, max_len: int) -> Engine:
     """Load a model into the engine `engine` (a resolved name) for inputs of at most `max_len` tokens with their answers."""
-    from darumeru.engines import EngineOptions, open_engine
+    from darumeru.engines import open_engine
 
-    options = EngineOptions(
+    options = engine_options(settings, engine, server, max_len)
+    return open_engine(engine, model.path, tokenizer, model.eos_ids(tokenizer), options)
+
+
+def engine_options(settings: Settings, engine: str, server: Server | None, max_len: int) -> EngineOptions:
+    """How the engine is to load the model."""
+    from darumeru.engines import EngineOptions
+
+    # vLLM loads a tokenizer of its own.
+    folder = settings.tokenizer if engine == "vllm" else None
+    return EngineOptions(
         dtype=settings.dtype,
         device=settings.device,
         seed=settings.seed,
         trust_remote_code=settings.trust_remote_code,
         max_len=max_len,
-        model_args=dict(settings.model_args),
+        model_args=({"tokenizer": str(folder)} if folder else {}) | settings.model_args,
         adapter=settings.adapter,
         exact=settings.exact,
         server=server,
     )
-    return open_engine(engine, model.path, tokenizer, model.eos_ids(tokenizer), options)
 
 
 def engine_version(name: str) -> str:
@@ -630,10 +669,22 @@ def _now() -> str:
 def _where(plan: Plan) -> dict[str, Any]:
     """The surroundings of a run, which do not decide its results."""
     packages = ("darumeru", "lm-eval", "transformers", "torch", "tokenizers", "datasets", "numpy")
-    return {
+    settings = plan.settings
+    checkpoint = {"asked": asked(settings), "weights": signature(plan.model.weights)} if settings.training else {}
+    return checkpoint | {
         "model_path": str(plan.settings.model),
         "data": plan.settings.data,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {p: version(p) for p in packages},
     }
+
+
+def asked(settings: Settings) -> str:
+    """Fingerprint of what is asked of a checkpoint, whichever it is."""
+    return fingerprint(settings.model_dump(mode="json", exclude={"model", "tokenizer", "training"}))
+
+
+def signature(files: Iterable[Path]) -> list[list[Any]]:
+    """Name, size and time of change of files: a glimpse that tells whether they were written again."""
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

@@ -17,6 +17,8 @@ from darumeru.files import file_sha256, fingerprint, read_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
+_TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+"""What a Trainer saves beside the weights."""
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -32,6 +34,8 @@ class Model:
     """Empty where they are not looked at, because a server has them."""
     parameters: int
     revision: str | None = None
+    tokenizer_path: Path | None = None
+    """The tokenizer's folder, where it is another."""
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -43,14 +47,7 @@ class Model:
     @cached_property
     def tokenizer_sha256(self) -> str:
         """Fingerprint of the tokenizer's files."""
-        names = (
-            *_TOKENIZER_FILES,
-            "merges.txt",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-            "added_tokens.json",
-        )
-        return fingerprint([[n, file_sha256(self.path / n)] for n in names if (self.path / n).is_file()])
+        return tokenizer_sha256(self.tokenizer_path or self.path)
 
     def text_config(self, key: str) -> Any:
         """A setting of the language model, which multimodal models keep in `text_config`."""
@@ -64,12 +61,16 @@ class Model:
         known = [int(n) for n in lengths if n]
         return min(known) if known else None
 
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """The generation settings."""
+        file = self.path / "generation_config.json"
+        return dict(read_json(file)) if file.is_file() else {}
+
     def eos_ids(self, tokenizer: Any) -> frozenset[int]:
         """The tokens that end an answer: those of the generation settings, the configuration and the tokenizer."""
         found: set[int] = set()
-        generation = self.path / "generation_config.json"
-        settings = read_json(generation) if generation.is_file() else {}
-        for value in (settings.get("eos_token_id"), self.text_config("eos_token_id"), tokenizer.eos_token_id):
+        for value in (self.generation.get("eos_token_id"), self.text_config("eos_token_id"), tokenizer.eos_token_id):
             found.update(value if isinstance(value, list) else [] if value is None else [value])
         return frozenset(found)
 
@@ -80,19 +81,20 @@ class Model:
             UserError: there is none, or it needs code of its own.
             DarumeruError: transformers cannot load it.
         """
-        if not any((self.path / n).is_file() for n in _TOKENIZER_FILES):
+        path = self.tokenizer_path or self.path
+        if not has_tokenizer(path):
             raise UserError(
-                f"Model folder '{self.path}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
+                f"Model folder '{path}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
                 "Copy the tokenizer's files of the model it was trained from into it."
             )
         import transformers
 
         transformers.logging.set_verbosity_error()
         try:
-            return transformers.AutoTokenizer.from_pretrained(self.path, trust_remote_code=trust_remote_code)
+            return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         except Exception as error:
             raise DarumeruError(
-                f"The tokenizer of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}"
+                f"The tokenizer of '{path}' cannot be loaded: {str(error).strip().splitlines()[0]}"
             ) from error
 
 
@@ -170,7 +172,7 @@ def _weights(path: Path) -> list[Path]:
         return [path / s for s in shards]
     if files := sorted(path.glob("*.safetensors")):
         return files
-    if any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth")):
+    if any(p.suffix in (".bin", ".pt", ".pth") and p.name not in _TRAINER_FILES for p in path.iterdir()):
         raise UserError(
             f"Model folder '{path}' has only pickle weights, which can run code when they are loaded. Convert it with "
             "transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors."
@@ -205,6 +207,17 @@ def _parameters(file: Path) -> int:
             count *= n
         total += count
     return total
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Fingerprint of the tokenizer's files in a folder."""
+    names = (*_TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    return fingerprint([[n, file_sha256(folder / n)] for n in names if (folder / n).is_file()])
 
 
 def template_sha256(template: str | None) -> str | None:

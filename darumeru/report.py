@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from darumeru.evaluation import Plan
     from darumeru.run import Run, Sample
     from darumeru.suite import Suite
+    from darumeru.training.curve import Point
+    from darumeru.training.watcher import Status
 
 
 def interval_text(score: dict[str, Any]) -> tuple[str, str]:
@@ -188,6 +190,35 @@ def runs_table(runs: Sequence[Run]) -> Table:
         state = Text("complete", "green") if done else Text("unfinished", "yellow")
         table.add_row(run.path.name, mode, score, bounds, state)
     return table
+
+
+def curve_table(status: Status) -> Table:
+    """The curve of a training as far as it is known: steps, tokens, the suite's mean with its interval, groups."""
+    metrics = status.metrics
+    table = Table(title=Text(f"{metrics.suite} over the training"), title_justify="left", header_style="bold",
+                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table.add_column("Step", justify="right", no_wrap=True)
+    table.add_column("Tokens", justify="right", no_wrap=True)
+    means = [n for n in ("micro_avg",) if n in metrics.titles]
+    for name in (*means, *metrics.groups):
+        table.add_column(Text(metrics.titles[name]), justify="right")
+    points = {p.step: p for p in status.points}
+    for step in sorted({*points, *status.remarks}):
+        point = points.get(step)
+        if point is None:
+            table.add_row(f"{step:,}", Text(status.remarks[step], "yellow"))
+            continue
+        tokens = "" if point.tokens_seen is None else f"{point.tokens_seen:,}"
+        cells = [_cell(point, name, bounds=True) for name in means] + [_cell(point, n) for n in metrics.groups]
+        table.add_row(f"{step:,}", tokens, *cells)
+    return table
+
+
+def _cell(point: Point, name: str, bounds: bool = False) -> str:
+    if name not in point.values:
+        return "—"
+    around = point.bounds.get(name) if bounds else None
+    return f"{point.values[name]:.3f}" + (f" [{around[0]:.3f}, {around[1]:.3f}]" if around else "")
 
 
 def check_view(report: Report) -> RenderableType:

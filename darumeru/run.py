@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darumeru.errors import DarumeruError, UserError
+from darumeru.errors import BusyError, DarumeruError, UserError
 from darumeru.files import dumps, file_sha256, read_json, read_jsonl, write_json, write_jsonl
 from darumeru.requests import Answer
 
@@ -179,14 +179,14 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a run's folder, so that no second process computes the same run.
 
     Raises:
-        UserError: another process holds it.
+        BusyError: another process holds it.
     """
     handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"Another process is computing run '{folder}'. Wait for it, or stop it.") from None
+            raise BusyError(f"Another process is computing run '{folder}'. Wait for it, or stop it.") from None
         yield
     finally:
         os.close(handle)

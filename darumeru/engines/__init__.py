@@ -40,4 +40,4 @@ def open_engine(name: str, model: Path, tokenizer: Any, eos_ids: frozenset[int],
         return VLLMEngine(model, tokenizer, eos_ids, options)
     from darumeru.engines.hf import HFEngine
 
-    return HFEngine(model, tokenizer, eos_ids, options)
+    return HFEngine.load(model, tokenizer, eos_ids, options)

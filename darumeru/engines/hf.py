@@ -33,55 +33,72 @@ class HFEngine(Engine):
     """A transformers model in this process.
 
     Args:
-        model: a model folder.
+        model: the loaded model. It is put into evaluation mode and loses its authors' generation settings; see
+            `darumeru.training.memory.untouched` where it must stay as it is.
         tokenizer: its tokenizer.
         eos_ids: the tokens that end an answer.
-        options: how to load it; `model_args` are `batch_tokens` and, for `from_pretrained`, `attn_implementation`,
-            `device_map`, `quantization_config`.
-
-    Raises:
-        UserError: an unknown model argument, or a device that is not there.
-        DarumeruError: transformers cannot load the model.
+        options: of these `exact`, and `model_args["batch_tokens"]`.
     """
 
     name = "hf"
 
-    def __init__(self, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> None:
+    def __init__(self, model: Any, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> None:
         super().__init__()
         import transformers
 
-        args = dict(options.model_args)
-        for key in args:
-            if key not in _OWN_ARGS:
-                from darumeru.errors import unknown
-
-                raise unknown("--model-args key for the hf engine", key, _OWN_ARGS)
+        self.model = model
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
         self.options = options
-        device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
-        self.batch_tokens = int(args.pop("batch_tokens", BATCH_TOKENS[device]))
-        dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
-        try:
-            self.model = transformers.AutoModelForCausalLM.from_pretrained(
-                model, dtype=dtype, trust_remote_code=options.trust_remote_code, use_safetensors=True, **args
-            )
-            if options.adapter:
-                add_adapter(self.model, options.adapter)
-            if "device_map" not in args:
-                self.model = self.model.to(device)
-        except torch.OutOfMemoryError as error:
-            raise DarumeruError(f"The model does not fit on '{device}': {error}") from None
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-            raise DarumeruError(f"transformers cannot load '{model}': {str(error).splitlines()[0]}") from error
+        usual = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        self.batch_tokens = int(options.model_args.get("batch_tokens", usual))
         self.model.eval()
         # Settings of the model's authors for chatting (penalties, temperatures) must not leak into a greedy answer.
         self.model.generation_config = transformers.GenerationConfig(
             do_sample=False, eos_token_id=sorted(eos_ids), pad_token_id=self._pad_id, use_cache=True
         )
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    @classmethod
+    def load(cls, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> HFEngine:
+        """An engine for a model folder.
+
+        Args:
+            model: the folder.
+            tokenizer: its tokenizer.
+            eos_ids: the tokens that end an answer.
+            options: how to load it; `model_args` are `batch_tokens` and, for `from_pretrained`, `attn_implementation`,
+                `device_map`, `quantization_config`.
+
+        Raises:
+            UserError: an unknown model argument, or a device that is not there.
+            DarumeruError: transformers cannot load the model.
+        """
+        import transformers
+
+        for key in options.model_args:
+            if key not in _OWN_ARGS:
+                from darumeru.errors import unknown
+
+                raise unknown("--model-args key for the hf engine", key, _OWN_ARGS)
+        args = {k: v for k, v in options.model_args.items() if k != "batch_tokens"}
+        device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
+        dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+        try:
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                model, dtype=dtype, trust_remote_code=options.trust_remote_code, use_safetensors=True, **args
+            )
+            if options.adapter:
+                add_adapter(loaded, options.adapter)
+            if "device_map" not in args:
+                loaded = loaded.to(device)
+        except torch.OutOfMemoryError as error:
+            raise DarumeruError(f"The model does not fit on '{device}': {error}") from None
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            raise DarumeruError(f"transformers cannot load '{model}': {str(error).splitlines()[0]}") from error
+        return cls(loaded, tokenizer, eos_ids, options)
 
     @property
     def _pad_id(self) -> int:
