@@ -12,6 +12,7 @@ from lep.errors import LepError, UserError
 
 if TYPE_CHECKING:
     from lep.bits import bits_per_byte
+    from lep.calibration import calibrate, make_data
     from lep.checkpoint import Checkpoint, open_checkpoint
     from lep.initialisation import initialise
     from lep.inspection import inspect_folder
@@ -27,12 +28,14 @@ _PLACES = {
     "Checkpoint": "checkpoint",
     "bits_per_byte": "bits",
     "build_transfer": "transfer",
+    "calibrate": "calibration",
     "check_folders": "vocabulary",
     "check_vocabulary": "vocab_check",
     "extend_vocabulary": "vocabulary",
     "initialise": "initialisation",
     "inspect_folder": "inspection",
     "least_squares": "linalg",
+    "make_data": "calibration",
     "open_checkpoint": "checkpoint",
     "optimize_vocabulary": "vocabulary",
     "propagate": "propagation",
@@ -48,12 +51,14 @@ __all__ = [
     "UserError",
     "bits_per_byte",
     "build_transfer",
+    "calibrate",
     "check_folders",
     "check_vocabulary",
     "extend_vocabulary",
     "initialise",
     "inspect_folder",
     "least_squares",
+    "make_data",
     "open_checkpoint",
     "optimize_vocabulary",
     "propagate",
