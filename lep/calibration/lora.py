@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lep.calibration.recipe import Recipe
@@ -90,6 +91,26 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
             parameter.data = parameter.data.float()
     check_tie(wrapped, tied)
     return wrapped
+
+
+def load_adapter(wrapped: Any, adapter: Path) -> None:
+    """Fill a model that `add_lora` has wrapped with the trained weights of a folder in PEFT's format.
+
+    PEFT's own `from_pretrained` forgets the tie of models whose embedding has an unusual name (GPT-2's `wte`).
+
+    Raises:
+        LepError: the folder does not hold exactly the weights that the model trains.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    weights = load_file(adapter / "adapter_model.safetensors")
+    wanted = get_peft_model_state_dict(wrapped)
+    if wanted.keys() != weights.keys():
+        differ = sorted(wanted.keys() ^ weights.keys())
+        raise LepError(f"{adapter} does not hold the weights that were trained ({', '.join(differ[:3])} …).")
+    with quiet():
+        set_peft_model_state_dict(wrapped, weights)
 
 
 def check_tie(wrapped: Any, tied: bool) -> None:

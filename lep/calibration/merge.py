@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lep.calibration.lora import check_tie, is_tied, quiet, trained_parameters
+from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, quiet, trained_parameters
 from lep.checkpoint import Checkpoint, write_checkpoint
 from lep.errors import LepError, UserError
 from lep.shards import NewTensor, StoredTensor, torch_dtype
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from lep.calibration.chat import Example
+    from lep.calibration.recipe import Recipe
 
 LIMIT = 1e-3
 """The largest difference of logits, in float32, that merging and writing may make."""
@@ -64,7 +65,12 @@ def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
 
 
 def merge(
-    source: Checkpoint, adapter: Path, place: Path, tensors: Mapping[str, StoredTensor], samples: Sequence[Example]
+    source: Checkpoint,
+    recipe: Recipe,
+    adapter: Path,
+    place: Path,
+    tensors: Mapping[str, StoredTensor],
+    samples: Sequence[Example],
 ) -> Comparison:
     """Write the model `source` with an adapter merged into it; everything else is copied bit by bit.
 
@@ -72,6 +78,7 @@ def merge(
 
     Args:
         source: the model that the adapter was trained on.
+        recipe: how it was trained.
         adapter: a folder in PEFT's format.
         place: an existing empty folder.
         tensors: where the changed parameters are stored, see `stored_tensors`.
@@ -81,15 +88,15 @@ def merge(
         LepError: the merged model, or what was written, says something else than the model with its adapter.
     """
     import torch
-    from peft import PeftModel
 
     inputs = [torch.from_numpy(e.ids[:_SAMPLE_TOKENS].astype("int64"))[None] for e in samples[:_SAMPLES]]
     base = load(source.folder, "float32")
     tied = is_tied(base)
+    wrapped = add_lora(base, recipe).eval()
+    load_adapter(wrapped, adapter)
+    check_tie(wrapped, tied)
+    trained = _logits(wrapped, inputs)
     with quiet():
-        wrapped = PeftModel.from_pretrained(base, str(adapter)).eval()
-        check_tie(wrapped, tied)
-        trained = _logits(wrapped, inputs)
         merged = wrapped.merge_and_unload()
     if is_tied(merged) != tied:
         raise LepError("Merging the adapter untied head and embedding, which would lose the trained head.")

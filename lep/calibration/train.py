@@ -133,7 +133,7 @@ def calibrate(
         if not all(math.isfinite(loss) for _, loss in losses):
             raise LepError("The loss is no number: the training diverged. Use a lower --learning-rate.")
         with new_folder(folder, inputs=[source.folder], force=force) as place:
-            compared = merge(source, newest, place, tensors, examples)
+            compared = merge(source, chosen, newest, place, tensors, examples)
             used = {index for step in steps for row in step for index in row}
             rows = [row for step in steps for row in step]
             manifest = write_manifest(
