@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
 from lep.calibration.judge import GRADES, By, grade, question
@@ -119,6 +119,10 @@ def make_data(
     target = Path(output)
     report_file, journals = target.with_suffix(".report.json"), target.with_suffix(".journal")
     _check(model, prompts, target, answers, judge, min_grade, copy, copy_corpus, max_tokens)
+    if judge_by not in get_args(By):
+        raise UserError(f"--judge-by {judge_by!r} is not possible; choose one of {', '.join(get_args(By))}.")
+    if not 0 < copy_characters[0] <= copy_characters[1]:
+        raise UserError(f"--copy-min {copy_characters[0]} and --copy-max {copy_characters[1]} leave no text to copy.")
     asked: dict[str, Any] = {
         "model": None if answers or model is None else _named(model),
         "engine": engine,

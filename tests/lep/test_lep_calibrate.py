@@ -125,7 +125,9 @@ def test_rows_hold_every_example_once_and_no_more_than_fits() -> None:
     assert len(steps[0]) < 16
     assert deal(lengths, batch=16, epochs=1, max_length=100, seed=0) == steps
     assert deal(lengths, batch=16, epochs=1, max_length=100, seed=1) != steps
-    twice = [sorted(i for row in s for i in row) for s in deal(lengths[:100], batch=50, epochs=2, max_length=100, seed=0)]
+    twice = [
+        sorted(i for row in s for i in row) for s in deal(lengths[:100], batch=50, epochs=2, max_length=100, seed=0)
+    ]
     assert sorted(twice[0] + twice[1]) == sorted(twice[2] + twice[3]) == list(range(100))
     assert twice[0] != twice[2]
     assert len(deal(lengths, batch=16, epochs=0.5, max_length=100, seed=0)) == 4
@@ -196,7 +198,9 @@ def test_merging_keeps_what_was_trained(kind: str, chat_model: MakeModel, data: 
     assert bool(moved.all())
     changed = {n for n, p in new.named_parameters() if not torch.equal(p, old.get_parameter(n))}
     count = old.config.get_text_config().num_hidden_layers
-    assert all(".0." in n or f".{count - 1}." in n for n in changed if "emb" not in n and "head" not in n and "wt" not in n)
+    assert all(
+        ".0." in n or f".{count - 1}." in n for n in changed if "emb" not in n and "head" not in n and "wt" not in n
+    )
     # The plain folder says what the trained model said: the loss of its answers went down.
     assert [p.name for p in tmp_path.glob("out*")] == ["out"]
     assert read_manifest(out) == manifest
@@ -256,9 +260,7 @@ def test_a_lost_head_is_noticed(
     assert manifest["measures"]["largest_logit_difference"]["merging"] <= 1e-3
 
 
-def test_a_bfloat16_model_is_rounded_once_and_else_untouched(
-    chat_model: MakeModel, data: Path, tmp_path: Path
-) -> None:
+def test_a_bfloat16_model_is_rounded_once_and_else_untouched(chat_model: MakeModel, data: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     folder = chat_model("llama-tied", num_hidden_layers=3)
@@ -266,9 +268,7 @@ def test_a_bfloat16_model_is_rounded_once_and_else_untouched(
     model.save_pretrained(folder)
     (folder / "LICENSE").write_text("free")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    manifest = calibrate(
-        folder, data, tmp_path / "out", dtype="bfloat16", learning_rate=0.01, batch=8, max_length=64
-    )
+    manifest = calibrate(folder, data, tmp_path / "out", dtype="bfloat16", learning_rate=0.01, batch=8, max_length=64)
     compared = manifest["measures"]["largest_logit_difference"]
     assert max(compared["merging"], compared["writing"]) <= 1e-3 < compared["rounding"]
     old, new = load_file(folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
@@ -375,7 +375,11 @@ def test_what_cannot_be_calibrated_is_named(chat_model: MakeModel, data: Path, t
 
 
 def test_command_line(
-    chat_model: MakeModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chat_model: MakeModel,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
     arguments = ["calibrate", "train", "--model", chat_model(), "--data", data, "--output", out, "--max-length", "64"]
