@@ -177,9 +177,13 @@ def make_data(
         else:
             pairs = []
         grades = facts.get("judge", {}).pop("grades", None)
+        if chosen and not pairs:
+            # Not even with copies beside them: data without the answers that were asked for is not what was asked for.
+            raise LepError(
+                f"Of the answers none is left ({_told(counts)}). Cut answers need a larger --max-tokens; for the others "
+                f"see {journals}."
+            )
         everything = [*pairs, *copies]
-        if not everything:
-            raise LepError(f"Nothing is left to train on ({_told(counts)}). See {journals} for the answers.")
         text = "".join(dumps(pair.row()) + "\n" for pair in everything)
         report_file.unlink(missing_ok=True)
         write_text(target, text)

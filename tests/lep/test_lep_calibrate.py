@@ -15,7 +15,7 @@ from lep_models import ENGLISH, RUSSIAN, save_byte_level
 
 from darumeru.prompt import Limits, Prompter
 from lep import cli
-from lep.calibration import calibrate, lora, train
+from lep.calibration import calibrate, train
 from lep.calibration.chat import Example, read_chats, render, render_all
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.rows import deal

@@ -145,7 +145,7 @@ def test_only_whole_answers_to_new_prompts_are_kept(
     assert found["examples"] == 5
     assert found["scripts"]["Cyrillic"] == 0.8
     assert "<|system|>\nhush" in engines.asked[0]
-    with pytest.raises(LepError, match=r"Nothing is left to train on \(prompts 1, cut answers 1\)"):
+    with pytest.raises(LepError, match=r"Of the answers none is left \(prompts 1, cut answers 1\)"):
         one = tmp_path / "one.txt"
         one.write_text("long\n")
         make(tiny_chat, one, tmp_path / "e.jsonl")
@@ -270,7 +270,7 @@ def test_texts_to_copy_are_long_and_overlap_with_nothing(tmp_path: Path) -> None
         assert row["source"] == "copy"
         assert row["messages"][1]["content"] in row["messages"][0]["content"]
     assert report["copies"] == {"eligible": 8, "drawn": 8, "overlapping": 2}
-    with pytest.raises(UserError, match="--copy 7: 8 texts have .* 2 of those overlap .* 6 are left"):
+    with pytest.raises(UserError, match=r"--copy 7: 8 texts have .* 2 of those overlap .* 6 are left"):
         make_data(None, [], tmp_path / "e.jsonl", copy=7, **more)
     again = make_data(None, [], tmp_path / "e.jsonl", copy=6, **more)
     assert again["output"]["sha256"] == report["output"]["sha256"]
