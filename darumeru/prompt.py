@@ -94,6 +94,20 @@ class Prompter:
                 return self._template(merged[:-1], False) + merged[-1]["content"]
             return self._template(merged, False)
 
+    def finished(self, messages: Sequence[Message]) -> str:
+        """The text of a conversation whose last turn, the assistant's, is complete: what a model is trained on."""
+
+        def closed(turns: Sequence[Message]) -> str:
+            text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False)
+            return text
+
+        try:
+            return closed(messages)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] not in ("jinja2", "builtins"):
+                raise
+            return closed(_merge_system(messages))
+
     def _template(self, messages: Sequence[Message], open_turn: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=not open_turn, continue_final_message=open_turn

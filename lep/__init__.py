@@ -12,6 +12,7 @@ from lep.errors import LepError, UserError
 
 if TYPE_CHECKING:
     from lep.bits import bits_per_byte
+    from lep.calibration import calibrate, make_data
     from lep.checkpoint import Checkpoint, open_checkpoint
     from lep.corpus_clean import clean_corpus
     from lep.corpus_dedup import dedup_corpus
@@ -31,6 +32,7 @@ _PLACES = {
     "Checkpoint": "checkpoint",
     "bits_per_byte": "bits",
     "build_transfer": "transfer",
+    "calibrate": "calibration",
     "check_folders": "vocabulary",
     "check_vocabulary": "vocab_check",
     "clean_corpus": "corpus_clean",
@@ -39,6 +41,7 @@ _PLACES = {
     "initialise": "initialisation",
     "inspect_folder": "inspection",
     "least_squares": "linalg",
+    "make_data": "calibration",
     "mix_corpus": "corpus_mix",
     "open_checkpoint": "checkpoint",
     "optimize_vocabulary": "vocabulary",
@@ -56,6 +59,7 @@ __all__ = [
     "UserError",
     "bits_per_byte",
     "build_transfer",
+    "calibrate",
     "check_folders",
     "check_vocabulary",
     "clean_corpus",
@@ -64,6 +68,7 @@ __all__ = [
     "initialise",
     "inspect_folder",
     "least_squares",
+    "make_data",
     "mix_corpus",
     "open_checkpoint",
     "optimize_vocabulary",

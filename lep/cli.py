@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from darumeru.errors import DarumeruError
 from lep.errors import LepError, UserError
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Progress
 
 app = typer.Typer(
     help="Learned Embedding Propagation: a new vocabulary for a model and for every instruct variant of it. "
@@ -27,9 +32,17 @@ vocab = typer.Typer(help="Make, check and compare vocabularies.", no_args_is_hel
 app.add_typer(vocab, name="vocab")
 corpus_app = typer.Typer(help="Clean, deduplicate and mix corpora.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
+calibration = typer.Typer(help="Make data to calibrate a model on, and train on it.", no_args_is_help=True)
+app.add_typer(calibration, name="calibrate")
 
-_MANY = {"--corpus", "--text", "--keep-languages", "--scripts", "--source", "--skip"}
+_MANY = {
+    "--corpus", "--text", "--keep-languages", "--scripts", "--source", "--skip", "--prompts", "--copy-corpus", "--exclude",
+    "--data", "--engine-set", "--judge-set",
+}  # fmt: skip
 """Options that take several values after one flag (shell patterns such as data/*.txt)."""
+
+_LONG = {"checks", "added_ids", "losses"}
+"""Measures of a manifest that are not shown in full."""
 
 Model = Annotated[str, typer.Option("--model", help="Model folder or hub id (owner/name). Never changed.")]
 Corpus = Annotated[
@@ -352,6 +365,115 @@ def propagate_command(
     _show(output, manifest)
 
 
+@calibration.command("data")
+def calibrate_data_command(
+    output: Annotated[Path, typer.Option("--output", help="File to write (.jsonl); its report is written last.")],
+    prompts: Annotated[list[str] | None, typer.Option("--prompts", help="Prompts: .jsonl (.gz) or .txt.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The original instruct model, which answers.")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="auto, hf, vllm or api.")] = "auto",
+    engine_set: Annotated[
+        list[str] | None,
+        typer.Option("--engine-set", help="KEY=VALUE: dtype, device, base_url, model_args.KEY, … as darumeru run has."),
+    ] = None,
+    answers: Annotated[bool, typer.Option("--answers", help="Keep the answers that the prompts come with.")] = False,
+    system: Annotated[str | None, typer.Option("--system", help="System turn for prompts that have none.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first prompts.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest answer; cut ones are left out.")] = 1024,
+    judge: Annotated[str | None, typer.Option("--judge", help="A model that grades the answers, 1 to 5.")] = None,
+    judge_engine: Annotated[str, typer.Option("--judge-engine", help="auto, hf, vllm or api.")] = "auto",
+    judge_set: Annotated[list[str] | None, typer.Option("--judge-set", help="As --engine-set, for the judge.")] = None,
+    judge_by: Annotated[
+        str, typer.Option("--judge-by", help="text (the grade it writes) or labels (its most probable digit).")
+    ] = "text",
+    min_grade: Annotated[int, typer.Option("--min-grade", help="Answers with a lower grade are left out.")] = 4,
+    copy: Annotated[int, typer.Option("--copy", help="How many texts to copy to add.")] = 0,
+    copy_corpus: Annotated[
+        list[str] | None, typer.Option("--copy-corpus", help="Texts to draw these from; see --corpus of lep vocab.")
+    ] = None,
+    copy_min: Annotated[int, typer.Option("--copy-min", help="Characters of the shortest text to copy.")] = 1000,
+    copy_max: Annotated[int, typer.Option("--copy-max", help="Characters of the longest text to copy.")] = 6000,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Training texts that texts to copy must not overlap with.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Benchmark bundles that they must not overlap with.")
+    ] = None,
+    overlap_words: Annotated[
+        int, typer.Option("--overlap-words", min=2, help="So many words in a row in common are an overlap.")
+    ] = 13,
+    field: Field = "text",
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of texts.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output that was made otherwise.")] = False,
+) -> None:
+    """Let a model answer prompts, have a judge grade the answers, and add texts to copy."""
+    from lep.calibration import make_data
+
+    with _progress("Answers and grades") as progress:
+        report = make_data(
+            model, prompts or (), output, engine=engine, settings=_settings(engine_set), answers=answers, system=system,
+            limit=limit, max_tokens=max_tokens, judge=judge, judge_engine=judge_engine,
+            judge_settings=_settings(judge_set), judge_by=judge_by, min_grade=min_grade, copy=copy,  # type: ignore[arg-type]
+            copy_corpus=copy_corpus or (), copy_characters=(copy_min, copy_max), exclude=exclude or (),
+            bundles=data or (), overlap_words=overlap_words, field=field, seed=seed, force=force, progress=progress,
+        )  # fmt: skip
+    _show_data(output, report)
+
+
+@calibration.command("train")
+def calibrate_train_command(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", help="Chat examples (.jsonl), as lep calibrate data writes them.")],
+    output: Output,
+    recipe: Annotated[str, typer.Option("--recipe", help="self or instruct: the paper's settings.")] = "self",
+    lora_rank: Annotated[int | None, typer.Option("--lora-rank")] = None,
+    lora_alpha: Annotated[float | None, typer.Option("--lora-alpha")] = None,
+    lora_dropout: Annotated[float | None, typer.Option("--lora-dropout")] = None,
+    lora_layers: Annotated[
+        str | None, typer.Option("--lora-layers", help="all, or ends: the first and the last.")
+    ] = None,
+    train_embeddings: Annotated[
+        bool | None, typer.Option("--train-embeddings/--no-train-embeddings", help="Train the input embeddings whole.")
+    ] = None,
+    train_head: Annotated[
+        bool | None, typer.Option("--train-head/--no-train-head", help="Train the output head whole.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="cosine, linear or constant.")] = None,
+    warmup: Annotated[float | None, typer.Option("--warmup", help="Share of the steps.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Examples of one optimizer step.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", help="Tokens of a row; longer are left out.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs")] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="Of what is not trained: auto, float32 or bfloat16.")] = "auto",
+    save_every: Annotated[int, typer.Option("--save-every", help="Steps between checkpoints.")] = 50,
+    suite: Annotated[str | None, typer.Option("--suite", help="Suite of Darumeru to evaluate along the way.")] = None,
+    eval_every: Annotated[int, typer.Option("--eval-every", help="Steps between evaluations.")] = 50,
+    eval_data: Annotated[str, typer.Option("--eval-data", help="Bundle to evaluate on.")] = "mini",
+    force: Force = False,
+) -> None:
+    """Train on chat examples with LoRA and merge the result into a plain model folder."""
+    from lep.calibration import calibrate
+
+    changes = {
+        "lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout, "lora_layers": lora_layers,
+        "train_embeddings": train_embeddings, "train_head": train_head, "learning_rate": learning_rate,
+        "weight_decay": weight_decay, "schedule": schedule, "warmup": warmup, "batch": batch, "max_length": max_length,
+        "epochs": epochs, "max_steps": max_steps, "seed": seed,
+    }  # fmt: skip
+    with _progress("Calibration") as progress:
+        manifest = calibrate(
+            model, data, output, recipe=recipe, device=device, dtype=dtype, save_every=save_every,  # type: ignore[arg-type]
+            suite=suite, eval_every=eval_every, eval_data=eval_data, force=force, warn=_warn, progress=progress,
+            **{name: value for name, value in changes.items() if value is not None},
+        )  # fmt: skip
+    _show(output, manifest)
+
+
 @app.command("inspect")
 def inspect_command(
     folder: Annotated[str, typer.Argument(help="Model or tokenizer folder, or hub id.")], as_json: AsJson = False
@@ -374,7 +496,7 @@ def inspect_command(
         for name, entry in manifest["inputs"].items():
             console.print(Text("  " * depth + f"  from {name}: {entry['name']} ({entry['fingerprint'][:26]})"))
         for key, value in {**manifest["settings"], **manifest["measures"]}.items():
-            if key not in ("checks", "added_ids"):
+            if key not in _LONG:
                 console.print(Text("  " * depth + f"  {key}: {_plain(value)}"))
 
 
@@ -387,12 +509,12 @@ def main() -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(arguments, prog_name="lep", standalone_mode=True)
-    except LepError as error:
+    except (LepError, DarumeruError) as error:
         if debug:
             raise
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("Stopped; nothing was written.", 130)
+        _fail("Stopped; the output was not written. The same command goes on from journals and checkpoints.", 130)
     except Exception as error:
         if debug:
             raise
@@ -423,7 +545,7 @@ def _show(output: Path, manifest: Mapping[str, Any]) -> None:
     for key, value in manifest["measures"].items():
         if key == "checks":
             console.print(Text(f"  {len(value)} invariants hold"))
-        elif key != "added_ids":
+        elif key not in _LONG:
             console.print(Text(f"  {key}: {_plain(value)}"))
 
 
@@ -445,6 +567,67 @@ def _show_corpus(
             f"{measures[what]:,}" if kept is None else f"{kept:,} of {measures[what]:,} ({kept / measures[what]:.1%})"
         )
         console.print(Text(f"  {what}: {written}"))
+
+
+def _show_data(output: Path, report: Mapping[str, Any]) -> None:
+    console = Console()
+    console.print(Text(f"{report['output']['rows']:,} examples → {output}", style="bold"))
+    for key, value in report["counts"].items():
+        console.print(Text(f"  {key.replace('_', ' ')}: {value:,}"))
+    if report["grades"]:
+        console.print(Text(f"  grades: {_plain(report['grades'])}"))
+    if report["copies"]:
+        console.print(Text(f"  texts to copy: {_plain(report['copies'])}"))
+    table = Table(header_style="bold")
+    for number, heading in enumerate(("source", "examples", "words (median)", "scripts", "other script", "refusals")):
+        table.add_column(heading, justify="left" if number in (0, 3) else "right")
+    for source, found in report["data"].items():
+        scripts = ", ".join(f"{name} {share:.0%}" for name, share in found["scripts"].items())
+        table.add_row(
+            Text(source), f"{found['examples']:,}", f"{found['words']['median']:g}", Text(scripts),
+            f"{found['other_script_than_prompt']:,}", f"{found['refusals']:,}",
+        )  # fmt: skip
+    console.print(table)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    """A bar on stderr, and a way to say how far something is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
+    with Bar(*columns, *times, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+def _settings(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`KEY=VALUE` pairs as settings of an engine; values are YAML scalars, `model_args.KEY` goes one level down."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"{pair!r} is not of the form KEY=VALUE.")
+        try:
+            scalar = yaml.safe_load(value)
+        except yaml.YAMLError:
+            scalar = value
+        outer, dot, inner = key.replace("-", "_").partition(".")
+        if dot:
+            found.setdefault(outer, {})[inner] = scalar
+        else:
+            found[outer] = scalar
+    return found
 
 
 def _plain(value: Any) -> str:

@@ -1,0 +1,369 @@
+"""The data of calibration: the original model's own answers, graded by a judge, and texts to copy (arXiv 2412.21140)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
+from lep.calibration.judge import GRADES, By, grade, question
+from lep.calibration.overlap import WORDS
+from lep.calibration.prompts import Prompt, read_prompts
+from lep.calibration.report import describe
+from lep.corpus import read_texts
+from lep.errors import LepError, UserError
+from lep.files import fingerprint as fingerprint_of
+from lep.manifest import versions
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Progress
+    from darumeru.requests import Message
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt with an answer."""
+
+    messages: tuple[Message, ...]
+    answer: str
+    source: str
+    """`self` (the model's), `given` (came with the prompt) or `copy`."""
+    grade: int | None = None
+
+    @property
+    def asked(self) -> str:
+        """What the user says."""
+        return "\n\n".join(m["content"] for m in self.messages if m["role"] == "user")
+
+    def row(self) -> dict[str, Any]:
+        """As the output keeps it."""
+        turn = {"role": "assistant", "content": self.answer}
+        graded = {} if self.grade is None else {"grade": self.grade}
+        return {"messages": [*self.messages, turn], "source": self.source, **graded}
+
+
+def make_data(
+    model: str | None,
+    prompts: Sequence[str | Path],
+    output: str | Path,
+    *,
+    engine: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    answers: bool = False,
+    system: str | None = None,
+    limit: int | None = None,
+    max_tokens: int = 1024,
+    judge: str | None = None,
+    judge_engine: str = "auto",
+    judge_settings: Mapping[str, Any] | None = None,
+    judge_by: By = "text",
+    min_grade: int = 4,
+    copy: int = 0,
+    copy_corpus: Sequence[str | Path] = (),
+    copy_characters: tuple[int, int] = CHARACTERS,
+    exclude: Sequence[str | Path] = (),
+    bundles: Sequence[str] = (),
+    overlap_words: int = WORDS,
+    field: str = "text",
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
+
+    A line is `{"messages": […], "source": "self" | "given" | "copy", "grade": 1…5}`. Answers and grades are kept as they
+    come in `OUTPUT.journal` (without the output's ending), so the same call goes on where it was stopped, and other prompts,
+    grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data is whole.
+
+    Args:
+        model: the original instruct model, folder or hub id; not needed with `answers`.
+        prompts: files as `read_prompts` reads them. A prompt that repeats an earlier one is left out.
+        output: the JSON lines file to write.
+        engine: `auto`, `hf`, `vllm` or `api`.
+        settings: further settings of Darumeru's engine (`device`, `dtype`, `model_args`, `base_url`, `max_prompt_len`, …).
+        answers: keep the answers that the prompts come with instead of asking the model; prompts without are left out.
+        system: a system turn for prompts that have none.
+        limit: only the first prompts.
+        max_tokens: the longest answer; longer ones are cut, and cut answers are left out.
+        judge: a model that grades the answers of the model (given answers are not graded).
+        judge_engine: see `engine`.
+        judge_settings: see `settings`.
+        judge_by: `text` parses the grade that the judge writes, strictly; `labels` takes the digit that is most probable.
+        min_grade: answers with a lower grade, and those without a readable one, are left out.
+        copy: how many texts to copy are added.
+        copy_corpus: where these are drawn from.
+        copy_characters: their shortest and greatest length.
+        exclude: texts (training data) that they must not overlap with.
+        bundles: benchmark data, folders of bundles, that they must not overlap with; the mini bundle always counts.
+        overlap_words: so many words in a row in common are an overlap.
+        field: the text field of `copy_corpus` and `exclude`.
+        seed: of the draw of texts.
+        force: replace an output that was made with other settings.
+        progress: is told how far each part is.
+
+    Raises:
+        UserError: a setting that is not possible, or an output of other settings.
+        LepError: nothing is left to train on.
+        DarumeruError: an engine failed; what was answered is kept.
+    """
+    from darumeru.files import dumps, file_sha256, fingerprint, read_json, write_json, write_text
+    from darumeru.run import exclusive
+
+    target = Path(output)
+    report_file, journals = target.with_suffix(".report.json"), target.with_suffix(".journal")
+    _check(model, prompts, target, answers, judge, min_grade, copy, copy_corpus, max_tokens)
+    if judge_by not in get_args(By):
+        raise UserError(f"--judge-by {judge_by!r} is not possible; choose one of {', '.join(get_args(By))}.")
+    if not 0 < copy_characters[0] <= copy_characters[1]:
+        raise UserError(f"--copy-min {copy_characters[0]} and --copy-max {copy_characters[1]} leave no text to copy.")
+    asked: dict[str, Any] = {
+        "model": None if answers or model is None else _named(model),
+        "engine": engine,
+        "settings": dict(settings or {}),
+        "prompts": [_file(path) for path in prompts],
+        "answers": answers,
+        "system": system,
+        "limit": limit,
+        "max_tokens": max_tokens,
+        "judge": None if judge is None else _named(judge),
+        "judge_engine": judge_engine,
+        "judge_settings": dict(judge_settings or {}),
+        "judge_by": judge_by,
+        "min_grade": min_grade,
+        "copy": copy,
+        "copy_corpus": [_file(path) for path in copy_corpus],
+        "copy_characters": list(copy_characters),
+        "exclude": [_file(path) for path in exclude],
+        "bundles": [Path(name).name for name in bundles],
+        "overlap_words": overlap_words,
+        "seed": seed,
+    }
+    identity = fingerprint(asked)
+    if target.exists() and not force:
+        done = read_json(report_file) if report_file.is_file() else {}
+        if done.get("identity") == identity and done.get("output", {}).get("sha256") == file_sha256(target):
+            return dict(done)
+        raise UserError(
+            f"{target} is there already, made otherwise. Name another output, or add --force to replace it."
+        )
+    journals.mkdir(parents=True, exist_ok=True)
+    with exclusive(journals):
+        counts: Counter[str] = Counter()
+        facts: dict[str, Any] = {}
+        chosen = _prompts(prompts, system, limit, counts)
+        # Texts to copy first: what is wrong with them shows before a model is asked for hours.
+        copies, copied = _copies(
+            copy, copy_corpus, copy_characters, exclude, bundles, overlap_words, field, seed
+        )  # fmt: skip
+        if answers:
+            pairs = [Pair(p.messages, p.answer, "given") for p in chosen if p.answer is not None]
+            counts["without_answer"] = len(chosen) - len(pairs)
+        elif chosen:
+            assert model is not None  # noqa: S101 - _check saw to it
+            pairs, facts["model"] = _self_answers(
+                model, engine, settings or {}, chosen, max_tokens, journals, counts, progress
+            )
+            if judge is not None and pairs:
+                pairs, facts["judge"] = _graded(
+                    pairs, judge, judge_engine, judge_settings or {}, judge_by, min_grade, journals, counts, progress
+                )
+        else:
+            pairs = []
+        grades = facts.get("judge", {}).pop("grades", None)
+        if chosen and not pairs:
+            # Not even with copies beside them: data without the answers that were asked for is not what was asked for.
+            raise LepError(
+                f"Of the answers none is left ({_told(counts)}). Cut answers need a larger --max-tokens; for the others "
+                f"see {journals}."
+            )
+        everything = [*pairs, *copies]
+        text = "".join(dumps(pair.row()) + "\n" for pair in everything)
+        report_file.unlink(missing_ok=True)
+        write_text(target, text)
+        sources = sorted({pair.source for pair in everything})
+        report = {
+            "format": FORMAT,
+            "identity": identity,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "asked": asked,
+            "counts": dict(counts),
+            "grades": grades,
+            "copies": copied,
+            "data": {s: describe([(p.asked, p.answer) for p in everything if p.source == s]) for s in sources},
+            "models": facts,
+            "output": {"rows": len(everything), "sha256": file_sha256(target)},
+            "versions": versions(),
+        }
+        write_json(report_file, report)
+    return report
+
+
+def _check(
+    model: str | None,
+    prompts: Sequence[str | Path],
+    target: Path,
+    answers: bool,
+    judge: str | None,
+    min_grade: int,
+    copy: int,
+    copy_corpus: Sequence[str | Path],
+    max_tokens: int,
+) -> None:
+    if target.suffix != ".jsonl":
+        raise UserError(f"The output {target} must end in .jsonl; it holds one JSON object a line.")
+    if not prompts and not copy:
+        raise UserError("There is nothing to do: name --prompts FILE, or --copy N with --copy-corpus FILE.")
+    if prompts and model is None and not answers:
+        raise UserError("--prompts need --model, which answers them, or --answers, if they come with answers.")
+    if answers and judge is not None:
+        raise UserError(
+            "--judge grades the answers of --model; answers that come with the prompts (--answers) are kept."
+        )
+    if not 1 <= min_grade <= len(GRADES):
+        raise UserError(f"--min-grade {min_grade} is no grade; grades go from 1 to {len(GRADES)}.")
+    if copy < 0 or (copy > 0) != bool(copy_corpus):
+        raise UserError(
+            "--copy N and --copy-corpus FILE belong together: how many texts, and where they are drawn from."
+        )
+    if max_tokens < 1:
+        raise UserError(f"--max-tokens {max_tokens} leaves no answer; 1 or more are needed.")
+
+
+def _named(model: str) -> dict[str, Any]:
+    """A model in a report: its name, never its path."""
+    path = Path(model)
+    return {"name": path.resolve().name, "fingerprint": fingerprint_of(path)} if path.is_dir() else {"name": model}
+
+
+def _file(source: str | Path) -> dict[str, Any]:
+    """A file in a report: its name and what is in it."""
+    from darumeru.files import file_sha256
+
+    path = Path(source)
+    if str(source).startswith("hub:"):
+        return {"name": str(source)}
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    return {"name": path.name, "sha256": file_sha256(path)}
+
+
+def _prompts(files: Sequence[str | Path], system: str | None, limit: int | None, counts: Counter[str]) -> list[Prompt]:
+    chosen: dict[str, Prompt] = {}
+    for prompt in chain.from_iterable(read_prompts(Path(file)) for file in files):
+        if system is not None and prompt.messages[0]["role"] != "system":
+            prompt = Prompt(({"role": "system", "content": system}, *prompt.messages), prompt.answer)
+        if prompt.key in chosen:
+            counts["repeated_prompts"] += 1
+        elif limit is not None and len(chosen) >= limit:
+            break
+        else:
+            chosen[prompt.key] = prompt
+    counts["prompts"] = len(chosen)
+    return list(chosen.values())
+
+
+def _self_answers(
+    model: str,
+    engine: str,
+    settings: Mapping[str, Any],
+    prompts: Sequence[Prompt],
+    max_tokens: int,
+    journals: Path,
+    counts: Counter[str],
+    progress: Progress | None,
+) -> tuple[list[Pair], dict[str, Any]]:
+    """The model's answers that are whole and say something."""
+    from darumeru.evaluation import settings_of
+    from darumeru.requests import Query
+    from lep.calibration.ask import ask
+
+    queries = [Query("generate", list(p.messages), max_tokens=max_tokens) for p in prompts]
+    asked = ask(settings_of(model=model, engine=engine, **settings), queries, journals, "answers", progress)
+    pairs = []
+    for prompt, request, answer in zip(prompts, asked.requests, asked.answers, strict=True):
+        if answer is None:
+            counts["unanswered"] += 1
+        elif request.truncated:
+            counts["prompt_too_long"] += 1
+        elif answer.finish != "stop":
+            counts["cut_answers"] += 1
+        elif not answer.text.strip():
+            counts["empty_answers"] += 1
+        else:
+            pairs.append(Pair(prompt.messages, answer.text.strip(), "self"))
+    return pairs, asked.facts
+
+
+def _graded(
+    pairs: Sequence[Pair],
+    judge: str,
+    engine: str,
+    settings: Mapping[str, Any],
+    by: By,
+    least: int,
+    journals: Path,
+    counts: Counter[str],
+    progress: Progress | None,
+) -> tuple[list[Pair], dict[str, Any]]:
+    """The pairs with a grade of at least `least`."""
+    from darumeru.evaluation import settings_of
+    from lep.calibration.ask import ask
+
+    queries = [question(pair.asked, pair.answer, by) for pair in pairs]
+    asked = ask(settings_of(model=judge, engine=engine, **settings), queries, journals, "grades", progress)
+    given: Counter[int] = Counter()
+    kept = []
+    for pair, request, answer in zip(pairs, asked.requests, asked.answers, strict=True):
+        value = grade(answer, by)
+        if answer is None:
+            counts["ungraded"] += 1
+        elif request.truncated:
+            counts["too_long_for_the_judge"] += 1
+        elif value is None:
+            counts["unparsable_grades"] += 1
+        else:
+            given[value] += 1
+            if value >= least:
+                kept.append(Pair(pair.messages, pair.answer, pair.source, value))
+            else:
+                counts["below_min_grade"] += 1
+    return kept, {**asked.facts, "grades": {str(value): given[value] for value in range(1, len(GRADES) + 1)}}
+
+
+def _copies(
+    count: int,
+    corpus: Sequence[str | Path],
+    characters: tuple[int, int],
+    exclude: Sequence[str | Path],
+    bundles: Sequence[str],
+    words: int,
+    field: str,
+    seed: int,
+) -> tuple[list[Pair], dict[str, Any] | None]:
+    if not count:
+        return [], None
+
+    def others() -> Iterator[str]:
+        yield from read_texts(exclude, field=field)
+        for name in dict.fromkeys(("mini", *bundles)):
+            yield from benchmark_texts(name)
+
+    drawn = draw_copies(
+        read_texts(corpus, field=field), others(), count, characters=characters, words=words, seed=seed
+    )  # fmt: skip
+    pairs = []
+    for number, text in enumerate(drawn.texts):
+        *asked, turn = copy_example(text, number)
+        pairs.append(Pair(tuple(asked), turn["content"], "copy"))
+    return pairs, {"eligible": drawn.eligible, "drawn": drawn.drawn, "overlapping": drawn.overlapping}
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items() if value)

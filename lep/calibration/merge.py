@@ -1,0 +1,172 @@
+"""A trained adapter merged into a plain model folder, compared before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, quiet, trained_parameters
+from lep.checkpoint import Checkpoint, write_checkpoint
+from lep.errors import LepError, UserError
+from lep.shards import NewTensor, StoredTensor, torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from lep.calibration.chat import Example
+    from lep.calibration.recipe import Recipe
+
+LIMIT = 1e-3
+"""The largest difference of logits, in float32, that merging and writing may make."""
+
+_SAMPLES = 4
+_SAMPLE_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest differences of logits on the sample prompts, all computed in float32."""
+
+    merging: float
+    """Between the model with its adapter and the merged one."""
+    writing: float
+    """Between the merged model in memory, rounded as it is stored, and the folder read back."""
+    rounding: float
+    """What rounding to the stored type changes; nothing where that is float32."""
+
+
+def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
+    """Where the folder keeps each parameter that training changes, by its name in the model.
+
+    Asked before the training, so that a model that cannot be written is found then.
+
+    Raises:
+        UserError: a parameter is not among the stored tensors.
+    """
+    found: dict[str, StoredTensor] = {}
+    for name, kind in trained_parameters(wrapped):
+        tensor: StoredTensor | None
+        if kind == "lora":
+            tensor = source.tensors.get(name) or _by_ending(name, source.tensors)
+        elif name.endswith(".bias"):
+            tensor = source.embeddings.bias
+        else:
+            tensor = source.embeddings.input if kind == "embedding" else source.embeddings.head
+        if tensor is None:
+            raise UserError(
+                f"The tensor {name} of {source.architecture} is not stored under that name in {source.folder}; "
+                "save the model with this version of transformers (from_pretrained, save_pretrained) first."
+            )
+        found[name] = tensor
+    return found
+
+
+def merge(
+    source: Checkpoint,
+    recipe: Recipe,
+    adapter: Path,
+    place: Path,
+    tensors: Mapping[str, StoredTensor],
+    samples: Sequence[Example],
+) -> Comparison:
+    """Write the model `source` with an adapter merged into it; everything else is copied bit by bit.
+
+    The merge is computed in float32 and rounded once, to the type that each tensor is stored in.
+
+    Args:
+        source: the model that the adapter was trained on.
+        recipe: how it was trained.
+        adapter: a folder in PEFT's format.
+        place: an existing empty folder.
+        tensors: where the changed parameters are stored, see `stored_tensors`.
+        samples: examples to compare logits on; the beginnings of the first few are taken.
+
+    Raises:
+        LepError: the merged model, or what was written, says something else than the model with its adapter.
+    """
+    import torch
+
+    inputs = [torch.from_numpy(e.ids[:_SAMPLE_TOKENS].astype("int64"))[None] for e in samples[:_SAMPLES]]
+    base = load(source.folder, "float32")
+    tied = is_tied(base)
+    wrapped = add_lora(base, recipe).eval()
+    load_adapter(wrapped, adapter)
+    check_tie(wrapped, tied)
+    trained = _logits(wrapped, inputs)
+    with quiet():
+        merged = wrapped.merge_and_unload()
+    if is_tied(merged) != tied:
+        raise LepError("Merging the adapter untied head and embedding, which would lose the trained head.")
+    after = _logits(merged, inputs)
+    merging = _difference(trained, after, "merging the adapter")
+    if not merging <= LIMIT:
+        raise LepError(
+            f"Merging changed the model: logits differ by up to {merging:.3g} in float32, {LIMIT:g} is allowed. "
+            "The adapter is kept; nothing was written."
+        )
+    parameters = dict(merged.named_parameters())
+    replace = {}
+    for name, tensor in tensors.items():
+        value = parameters[name].detach()
+        value.copy_(value.to(torch_dtype(tensor.dtype)).float())
+        if tuple(value.shape) != tensor.shape:
+            raise LepError(f"The merged tensor {name} is {tuple(value.shape)}, stored is {tensor.shape}.")
+        replace[tensor.name] = NewTensor(tensor.dtype, tensor.shape, partial(_blocks, value))
+    rounded = _logits(merged, inputs)
+    rounding = _difference(after, rounded, "rounding")
+    write_checkpoint(source, place, replace=replace, config=source.config)
+    del replace, parameters, merged, wrapped, base
+    writing = _difference(rounded, _logits(load(place, "float32"), inputs), "writing")
+    if not writing <= LIMIT:
+        raise LepError(
+            f"The written folder is another model: logits differ by up to {writing:.3g}, {LIMIT:g} is allowed."
+        )
+    return Comparison(merging, writing, rounding)
+
+
+def load(folder: Path, dtype: str) -> Any:
+    """A causal language model from a folder, in a floating-point type, ready to be asked.
+
+    Raises:
+        UserError: transformers cannot load it.
+    """
+    import torch
+    import transformers
+
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"transformers cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
+    return model.eval()
+
+
+def _by_ending(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
+    """The only stored tensor whose name ends with that of the parameter, or the other way round (other prefixes)."""
+    found = [t for key, t in tensors.items() if name.endswith("." + key) or key.endswith("." + name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _logits(model: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    import torch
+
+    with torch.inference_mode():
+        return [model(input_ids=ids.to(model.device), use_cache=False).logits[0].float().cpu() for ids in inputs]
+
+
+def _difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], what: str) -> float:
+    largest = max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
+    if largest != largest:  # NaN
+        raise LepError(
+            f"The model's logits are no numbers ({what}): the training diverged. Use a lower --learning-rate."
+        )
+    return largest
+
+
+def _blocks(value: torch.Tensor, rows: int = 8192) -> Iterator[torch.Tensor]:
+    for start in range(0, len(value), rows):
+        yield value[start : start + rows]
