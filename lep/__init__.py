@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from lep.initialisation import initialise
     from lep.inspection import inspect_folder
     from lep.linalg import least_squares, ridge
+    from lep.pretraining import PretrainSettings, pretrain
     from lep.propagation import propagate
+    from lep.sweep import sweep
     from lep.transfer import build_transfer
     from lep.vocab_check import check_vocabulary
     from lep.vocab_report import report_vocabularies
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Checkpoint": "checkpoint",
+    "PretrainSettings": "pretraining",
     "bits_per_byte": "bits",
     "build_transfer": "transfer",
     "check_folders": "vocabulary",
@@ -35,16 +38,19 @@ _PLACES = {
     "least_squares": "linalg",
     "open_checkpoint": "checkpoint",
     "optimize_vocabulary": "vocabulary",
+    "pretrain": "pretraining",
     "propagate": "propagation",
     "report_vocabularies": "vocab_report",
     "ridge": "linalg",
     "swap_vocabulary": "vocabulary",
+    "sweep": "sweep",
     "train_vocabulary": "vocab_train",
 }
 
 __all__ = [
     "Checkpoint",
     "LepError",
+    "PretrainSettings",
     "UserError",
     "bits_per_byte",
     "build_transfer",
@@ -56,10 +62,12 @@ __all__ = [
     "least_squares",
     "open_checkpoint",
     "optimize_vocabulary",
+    "pretrain",
     "propagate",
     "report_vocabularies",
     "ridge",
     "swap_vocabulary",
+    "sweep",
     "train_vocabulary",
 ]
 

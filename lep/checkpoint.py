@@ -406,7 +406,10 @@ def _meta_names(folder: Path) -> _Names:
 
 
 def match_tensor(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    """The stored tensor of that name, else the only one that shares its longest dotted ending of two or more parts."""
+    """The stored tensor of that name, else the one that shares its longest dotted ending of two or more parts.
+
+    Where several do (layers of a language and of a vision model), the one with the most parts in common, if it is one.
+    """
     if name in tensors:
         return tensors[name]
     parts = name.split(".")
@@ -414,7 +417,9 @@ def match_tensor(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor
         ending = ".".join(parts[skip:])
         found = [t for key, t in tensors.items() if key == ending or key.endswith("." + ending)]
         if found:
-            return found[0] if len(found) == 1 else None
+            common = [len(set(parts) & set(t.name.split("."))) for t in found]
+            best = [t for t, count in zip(found, common, strict=True) if count == max(common)]
+            return best[0] if len(best) == 1 else None
     return None
 
 

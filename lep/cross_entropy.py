@@ -47,7 +47,7 @@ def linear_cross_entropy(
     bias: torch.Tensor | None = None,
     new_rows: torch.Tensor | None = None,
     rows: torch.Tensor | None = None,
-    logits: Logits = Logits(),  # noqa: B008 - frozen
+    logits: Logits = Logits(),
     chunk: int | None = None,
 ) -> torch.Tensor:
     """``Σ_i −log softmax(f(W h_i + b))[t_i]`` over the positions with a target, a float32 scalar.

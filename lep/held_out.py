@@ -25,7 +25,9 @@ class HeldOut:
     prompts: dict[str, list[str]]
 
     @classmethod
-    def read(cls, sources: Sequence[str], *, field: str = "text", characters: int = 50_000, prompts: int = 4) -> HeldOut:
+    def read(
+        cls, sources: Sequence[str], *, field: str = "text", characters: int = 50_000, prompts: int = 4
+    ) -> HeldOut:
         """Read the beginnings of texts.
 
         Args:
@@ -94,7 +96,11 @@ def share_of_new_tokens(
     # The model's own settings may sample or punish repetitions.
     end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
     settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=tokenizer.eos_token_id
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=end,
+        pad_token_id=tokenizer.eos_token_id,
     )
     new, written, found = frozenset(new_ids), 0, 0
     for prompt in prompts:

@@ -20,9 +20,7 @@ class HiddenStates:
         capacity = min(rows, limit // (width * dim * dtype.itemsize))
         self._lengths = np.zeros(capacity, dtype=np.int64)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._states = (
-            np.memmap(file, dtype=self._kind, mode="w+", shape=(capacity, width, dim)) if capacity else None
-        )
+        self._states = np.memmap(file, dtype=self._kind, mode="w+", shape=(capacity, width, dim)) if capacity else None
         self.read_rows = 0
 
     def read(self, rows: torch.Tensor, width: int) -> torch.Tensor | None:

@@ -154,7 +154,9 @@ def parse_schedule(text: str) -> list[tuple[str, float]]:
     for number, part in enumerate(named):
         what, colon, share = part.strip().partition(":")
         if what not in TRAINABLE:
-            raise UserError(f"--train {what!r} is unknown; choose among {', '.join(TRAINABLE)}, or head:0.1,embeddings.")
+            raise UserError(
+                f"--train {what!r} is unknown; choose among {', '.join(TRAINABLE)}, or head:0.1,embeddings."
+            )
         last = number == len(named) - 1
         if bool(colon) == last or (colon and not re.fullmatch(r"0?\.\d+", share)) or (colon and float(share) <= 0):
             raise UserError(
@@ -220,7 +222,7 @@ def pretrain(
     """
     from darumeru.errors import DarumeruError
 
-    settings = settings or PretrainSettings()
+    settings = settings or settings_of()
     try:
         return _Training(Path(output).absolute(), model, corpus, held_out, settings, warn, blocks).run(force)
     except DarumeruError as error:
@@ -249,7 +251,9 @@ class _Training:
         self.blocks = blocks or output / "blocks"
         self.source = open_checkpoint(model)
         if output.exists() and output.samefile(self.source.folder):
-            raise UserError(f"The output folder {output} is the model itself; inputs are never changed. Name another one.")
+            raise UserError(
+                f"The output folder {output} is the model itself; inputs are never changed. Name another one."
+            )
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.source.folder)
         rows, tokens = self.source.embeddings.rows, len(self.tokenizer)
         if rows < tokens:
@@ -259,14 +263,14 @@ class _Training:
             )
         longest = getattr(self._config(), "max_position_embeddings", None)
         if longest is not None and settings.block_size > longest:
-            raise UserError(f"--block-size {settings.block_size} is longer than the model's context of {longest} tokens.")
+            raise UserError(
+                f"--block-size {settings.block_size} is longer than the model's context of {longest} tokens."
+            )
         first = settings.new_from
         known = added_ids(read_manifest(self.source.folder))
         self.new_ids = list(range(first, tokens)) if first is not None else [i for i in known if i < rows]
         self.scripts = scripts_of(settings.lang, settings.scripts)
-        self.held_out: HeldOut = HeldOut.read(
-            held_out, field=settings.field, characters=settings.held_out_characters
-        )
+        self.held_out: HeldOut = HeldOut.read(held_out, field=settings.field, characters=settings.held_out_characters)
 
     def run(self, force: bool) -> dict[str, Any]:
         """See `pretrain`."""
@@ -386,10 +390,14 @@ class _Training:
                 manifest = read_manifest(self.output)
                 return manifest if manifest is not None and manifest["stage"] == STAGE else None
             if not force:
-                raise UserError(f"{_difference(self.output, found, wanted)} Name another folder, or add --force to begin anew.")
+                raise UserError(
+                    f"{_difference(self.output, found, wanted)} Name another folder, or add --force to begin anew."
+                )
             if write:
                 if self.source.folder.resolve().is_relative_to(self.output):
-                    raise UserError(f"The model lies inside the output folder {self.output}, so --force would delete it.")
+                    raise UserError(
+                        f"The model lies inside the output folder {self.output}, so --force would delete it."
+                    )
                 shutil.rmtree(self.output)
         if write:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -490,7 +498,7 @@ class _Training:
             if settings.stop_if or settings.keep_best:
                 raise UserError("--stop-if and --keep-best look at a benchmark's scores: they need --suite.")
             return []
-        from darumeru.training import DarumeruCallback
+        from darumeru.training import DarumeruCallback  # type: ignore[import-untyped,attr-defined,unused-ignore]
 
         return [
             DarumeruCallback(
@@ -553,7 +561,9 @@ def measures_of(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _difference(output: Path, found: Any, wanted: dict[str, Any]) -> str:
     if found is None:
-        held = "checkpoints of a run that this command did not begin" if (output / "checkpoints").exists() else "something"
+        held = (
+            "checkpoints of a run that this command did not begin" if (output / "checkpoints").exists() else "something"
+        )
         return f"The output folder {output} holds {held}."
     there, here = found["settings"], wanted["settings"]
     changed = [f"{key} {there.get(key)!r} there, {here[key]!r} now" for key in here if there.get(key) != here[key]]

@@ -8,6 +8,7 @@ multiplications. With `new-rows` the parameter holds the new rows only, and the 
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from lep.checkpoint import Checkpoint, match_tensor, read_blocks
 from lep.cross_entropy import Logits, linear_cross_entropy
 from lep.errors import UserError
 from lep.hidden import HiddenStates
-from lep.shards import NewTensor, read_rows, write_shard
+from lep.shards import NewTensor, StoredTensor, read_rows, write_shard
 
 TRAINABLE = ("embeddings", "head", "new-rows", "embeddings+ends", "all")
 """What can be trained: both matrices; the head alone; rows that the vocabulary added; both matrices and the first and
@@ -88,7 +89,7 @@ class Trainable:
         """
         result = {}
         for name, parameter in self.parameters.items():
-            stored = match_tensor(name.replace(".new_rows", ".weight"), source.tensors)
+            stored = _stored(self.model, parameter, name, source)
             value = values(name) if values is not None else parameter.detach()
             rows = self.rows if name.endswith(".new_rows") else None
             if stored is None or stored.shape != (value.shape if rows is None else (stored.shape[0], value.shape[1])):
@@ -211,7 +212,9 @@ def check_forward(trainable: Trainable, *, packing: bool) -> None:
         wanted = model(input_ids=ids).logits.float()
         got = Logits.of(model.config)(model.get_output_embeddings()(hidden).float())
         if _distance(got, wanted) > tolerance:
-            raise UserError(f"{name} does something to its logits that lep does not know, so it cannot be trained here.")
+            raise UserError(
+                f"{name} does something to its logits that lep does not know, so it cannot be trained here."
+            )
         if not packing:
             return
         positions = torch.cat([torch.arange(20), torch.arange(12)])[None].to(device)
@@ -225,10 +228,22 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12))
 
 
+def _stored(model: Any, parameter: nn.Parameter, name: str, source: Checkpoint) -> StoredTensor | None:
+    """Where a folder keeps a weight; heads go by several names."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    known = source.embeddings
+    for module, stored in ((embedding, known.input), (head, known.head)):
+        if parameter is module.weight or parameter is getattr(module, "new_rows", None):
+            return stored
+    if parameter is getattr(head, "bias", None):
+        return known.bias
+    return match_tensor(name, source.tensors)
+
+
 def _exact(model: Any, parameter: nn.Parameter, source: Checkpoint) -> torch.Tensor:
     """A weight as it is stored, where the folder has more digits than the model in memory."""
     name = next(name for name, other in model.named_parameters() if other is parameter)
-    stored = match_tensor(name, source.tensors)
+    stored = _stored(model, parameter, name, source)
     if stored is None or stored.dtype != "F32" or parameter.dtype == torch.float32:
         return parameter.detach()
     return read_rows(stored, 0, stored.shape[0]).to(parameter.device).view(parameter.shape)
@@ -275,10 +290,11 @@ def _trunk(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
-def _give_loss(trainable: Trainable, head: nn.Module, logits: Logits) -> None:
+def _give_loss(trainable: Trainable, head: Any, logits: Logits) -> None:
     model = trainable.model
     plain = model.forward
 
+    @functools.wraps(plain.__func__)  # generate() looks at the signature
     def forward(
         self: Any,
         *arguments: Any,

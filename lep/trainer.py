@@ -27,7 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.optimization import get_scheduler
 
 from lep.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
-from lep.errors import LepError
+from lep.errors import LepError, NotFiniteError
 from lep.files import read_json
 from lep.held_out import BITS, SHARE, HeldOut
 from lep.row_adamw import RowAdamW, UsedRows
@@ -76,6 +76,10 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         new_ids: the new tokens.
         settings: further arguments of Trainer.
     """
+
+    optimizer: Any
+    lr_scheduler: Any
+    control: Any
 
     def __init__(
         self,
@@ -151,7 +155,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         # Called before every step of the optimizer, so that what is not a number never reaches the weights.
         norm = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(float(norm)):
-            raise LepError(
+            raise NotFiniteError(
                 f"The loss or its gradient is not a finite number at step {self.state.global_step + 1}. The checkpoints "
                 "before it are kept. Train with a lower learning rate, more warm-up steps or --dtype float32, in another "
                 "output folder."
@@ -197,7 +201,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir)
         folder.mkdir(parents=True)
         tensors = self.trainable.tensors(self.source, None if state is None else lambda name: state[name])
-        write_checkpoint(self.source, folder, replace=tensors, config=read_json(self.source.folder / "config.json"), link=True)
+        write_checkpoint(
+            self.source, folder, replace=tensors, config=read_json(self.source.folder / "config.json"), link=True
+        )
         if state is None:
             self.trainable.save_masters(folder / _MASTERS)
 
