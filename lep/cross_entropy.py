@@ -73,8 +73,8 @@ def linear_cross_entropy(
         values = _GPU_VALUES if hidden.is_cuda else _CPU_VALUES
         chunk = max(64, values // weight.shape[0])
     with torch.autocast(hidden.device.type, enabled=False):  # types are chosen here
-        result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, new_rows, rows, targets, logits, chunk)
-    return result
+        apply: Callable[..., torch.Tensor] = _ChunkedCrossEntropy.apply
+        return apply(hidden, weight, bias, new_rows, rows, targets, logits, chunk)
 
 
 def _kernel(hidden: torch.Tensor) -> Callable[..., torch.Tensor] | None:

@@ -320,9 +320,13 @@ class _Training:
         return AutoConfig.from_pretrained(self.source.folder).get_text_config()
 
     def _arguments(self) -> Any:
+        import importlib.util
+
         import torch
         from transformers import TrainingArguments
 
+        if importlib.util.find_spec("accelerate") is None:
+            raise UserError("Training needs the package accelerate: pip install 'darumeru[train]'.")
         settings = self.settings
         share = settings.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
         if settings.total_batch_size % share:

@@ -102,7 +102,7 @@ class Trainable:
                 stored: Any = stored, value: torch.Tensor = value, rows: torch.Tensor | None = rows
             ) -> Iterator[torch.Tensor]:
                 if rows is None:
-                    yield from value.cpu().split(8192) if value.dim() > 1 else [value.cpu()]
+                    yield from torch.split(value.cpu(), 8192)
                     return
                 order = rows.cpu()
                 for start, block in read_blocks(stored):

@@ -105,7 +105,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
 
     # What is trained, and how.
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> Any:
         """AdamW in groups: embedding, head and the rest have rates of their own, token rows decay where they are used."""
         if self.optimizer is None:
             parameters = self.trainable.parameters if model is None else dict(_trained(model))
