@@ -199,7 +199,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         if not self.args.should_save or output_dir is None:
             return
         folder = Path(output_dir)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # other processes put their random states there
         tensors = self.trainable.tensors(self.source, None if state is None else lambda name: state[name])
         write_checkpoint(
             self.source, folder, replace=tensors, config=read_json(self.source.folder / "config.json"), link=True
