@@ -99,9 +99,8 @@ def stock_side(
     lm: Any
     forget: Callable[[], None] = lambda: None  # noqa: E731
     if engine == "hf":
-        from lm_eval.models.huggingface import HFLM
-
         import torch
+        from lm_eval.models.huggingface import HFLM
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         lm = HFLM(pretrained=str(model), dtype=dtype, batch_size=HF_BATCH, device=device)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from lep.initialisation import initialise
     from lep.inspection import inspect_folder
     from lep.linalg import least_squares, ridge
+    from lep.pretraining import PretrainSettings, pretrain
     from lep.propagation import propagate
     from lep.scripts import script_shares
+    from lep.sweep import sweep
     from lep.transfer import build_transfer
     from lep.vocab_check import check_vocabulary
     from lep.vocab_report import report_vocabularies
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Checkpoint": "checkpoint",
+    "PretrainSettings": "pretraining",
     "bits_per_byte": "bits",
     "build_transfer": "transfer",
     "calibrate": "calibration",
@@ -45,17 +48,20 @@ _PLACES = {
     "mix_corpus": "corpus_mix",
     "open_checkpoint": "checkpoint",
     "optimize_vocabulary": "vocabulary",
+    "pretrain": "pretraining",
     "propagate": "propagation",
     "report_vocabularies": "vocab_report",
     "ridge": "linalg",
     "script_shares": "scripts",
     "swap_vocabulary": "vocabulary",
+    "sweep": "sweep",
     "train_vocabulary": "vocab_train",
 }
 
 __all__ = [
     "Checkpoint",
     "LepError",
+    "PretrainSettings",
     "UserError",
     "bits_per_byte",
     "build_transfer",
@@ -72,11 +78,13 @@ __all__ = [
     "mix_corpus",
     "open_checkpoint",
     "optimize_vocabulary",
+    "pretrain",
     "propagate",
     "report_vocabularies",
     "ridge",
     "script_shares",
     "swap_vocabulary",
+    "sweep",
     "train_vocabulary",
 ]
 

@@ -26,22 +26,39 @@ def bits_per_byte(folder: Path, texts: Sequence[str], *, device: str = "cpu") ->
     Raises:
         UserError: the texts are empty.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    pieces = cut_pieces(texts)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+    return model_bits_per_byte(model, tokenizer, pieces)
+
+
+def cut_pieces(texts: Sequence[str]) -> list[str]:
+    """The texts in pieces of at most 1,000 characters, without those of white space only.
+
+    Raises:
+        UserError: there are none.
+    """
     pieces = [text[start : start + PIECE] for text in texts for start in range(0, len(text), PIECE)]
     pieces = [piece for piece in pieces if piece.strip()]
     if not pieces:
         raise UserError("The held-out text is empty; bits per byte need some text.")
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+    return pieces
+
+
+def model_bits_per_byte(model: Any, tokenizer: Any, pieces: Sequence[str]) -> float:
+    """The same for a model in memory, which must be in eval mode, and pieces from `cut_pieces`."""
+    import torch
+
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         start = 0
     nats = 0.0
     for piece in pieces:
         ids = [start, *tokenizer(piece, add_special_tokens=False)["input_ids"]]
-        with torch.inference_mode():
-            logits = model(torch.tensor([ids], device=device)).logits[0, :-1].float()
-        nats += float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:], device=device), reduction="sum"))
+        tokens = torch.tensor([ids], device=model.device)
+        with torch.no_grad():
+            logits = model(tokens).logits[0, :-1].float()
+        nats += float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum"))
     return nats / math.log(2) / sum(len(piece.encode()) for piece in pieces)

@@ -328,21 +328,21 @@ def _shard_files(folder: Path) -> list[Path]:
 
 def _find_embeddings(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[str, Embeddings]:
     names = _meta_names(folder)
-    source = _match(names.input, tensors)
+    source = match_tensor(names.input, tensors)
     if source is None or len(source.shape) != 2:
         raise UserError(
             f"The input embedding {names.input} of {names.architecture} is not among the tensors of {folder}. "
             "Is this the whole model, saved by transformers?"
         )
     rows = source.shape[0]
-    head = _match(names.head, tensors)
+    head = match_tensor(names.head, tensors)
     if head is None or head == source or head.shape != source.shape:
         # Heads go by several names (embed_out, output); the only other matrix of this shape is it.
         others = [t for t in tensors.values() if t.shape == source.shape and t != source and _PER_TOKEN.search(t.name)]
         head = others[0] if len(others) == 1 else None
     bias = None
     if head is not None or names.tied:
-        bias = _match(names.bias, tensors) if names.bias is not None else None
+        bias = match_tensor(names.bias, tensors) if names.bias is not None else None
     known = {source.name, *(t.name for t in (head, bias) if t is not None)}
     strange = [t.name for t in tensors.values() if t.shape[:1] == (rows,) and _PER_TOKEN.search(t.name)]
     strange = [name for name in strange if name not in known]
@@ -405,8 +405,11 @@ def _meta_names(folder: Path) -> _Names:
     return _Names(type(model).__name__, f"{modules[id(source)]}.weight", f"{modules[id(head)]}.weight", bias, tied)
 
 
-def _match(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    """The stored tensor of that name, else the only one that shares its longest dotted ending of two or more parts."""
+def match_tensor(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
+    """The stored tensor of that name, else the one that shares its longest dotted ending of two or more parts.
+
+    Where several do (layers of a language and of a vision model), the one with the most parts in common, if it is one.
+    """
     if name in tensors:
         return tensors[name]
     parts = name.split(".")
@@ -414,7 +417,9 @@ def _match(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | Non
         ending = ".".join(parts[skip:])
         found = [t for key, t in tensors.items() if key == ending or key.endswith("." + ending)]
         if found:
-            return found[0] if len(found) == 1 else None
+            common = [len(set(parts) & set(t.name.split("."))) for t in found]
+            best = [t for t, count in zip(found, common, strict=True) if count == max(common)]
+            return best[0] if len(best) == 1 else None
     return None
 
 

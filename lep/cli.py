@@ -37,7 +37,7 @@ app.add_typer(calibration, name="calibrate")
 
 _MANY = {
     "--corpus", "--text", "--keep-languages", "--scripts", "--source", "--skip", "--prompts", "--copy-corpus", "--exclude",
-    "--data", "--engine-set", "--judge-set",
+    "--data", "--engine-set", "--judge-set", "--held-out",
 }  # fmt: skip
 """Options that take several values after one flag (shell patterns such as data/*.txt)."""
 
@@ -341,6 +341,107 @@ def init_command(
     _show(output, manifest)
 
 
+@app.command("pretrain")
+def pretrain_command(
+    model: Model,
+    corpus: Corpus,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder of the training; the same command goes on where it stopped.")
+    ],
+    held_out: Annotated[
+        list[str] | None, typer.Option("--held-out", help="Texts to measure on, [NAME=]FILE; not trained on.")
+    ] = None,
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            help="embeddings, head, new-rows, embeddings+ends, all; or a schedule with shares: head:0.1,embeddings.",
+        ),
+    ] = "embeddings",
+    learning_rate: Annotated[float, typer.Option(help="Of the embedding (and of a head tied to it).")] = 2e-4,
+    head_learning_rate: Annotated[float | None, typer.Option(help="Of an untied head. [--learning-rate]")] = None,
+    rest_learning_rate: Annotated[float | None, typer.Option(help="Of layers and norms. [--learning-rate]")] = None,
+    total_batch_size: Annotated[int, typer.Option(help="Rows of a step, over all GPUs and passes.")] = 256,
+    per_device_train_batch_size: Annotated[int, typer.Option(help="Rows of one pass on one device.")] = 8,
+    block_size: Annotated[int, typer.Option(help="Most tokens of a block.")] = 1024,
+    packing: Annotated[bool, typer.Option(help="Several short blocks in a row, kept apart by masks.")] = True,
+    weight_decay: Annotated[float, typer.Option(help="Token rows decay only where a batch used them.")] = 0.1,
+    lr_scheduler_type: Annotated[str, typer.Option(help="cosine, linear, constant, constant_with_warmup.")] = "cosine",
+    warmup_steps: Annotated[int, typer.Option(help="Steps of warm-up.")] = 100,
+    num_train_epochs: Annotated[float, typer.Option(help="Passes over the corpus.")] = 1.0,
+    max_steps: Annotated[int, typer.Option(help="Steps instead of epochs, where above 0.")] = -1,
+    max_grad_norm: Annotated[float, typer.Option(help="Longer gradients are shortened to this; 0 never.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the order of the data.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Of computation: auto, float32, bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    attention: Annotated[str | None, typer.Option(help="eager, sdpa, flex_attention. [transformers' choice]")] = None,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    cache_hidden_gb: Annotated[
+        float, typer.Option(help="Disk for hidden states while an untied head is trained alone for several epochs.")
+    ] = 0.0,
+    field: Field = "text",
+    lang: Annotated[str, typer.Option("--lang", help="Language of the corpus; another script is warned about.")] = "ru",
+    scripts: Scripts = None,
+    new_from: Annotated[int | None, typer.Option(help="First new row, where no lep.json tells.")] = None,
+    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    save_total_limit: Annotated[int | None, typer.Option(help="Checkpoints to keep. [all]")] = None,
+    eval_steps: Annotated[int | None, typer.Option(help="Steps between held-out measurements. [--save-steps]")] = None,
+    logging_steps: Annotated[int, typer.Option(help="Steps between lines of history.jsonl.")] = 10,
+    held_out_characters: Annotated[int, typer.Option(help="Characters of each held-out text that are read.")] = 50_000,
+    report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio (repeatable).")] = None,
+    suite: Annotated[str | None, typer.Option(help="Benchmark to run along the way, such as darumeru-train.")] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Steps between its runs. [--save-steps]")] = None,
+    data: Annotated[str, typer.Option(help="Its data: hub, mini, or the folder of a bundle.")] = "mini",
+    limit: Annotated[int | None, typer.Option(help="Documents of each of its tasks.")] = None,
+    stop_if: Annotated[
+        list[str] | None, typer.Option(help='Rule that ends the training: "darucopy_ru < 0.9 for 3" (repeatable).')
+    ] = None,
+    keep_best: Annotated[str | None, typer.Option(help="Keep the checkpoint that is best by this measure.")] = None,
+    sweep_lr: Annotated[str | None, typer.Option(help="First try these learning rates: 2e-5,5e-5,1e-4,2e-4.")] = None,
+    sweep_fraction: Annotated[float, typer.Option(help="Share of the steps for each of them.")] = 0.2,
+    sweep_only: Annotated[bool, typer.Option(help="Try them and stop.")] = False,
+    force: Force = False,
+) -> None:
+    """Continued pre-training: embeddings and head (or what --train says) on a corpus; resumes by itself."""
+    from lep.pretraining import pretrain, settings_of
+
+    settings = settings_of(
+        train=train, learning_rate=learning_rate, head_learning_rate=head_learning_rate,
+        rest_learning_rate=rest_learning_rate, total_batch_size=total_batch_size,
+        per_device_train_batch_size=per_device_train_batch_size, block_size=block_size, packing=packing,
+        weight_decay=weight_decay, lr_scheduler_type=lr_scheduler_type, warmup_steps=warmup_steps,
+        num_train_epochs=num_train_epochs, max_steps=max_steps, max_grad_norm=max_grad_norm, seed=seed, dtype=dtype,
+        device=device, attention=attention, gradient_checkpointing=gradient_checkpointing,
+        cache_hidden_gb=cache_hidden_gb, field=field, lang=lang, scripts=tuple(scripts or ()), new_from=new_from,
+        save_steps=save_steps, save_total_limit=save_total_limit, eval_steps=eval_steps, logging_steps=logging_steps,
+        held_out_characters=held_out_characters, report_to=tuple(report_to or ()), suite=suite, eval_every=eval_every,
+        data=data, limit=limit, stop_if=tuple(stop_if or ()), keep_best=keep_best,
+    )  # fmt: skip
+    held = held_out or []
+    blocks = None
+    try:
+        if sweep_lr is not None:
+            from lep.sweep import pick, sweep
+
+            place = output.with_name(output.name + "-sweep")
+            blocks = place / "blocks"
+            trials = sweep(
+                model, corpus, place, _numbers("--sweep-lr", sweep_lr), held_out=held, settings=settings,
+                fraction=sweep_fraction, warn=_warn,
+            )  # fmt: skip
+            chosen = pick(trials)
+            _show_trials(trials, chosen)
+            settings = settings.model_copy(update={"learning_rate": chosen.learning_rate})
+        if not sweep_only:
+            manifest = pretrain(
+                model, corpus, output, held_out=held, settings=settings, force=force, warn=_warn, blocks=blocks
+            )
+            if _is_first():
+                _show(output, manifest)
+    except KeyboardInterrupt:
+        _fail("Stopped. Repeat the command to go on from the last checkpoint.", 130)
+
+
 @app.command("propagate")
 def propagate_command(
     base: Annotated[str, typer.Option("--base", help="The base model B.")],
@@ -518,7 +619,8 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        _fail(f"{type(error).__name__}: {error}. Nothing was written; add --debug to see where.", 1)
+        kept = "Checkpoints are kept" if arguments[:1] == ["pretrain"] else "Nothing was written"
+        _fail(f"{type(error).__name__}: {error}. {kept}; add --debug to see where.", 1)
     sys.exit(0)
 
 
@@ -630,6 +732,31 @@ def _settings(pairs: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def _show_trials(trials: Sequence[Any], chosen: Any) -> None:
+    if not _is_first():
+        return
+    table = Table(header_style="bold")
+    for heading in ("learning rate", "loss", "bits per byte", "score", ""):
+        table.add_column(heading, justify="right")
+    for trial in trials:
+        score = "–" if trial.score is None else f"{trial.score:.4f}"
+        mark = Text("picked", style="green") if trial is chosen else Text("")
+        table.add_row(f"{trial.learning_rate:g}", f"{trial.loss:.4f}", f"{trial.bits_per_byte:.4f}", score, mark)
+    Console().print(table)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text!r} is no list of numbers such as 2e-5,5e-5.") from None
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks, of several under `accelerate launch`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
@@ -641,6 +768,8 @@ def _plain(value: Any) -> str:
 
 
 def _warn(message: str) -> None:
+    if not _is_first():
+        return
     Console(stderr=True).print(Text(f"Warning: {message}", style="yellow"))
 
 

@@ -11,3 +11,7 @@ class UserError(LepError):
     """The request itself cannot be met. The message says the value, what is allowed and what to do next."""
 
     exit_code = 2
+
+
+class NotFiniteError(LepError):
+    """A loss or gradient that is no finite number."""

@@ -111,14 +111,26 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in suffixes and p.name != "lep.json"):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            if size <= 32 << 20:
-                digest.update(file.read())
-                continue
-            digest.update(file.read(256 << 10))
-            for index in range(_SAMPLES):
-                file.seek((size - _BLOCK) * index // (_SAMPLES - 1))
-                digest.update(file.read(_BLOCK))
+        _add(digest, path)
     return "sha256-sampled:" + digest.hexdigest()
+
+
+def fingerprint_files(files: Iterable[Path]) -> str:
+    """The same over single files, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        _add(digest, path)
+    return "sha256-sampled:" + digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name}\0{size}\0".encode())
+    with path.open("rb") as file:
+        if size <= 32 << 20:
+            digest.update(file.read())
+            return
+        digest.update(file.read(256 << 10))
+        for index in range(_SAMPLES):
+            file.seek((size - _BLOCK) * index // (_SAMPLES - 1))
+            digest.update(file.read(_BLOCK))

@@ -16,7 +16,9 @@ from typing import Any
 from lep.files import fingerprint, read_json, write_json
 
 NAME = "lep.json"
-_PACKAGES = ("darumeru", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "datasketch")
+_PACKAGES = (
+    "darumeru", "torch", "transformers", "accelerate", "peft", "trl", "tokenizers", "safetensors", "numpy", "scipy", "datasketch",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:
@@ -63,3 +65,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     content = read_json(path)
     return content if isinstance(content, dict) else None
+
+
+def added_ids(manifest: Mapping[str, Any] | None) -> list[int]:
+    """Ids of the tokens that the last `lep vocab` command added to a folder, as its chain of manifests tells; [] unknown.
+
+    The chain is followed through the tokenizer (init), the adapted model (propagate) and the model that was trained.
+    """
+    if manifest is None:
+        return []
+    added = manifest.get("measures", {}).get("added_ids")
+    if added:
+        return [index for first, last in added for index in range(first, last + 1)]
+    history = manifest.get("history", {})
+    return next((added_ids(history[role]) for role in ("tokenizer", "adapted", "model") if role in history), [])

@@ -13,7 +13,7 @@ import regex
 
 from lep.corpus import read_all
 from lep.errors import UserError
-from lep.manifest import read_manifest
+from lep.manifest import added_ids, read_manifest
 from lep.tokens import Vocabulary
 from lep.words import count_tokens
 
@@ -168,15 +168,7 @@ def _not_composed(text: str) -> int:
 
 def _new_tokens(vocabulary: Vocabulary) -> set[int]:
     """Ids that the last `lep vocab` command added, told by its manifest: the highest ones (`extend`, `optimize`)."""
-    manifest = read_manifest(vocabulary.folder) if vocabulary.folder is not None else None
-    if manifest is None:
-        return set()
-    if manifest.get("stage") == "init":
-        manifest = manifest.get("history", {}).get("tokenizer", {})
-    added = manifest.get("measures", {}).get("added_ids")
-    if not added:
-        return set()
-    return {index for first, last in added for index in range(first, last + 1)}
+    return set(added_ids(read_manifest(vocabulary.folder))) if vocabulary.folder is not None else set()
 
 
 def _curious(vocabulary: Vocabulary, new: set[int], number: int = 12) -> tuple[list[str], list[str]]:
