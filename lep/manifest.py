@@ -16,7 +16,7 @@ from typing import Any
 from lep.files import fingerprint, read_json, write_json
 
 NAME = "lep.json"
-_PACKAGES = ("darumeru", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+_PACKAGES = ("darumeru", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "peft", "trl")
 
 
 def versions() -> dict[str, str]:
