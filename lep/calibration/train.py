@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 import math
 import re
@@ -79,7 +81,11 @@ def calibrate(
     from darumeru.run import exclusive
 
     chosen = choose_recipe(recipe, changes)
-    folder, work = Path(output), Path(f"{output}.training")
+    for package in ("trl", "peft"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"Calibration needs {package}: pip install 'darumeru[train]'.")
+    folder = Path(output)
+    work = folder.with_name(f"{folder.name}.training")
     if save_every < 1 or eval_every < 1:
         raise UserError("--save-every and --eval-every are numbers of steps, 1 or more.")
     if folder.is_dir() and any(folder.iterdir()) and not force:
@@ -375,11 +381,10 @@ def _progress_callback(progress: Progress | None) -> Any:
 
 def _evaluation(suite: str, every: int, data: str, folder: Path, model: Path) -> Any:
     """Darumeru's evaluation during training; its runs lie beside the output, in `OUTPUT.runs`."""
-    import importlib
-
     callback = importlib.import_module("darumeru.training").DarumeruCallback
     tokenizer, _, _ = _tokenizer(model)  # one of its own: the trainer changes the padding token of its
-    return callback(suite, every=every, data=data, runs=Path(f"{folder}.runs"), tokenizer=tokenizer, name=folder.name)
+    runs = folder.with_name(f"{folder.name}.runs")
+    return callback(suite, every=every, data=data, runs=runs, tokenizer=tokenizer, name=folder.name)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,31 @@ def test_a_training_that_diverges_says_so(chat_model: MakeModel, data: Path, tmp
     with pytest.raises(LepError, match="no number"):
         calibrate(chat_model(), data, tmp_path / "out", learning_rate=1e30, warmup=0.0, batch=4, max_length=64)
     assert not (tmp_path / "out").exists()
+
+
+def test_evaluation_along_the_way(
+    chat_model: MakeModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Darumeru's callback is a part of the training; a stop that it asks for is told, and what is trained stays."""
+    made: list[tuple[Any, ...]] = []
+
+    class Callback(transformers.TrainerCallback):
+        def __init__(self, suite: str, *, every: int, data: str, runs: Path, tokenizer: Any, name: str) -> None:
+            made.append((suite, every, data, runs, tokenizer.chat_template, name))
+            self.every = every
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop |= state.global_step == self.every
+
+    module = types.ModuleType("darumeru.training")
+    module.DarumeruCallback = Callback  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "darumeru.training", module)
+    settings: dict[str, Any] = {"batch": 6, "max_length": 64, "save_every": 1, "suite": "darumeru-train"}
+    with pytest.raises(LepError, match="stopped after 2 of 4 steps"):
+        calibrate(chat_model(), data, tmp_path / "out", eval_every=2, **settings)
+    assert made == [("darumeru-train", 2, "mini", tmp_path / "out.runs", TEMPLATE, "out")]
+    manifest = calibrate(chat_model("llama"), data, tmp_path / "other", eval_every=9, **settings)
+    assert manifest["measures"]["steps"] == 4
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
