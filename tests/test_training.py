@@ -385,6 +385,8 @@ def test_what_cannot_be_done_is_said_before_the_first_step(tiny_base: Path, tmp_
         callback(tmp_path, every=0)
     with pytest.raises(UserError, match="'device' is no setting of an evaluation in memory"):
         callback(tmp_path, device="cpu")
+    with pytest.raises(UserError, match="Unknown key of model_args for an evaluation in memory 'batch_token'"):
+        callback(tmp_path, model_args={"batch_token": 64})
     with pytest.raises(UserError, match=r"Unknown setting 'limits'\. Did you mean 'limit'"):
         callback(tmp_path, limits=3)
     nameless = trainer_of(tiny_base, tmp_path / "t")
