@@ -404,6 +404,7 @@ def test_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         watcher._device("cuda:2")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_crashes_its_process_does_not_hurt_the_others(tiny_base: Path, tmp_path: Path) -> None:
     """Real processes: one model that transformers does not know, one that is well; the table and exit code 1."""
     checkpoint(tiny_base, tmp_path / "t", 10)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from darumeru.errors import DarumeruError, UserError
+from darumeru.errors import DarumeruError, UserError, unknown
 from darumeru.evaluation import Plan, Training, engine_options, execute, prepare, settings_of
 from darumeru.files import read_json
 from darumeru.run import Run
@@ -85,6 +85,9 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         for key in ("model", "engine", "training", "tokenizer", "device", "dtype", "adapter"):
             if key in settings:
                 raise UserError(f"'{key}' is no setting of an evaluation in memory: the training has decided it.")
+        for key in settings.get("model_args") or {}:
+            if key != "batch_tokens":
+                raise unknown("key of model_args for an evaluation in memory", key, ["batch_tokens"])
         with same_random():
             self._settings = settings_of(
                 model="in memory", suite=suite, engine="hf", data=data, limit=limit, **settings
@@ -115,6 +118,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Find everything that is wrong before the first step."""
+        self._last, self._best, self._seen, self._noted = None, None, {}, set()
         model = unwrapped(kwargs["model"])
         _refuse_settings(args)
         refuse_sharded(model)
@@ -216,7 +220,9 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             self.failures.append(f"step {point.step}: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
             log.error("Evaluation at step %d: %d tasks failed (%s).", point.step, len(failed), ", ".join(failed))
         seconds = time.perf_counter() - began
-        self._log(state, control, {PREFIX + k: v for k, v in point.values.items()} | {PREFIX + "seconds": seconds})
+        self._log(
+            args, state, control, {PREFIX + k: v for k, v in point.values.items()} | {PREFIX + "seconds": seconds}
+        )
         verdict = self._judge.verdict(self._curve(state), logged(state.log_history))
         console(stderr=True).print(self._line(point, seconds), soft_wrap=True)
         self._say(state, verdict)
@@ -247,14 +253,14 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
                 ),
             )
 
-    def _log(self, state: Any, control: Any, metrics: dict[str, float]) -> None:
-        if self._trainer is None:
-            epoch = {} if state.epoch is None else {"epoch": state.epoch}
-            state.log_history.append({**metrics, **epoch, "step": state.global_step})
-            return
-        due = control.should_log  # a log entry of ours must not take the place of the Trainer's
-        self._trainer.log(metrics)
-        control.should_log = due
+    def _log(self, args: Any, state: Any, control: Any, metrics: dict[str, float]) -> None:
+        epoch = {} if state.epoch is None else {"epoch": state.epoch}
+        state.log_history.append({**metrics, **epoch, "step": state.global_step})
+        if self._trainer is not None:
+            due = control.should_log  # an entry of ours must not take the place of the Trainer's
+            # Not through Trainer.log: TRL's trainers add to each entry what they have gathered for their next one.
+            self._trainer.callback_handler.on_log(args, state, control, {**metrics, **epoch})
+            control.should_log = due
 
     def _curve(self, state: Any) -> list[Point]:
         """The evaluations of this training, those before it was resumed too: the Trainer keeps its log."""
