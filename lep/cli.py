@@ -300,6 +300,7 @@ def pretrain_command(
     force: Force = False,
 ) -> None:
     """Continued pre-training: embeddings and head (or what --train says) on a corpus; resumes by itself."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would tear ours apart
     from lep.pretraining import pretrain, settings_of
 
     settings = settings_of(

@@ -435,7 +435,8 @@ class _Training:
         from lep.trainer import Bar, Clock, Flow, History, PretrainTrainer, Rates, closing
 
         settings = self.settings
-        sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+        # accelerate has FSDP on accelerators only.
+        sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" and arguments.device.type != "cpu"
         if sharded and part.what == "new-rows":
             raise UserError("--train new-rows does not work under FSDP: its matrices are few, so take DDP.")
         if sharded and settings.weight_decay:

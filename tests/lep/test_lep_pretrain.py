@@ -522,6 +522,25 @@ def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path
     assert losses(killed) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6), f"killed after {at} lines"
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Path) -> None:
+    found = []
+    for name, launcher in (("one", []), ("two", ["torch.distributed.run", "--nproc_per_node", "2", "-m"])):
+        subprocess.run(
+            [
+                sys.executable, "-m", *launcher, "lep", "pretrain", "--model", base, "--corpus", corpus, "--output",
+                tmp_path / name, "--block-size", "48", "--total-batch-size", "4", "--per-device-train-batch-size", "1",
+                "--max-steps", "8", "--save-steps", "3", "--logging-steps", "1", "--warmup-steps", "1", "--device", "cpu",
+                "--learning-rate", "1e-2", "--train", "head:0.5,all",
+            ],
+            cwd=Path(__file__).resolve().parents[2],
+            env={**os.environ, "PYTHONPATH": "."},
+            check=True,
+        )  # fmt: skip
+        found.append(losses(tmp_path / name))
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+
+
 def test_hidden_states_that_are_kept_change_nothing(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
