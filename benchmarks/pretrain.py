@@ -55,7 +55,9 @@ def prepare_inputs(model: Path, place: Path, options: argparse.Namespace) -> Non
     blocks = open_blocks([PROSE], tokenizer, place / "blocks", block_size=2 * options.block)
     full = (i for i, length in enumerate(blocks.lengths) if length >= options.block)
     wanted = options.steps * options.batch
-    np.save(place / "rows.npy", np.stack([blocks[i][: options.block] for i, _ in zip(full, range(wanted), strict=False)]))
+    np.save(
+        place / "rows.npy", np.stack([blocks[i][: options.block] for i, _ in zip(full, range(wanted), strict=False)])
+    )
 
 
 class Rows:
