@@ -396,13 +396,16 @@ def pretrain_command(
     stop_if: Annotated[
         list[str] | None, typer.Option(help='Rule that ends the training: "darucopy_ru < 0.9 for 3" (repeatable).')
     ] = None,
-    keep_best: Annotated[str | None, typer.Option(help="Keep the checkpoint that is best by this measure.")] = None,
+    keep_best: Annotated[
+        str | None, typer.Option(help="Keep the checkpoint that is best by this measure; it is the result.")
+    ] = None,
     sweep_lr: Annotated[str | None, typer.Option(help="First try these learning rates: 2e-5,5e-5,1e-4,2e-4.")] = None,
     sweep_fraction: Annotated[float, typer.Option(help="Share of the steps for each of them.")] = 0.2,
     sweep_only: Annotated[bool, typer.Option(help="Try them and stop.")] = False,
     force: Force = False,
 ) -> None:
     """Continued pre-training: embeddings and head (or what --train says) on a corpus; resumes by itself."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would tear ours apart
     from lep.pretraining import pretrain, settings_of
 
     settings = settings_of(

@@ -63,7 +63,7 @@ class PretrainSettings(BaseModel):
         lang: language of the corpus, for a warning; `scripts` instead of it.
         suite: benchmark to run along the way, every `eval_every` steps, on the bundle `data`.
         stop_if: rules that end the training, see `darumeru.training`.
-        keep_best: measure of the suite by which the best checkpoint is kept.
+        keep_best: measure of the suite by which the best checkpoint is kept and becomes the result.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -435,7 +435,8 @@ class _Training:
         from lep.trainer import Bar, Clock, Flow, History, PretrainTrainer, Rates, closing
 
         settings = self.settings
-        sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+        # accelerate has FSDP on accelerators only.
+        sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" and arguments.device.type != "cpu"
         if sharded and part.what == "new-rows":
             raise UserError("--train new-rows does not work under FSDP: its matrices are few, so take DDP.")
         if sharded and settings.weight_decay:
@@ -454,7 +455,6 @@ class _Training:
         if part.what == "head" and settings.cache_hidden_gb and passes > 1 and not trainable.tied and not _drops(model):
             trainable.hidden = _hidden_states(self.output, arguments, rows, settings, model, compute)
         clock, bar = Clock(), Bar(part.what)
-        callbacks = [clock, *self._evaluation(), Flow(part.stop), History(self.output / "history.jsonl"), bar]
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs: accelerate launch, not DataParallel
         arguments.eval_on_start = reached is None and bool(self.held_out.pieces)
         rate = settings.learning_rate
@@ -470,10 +470,13 @@ class _Training:
             train_dataset=rows,
             data_collator=Collator(start_token(self.tokenizer)),
             processing_class=self.tokenizer,
-            callbacks=callbacks,
+            callbacks=[clock],
         )
         clock.trainer = trainer
         trainer.remove_callback(PrinterCallback)
+        self._evaluate_along_the_way(trainer)
+        for callback in (Flow(part.stop), History(self.output / "history.jsonl"), bar):
+            trainer.add_callback(callback)
         with closing([bar]):
             try:
                 trainer.train(resume_from_checkpoint=str(reached[1]) if reached else None)
@@ -491,8 +494,8 @@ class _Training:
         gc.collect()
         return step < part.stop
 
-    def _evaluation(self) -> list[Any]:
-        """The callback that runs the benchmark along the way, where one was asked for.
+    def _evaluate_along_the_way(self, trainer: Any) -> None:
+        """Add the callback that runs the benchmark, where one was asked for.
 
         Raises:
             UserError: rules without a benchmark.
@@ -501,34 +504,33 @@ class _Training:
         if settings.suite is None:
             if settings.stop_if or settings.keep_best:
                 raise UserError("--stop-if and --keep-best look at a benchmark's scores: they need --suite.")
-            return []
+            return
         from darumeru.training import DarumeruCallback  # type: ignore[import-untyped,attr-defined,unused-ignore]
 
-        return [
-            DarumeruCallback(
-                settings.suite,
-                every=settings.eval_every or settings.save_steps,
-                data=settings.data,
-                runs=self.output / "runs",
-                tokenizer=self.tokenizer,
-                rules=settings.stop_if,
-                keep_best=settings.keep_best,
-                name=self.output.name,
-                limit=settings.limit,
-            )
-        ]
+        DarumeruCallback(
+            settings.suite,
+            every=settings.eval_every or settings.save_steps,
+            data=settings.data,
+            runs=self.output / "runs",
+            tokenizer=self.tokenizer,
+            rules=settings.stop_if,
+            keep_best=settings.keep_best,
+            name=self.output.name,
+            limit=settings.limit,
+        ).attach(trainer)
 
     def _finish(self, blocks: Blocks, steps: int) -> dict[str, Any]:
         """Write the model beside its checkpoints, the manifest last."""
-        from lep.trainer import checkpoints
+        from lep.trainer import best_checkpoint, checkpoints
 
         step, last = checkpoints(self.checkpoints)[-1]
-        final: Checkpoint = open_checkpoint(last)
+        best = best_checkpoint(self.checkpoints) if self.settings.keep_best else None
+        final: Checkpoint = open_checkpoint(best or last)
         for name in final.metadata:
             (self.output / name.name).unlink(missing_ok=True)  # of a run that was killed right here
-        write_checkpoint(final, self.output, replace={}, config=read_json(last / "config.json"), link=True)
-        log = read_json(last / "trainer_state.json")["log_history"]
-        (self.output / "history.jsonl").write_text("".join(json.dumps(e) + "\n" for e in log), encoding="utf-8")
+        write_checkpoint(final, self.output, replace={}, config=read_json(final.folder / "config.json"), link=True)
+        log, all_of_it = (read_json(f / "trainer_state.json")["log_history"] for f in (final.folder, last))
+        (self.output / "history.jsonl").write_text("".join(json.dumps(e) + "\n" for e in all_of_it), encoding="utf-8")
         settings = {
             **self.settings.of_the_result(),
             "corpus": [str(c) if str(c).startswith("hub:") else Path(c).name for c in self.corpus],
@@ -537,6 +539,7 @@ class _Training:
         measures = {
             "steps": step,
             **({"stopped_before": steps} if step < steps else {}),
+            **({"best_checkpoint": best.name} if best is not None else {}),
             **measures_of(log),
             "blocks": {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(blocks.counts).items()},
         }

@@ -74,7 +74,7 @@ class Trainable:
 
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""
-        device = next(iter(self.parameters.values())).device.type
+        device = self.model.get_input_embeddings().weight.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
     def tensors(self, source: Checkpoint, values: Callable[[str], torch.Tensor] | None = None) -> dict[str, NewTensor]:

@@ -62,6 +62,14 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that `darumeru.training` named the best one in `best.json`, if it is there."""
+    if not (folder / "best.json").is_file():
+        return None
+    name = read_json(folder / "best.json").get("checkpoint")
+    return next((path for _, path in checkpoints(folder) if path.name == name), None)
+
+
 class PretrainTrainer(Trainer):  # type: ignore[misc]
     """A Trainer of `Trainable` models that trains from one step of a schedule to another.
 
@@ -246,9 +254,11 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         kept = [path for _, path in checkpoints(place)]
         limit = self.args.save_total_limit
         if limit:
+            best = best_checkpoint(place)
             for path in kept[:-limit]:
-                shutil.rmtree(path)
-        for path in kept[:-_RESUMABLE]:
+                if path != best:
+                    shutil.rmtree(path)
+        for path in (path for path in kept[:-_RESUMABLE] if path.exists()):
             shutil.rmtree(path / _MASTERS, ignore_errors=True)
             for state in ("optimizer.pt", "scheduler.pt"):
                 (path / state).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Continued pre-training: blocks, loss, what is trained, and a training that survives whatever happens to it."""
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -110,7 +111,7 @@ def test_blocks_are_cut_at_paragraphs_only() -> None:
         total, room = sum(lengths), draw.randint(4, 40)
         blocks = list(cut_at_paragraphs(starts, total, room))
         assert all(begin in starts and begin < stop and stop - begin <= room for begin, stop in blocks)
-        assert all(a[1] <= b[0] for a, b in zip(blocks, blocks[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(blocks))
         covered = sum(stop - begin for begin, stop in blocks)
         assert covered == total - sum(max(0, length - room) for length in lengths)
 
@@ -203,9 +204,7 @@ def test_the_chunked_loss_and_its_gradients_are_the_plain_ones(cap: float | None
     plain = torch.nn.functional.cross_entropy(
         logits(torch.nn.functional.linear(hidden, weight, offset)), targets, reduction="sum"
     )
-    ours = linear_cross_entropy(
-        hidden, weight, targets, bias=offset, new_rows=new, rows=rows, logits=logits, chunk=7
-    )
+    ours = linear_cross_entropy(hidden, weight, targets, bias=offset, new_rows=new, rows=rows, logits=logits, chunk=7)
     torch.testing.assert_close(ours, plain)
     wanted = [hidden, weight, *([offset] if offset is not None else [])]
     expected = torch.autograd.grad(0.3 * plain, wanted)
@@ -385,9 +384,7 @@ def test_separate_learning_rates(base: Path, corpus: Path, tmp_path: Path) -> No
     assert sorted({group["initial_lr"] for group in state["param_groups"]}) == [1e-4, 3e-3, 1e-2]
 
 
-def test_masters_keep_what_bfloat16_would_lose(
-    make_model: Callable[..., Path], corpus: Path, tmp_path: Path
-) -> None:
+def test_masters_keep_what_bfloat16_would_lose(make_model: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
     base = make_base(make_model, "llama-tied")
     model = model_of(base, torch.bfloat16)
     model.save_pretrained(base)
@@ -522,6 +519,25 @@ def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path
     assert losses(killed) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6), f"killed after {at} lines"
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Path) -> None:
+    found = []
+    for name, launcher in (("one", []), ("two", ["torch.distributed.run", "--nproc_per_node", "2", "-m"])):
+        subprocess.run(
+            [
+                sys.executable, "-m", *launcher, "lep", "pretrain", "--model", base, "--corpus", corpus, "--output",
+                tmp_path / name, "--block-size", "48", "--total-batch-size", "4", "--per-device-train-batch-size", "1",
+                "--max-steps", "8", "--save-steps", "3", "--logging-steps", "1", "--warmup-steps", "1", "--device", "cpu",
+                "--learning-rate", "1e-2", "--train", "head:0.5,all",
+            ],
+            cwd=Path(__file__).resolve().parents[2],
+            env={**os.environ, "PYTHONPATH": "."},
+            check=True,
+        )  # fmt: skip
+        found.append(losses(tmp_path / name))
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+
+
 def test_hidden_states_that_are_kept_change_nothing(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -628,9 +644,7 @@ def test_an_output_folder_of_another_training_is_left_alone(base: Path, corpus: 
         pretrain(base, [corpus], base, settings=small())
 
 
-def test_bad_input_is_one_sentence(
-    base: Path, corpus: Path, tmp_path: Path, make_model: Callable[..., Path]
-) -> None:
+def test_bad_input_is_one_sentence(base: Path, corpus: Path, tmp_path: Path, make_model: Callable[..., Path]) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
     out = tmp_path / "out"
@@ -647,7 +661,7 @@ def test_bad_input_is_one_sentence(
         pretrain(base, [corpus], tmp_path / "o5", settings=small(block_size=65))
     with pytest.raises(UserError, match="need --suite"):
         pretrain(base, [corpus], tmp_path / "o6", settings=small(stop_if=("loss > 3",)))
-    with pytest.raises(UserError, match="--learning-rate -1.0 is not allowed"):
+    with pytest.raises(UserError, match=r"--learning-rate -1\.0 is not allowed"):
         settings_of(learning_rate=-1.0)
     with pytest.raises(UserError, match="--lr-scheduler-type 'cosin'"):
         settings_of(lr_scheduler_type="cosin")
@@ -678,17 +692,32 @@ def test_the_benchmark_along_the_way_may_end_the_training(
         def __init__(self, suite: str, **settings: Any) -> None:
             made.update(suite=suite, **settings)
 
+        def attach(self, trainer: Any) -> None:
+            trainer.add_callback(self)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 3:
+                (Path(args.output_dir) / "best.json").write_text('{"checkpoint": "checkpoint-3"}')
+
         def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 5:
                 control.should_training_stop = True
 
     monkeypatch.setitem(sys.modules, "darumeru.training", types.SimpleNamespace(DarumeruCallback=DarumeruCallback))
     settings = small(
-        train="head:0.9,all", suite="darumeru-train", eval_every=2, data="d", stop_if=("loss > 3",), keep_best="micro_avg"
+        train="head:0.9,all",
+        suite="darumeru-train",
+        eval_every=2,
+        data="d",
+        stop_if=("loss > 3",),
+        keep_best="micro_avg",
     )
     manifest = pretrain(base, [corpus], tmp_path / "out", settings=settings)
     assert manifest["measures"]["steps"] == 5
     assert manifest["measures"]["stopped_before"] == 8
+    assert manifest["measures"]["best_checkpoint"] == "checkpoint-3"
+    best, result = tensors(tmp_path / "out" / "checkpoints" / "checkpoint-3"), tensors(tmp_path / "out")
+    assert all(torch.equal(best[name], result[name]) for name in best)
     assert made["suite"] == "darumeru-train"
     assert made["every"] == 2
     assert made["rules"] == ("loss > 3",)
