@@ -495,18 +495,19 @@ class _Training:
         return step < part.stop
 
     def _evaluate_along_the_way(self, trainer: Any) -> None:
-        """Add the callback that runs the benchmark, where one was asked for.
+        """Add the callbacks that obey `darumeru watch` and, where it was asked for, run the benchmark here.
 
         Raises:
             UserError: rules without a benchmark.
         """
+        from darumeru.training import DarumeruCallback, StopFileCallback
+
         settings = self.settings
+        trainer.add_callback(StopFileCallback(self.checkpoints / "STOP", every=1))
         if settings.suite is None:
             if settings.stop_if or settings.keep_best:
                 raise UserError("--stop-if and --keep-best look at a benchmark's scores: they need --suite.")
             return
-        from darumeru.training import DarumeruCallback  # type: ignore[import-untyped,attr-defined,unused-ignore]
-
         DarumeruCallback(
             settings.suite,
             every=settings.eval_every or settings.save_steps,

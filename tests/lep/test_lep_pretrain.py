@@ -686,6 +686,8 @@ def test_the_benchmark_along_the_way_may_end_the_training(
 ) -> None:
     from transformers import TrainerCallback
 
+    from darumeru.training import StopFileCallback
+
     made: dict[str, Any] = {}
 
     class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
@@ -703,7 +705,11 @@ def test_the_benchmark_along_the_way_may_end_the_training(
             if state.global_step == 5:
                 control.should_training_stop = True
 
-    monkeypatch.setitem(sys.modules, "darumeru.training", types.SimpleNamespace(DarumeruCallback=DarumeruCallback))
+    monkeypatch.setitem(
+        sys.modules,
+        "darumeru.training",
+        types.SimpleNamespace(DarumeruCallback=DarumeruCallback, StopFileCallback=StopFileCallback),
+    )
     settings = small(
         train="head:0.9,all",
         suite="darumeru-train",
@@ -723,6 +729,24 @@ def test_the_benchmark_along_the_way_may_end_the_training(
     assert made["rules"] == ("loss > 3",)
     assert made["keep_best"] == "micro_avg"
     assert made["runs"] == tmp_path / "out" / "runs"
+    model_of(tmp_path / "out")
+
+
+def test_a_watch_beside_the_training_may_end_it(
+    base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`darumeru watch OUTPUT/checkpoints --stop-if …` writes STOP there."""
+    plain = trainer_module.Flow.on_step_end
+
+    def writes(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step == 4:
+            (tmp_path / "out" / "checkpoints" / "STOP").write_text("darucopy_ru < 0.9 for 3")
+        plain(self, args, state, control, **others)
+
+    monkeypatch.setattr(trainer_module.Flow, "on_step_end", writes)
+    manifest = pretrain(base, [corpus], tmp_path / "out", settings=small())
+    assert manifest["measures"]["steps"] in (4, 5)
+    assert manifest["measures"]["stopped_before"] == 8
     model_of(tmp_path / "out")
 
 
