@@ -281,6 +281,18 @@ def test_a_rule_stops_the_training_and_says_why(
     assert rule["run"] == "t"
 
 
+def test_evidence_that_cannot_be_written_does_not_end_the_training(
+    tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "runs" / "rules.jsonl").mkdir(parents=True)  # stands for a full disk
+    trainer = trainer_of(tiny_base, tmp_path / "t", max_steps=20)
+    trainer.add_callback(callback(tmp_path / "runs", rules=["loss > 0 for 3"], every=100, at_start=False))
+    with caplog.at_level(logging.WARNING, "darumeru"):
+        trainer.train()
+    assert trainer.state.global_step == 3
+    assert "A note cannot be written, the training goes on" in caplog.text
+
+
 def test_no_improvement_and_the_best_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
     """A learning rate that does harm: the first checkpoint is best, the Trainer keeps it, and patience ends it."""
     trainer = trainer_of(

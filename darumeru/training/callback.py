@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from darumeru.evaluation import Plan, Training, engine_options, execute, prepare
 from darumeru.files import read_json
 from darumeru.run import Run
 from darumeru.training.curve import Point, logged, metrics_for, point_of
+from darumeru.training.diagnosis import Diagnosis
 from darumeru.training.memory import (
     LoadedModel,
     MemoryEngine,
@@ -28,6 +30,7 @@ from darumeru.training.memory import (
     unwrapped,
     weights_sha256,
 )  # fmt: skip
+from darumeru.training.rules import Fired
 from darumeru.training.verdict import STOP, Verdict, make_judge, note, write_best
 
 log = logging.getLogger(__name__)
@@ -106,7 +109,8 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         self._last: int | None = None
         self._best: Point | None = None
         self._seen: dict[int, Point] = {}
-        self._noted: set[tuple[str, int | None]] = set()
+        self._fired: set[tuple[str, int]] = set()
+        self._diagnosed: str | None = None
 
     def attach(self, trainer: Any) -> DarumeruCallback:
         """Add this callback to a Trainer, and send its metrics where the Trainer sends its own."""
@@ -118,7 +122,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Find everything that is wrong before the first step."""
-        self._last, self._best, self._seen, self._noted = None, None, {}, set()
+        self._last, self._best, self._seen, self._fired, self._diagnosed = None, None, {}, set(), None
         model = unwrapped(kwargs["model"])
         _refuse_settings(args)
         refuse_sharded(model)
@@ -151,7 +155,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             return
         verdict = self._judge.verdict([], logged(state.log_history))
         if verdict.fired:
-            self._say(state, verdict)
+            self._say(state, replace(verdict, diagnosis=None))
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -276,17 +280,20 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         """Log what is new, with the evidence."""
         if not state.is_world_process_zero:
             return
-        found = [(said, said.rule.text, said.step, f"Rule fired, the training stops: {said}") for said in verdict.fired]
         step = state.global_step
-        if verdict.diagnosis and (verdict.diagnosis.kind, None) not in self._noted:
-            self._noted.add((verdict.diagnosis.kind, None))
+        if verdict.diagnosis and verdict.diagnosis.kind != self._diagnosed:
             log.warning("Step %d: %s", step, verdict.diagnosis.text)
-            note(self.runs, str(self.name), self._settings.suite, verdict.diagnosis, step)
-        for said, rule, at, text in found:
-            if (rule, at) not in self._noted:
-                self._noted.add((rule, at))
-                log.warning("%s", text)
-                note(self.runs, str(self.name), self._settings.suite, said, at)
+            self._note(verdict.diagnosis, step)
+        self._diagnosed = verdict.diagnosis.kind if verdict.diagnosis else None
+        for fired in verdict.fired:
+            if (fired.rule.text, fired.step) not in self._fired:
+                self._fired.add((fired.rule.text, fired.step))
+                log.warning("Rule fired, the training stops: %s", fired)
+                self._note(fired, fired.step)
+
+    def _note(self, said: Fired | Diagnosis, step: int) -> None:
+        with _tolerant():
+            note(self.runs, str(self.name), self._settings.suite, said, step)
 
     def _is_best(self, args: Any, state: Any, verdict: Verdict) -> bool:
         top = verdict.best
@@ -299,7 +306,8 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         return True
 
     def _write_best(self, args: Any, top: Point, checkpoint: str | None) -> None:
-        write_best(Path(args.output_dir), str(self._judge.keep_best), top, checkpoint)
+        with _tolerant():
+            write_best(Path(args.output_dir), str(self._judge.keep_best), top, checkpoint)
 
     def _line(self, point: Point, seconds: float) -> Any:
         from rich.text import Text
@@ -380,6 +388,15 @@ class Ranks:
         if self._group is not None:
             torch.distributed.destroy_process_group(self._group)
             self._group = None
+
+
+@contextmanager
+def _tolerant() -> Iterator[None]:
+    """A note that cannot be written (a full disk) must not end a training."""
+    try:
+        yield
+    except OSError as error:
+        log.error("A note cannot be written, the training goes on: %s", error)
 
 
 def _reason(file: Path) -> str:
