@@ -81,7 +81,7 @@ def cases(model: Path, size: int) -> tuple[dict[str, list[Request]], Any]:
         "choose, 4 labels": [spaced(r, 4) for r in questions],
         "choose, 2 labels, shared 5-shot prefix": [spaced(r, 2) for r in shared],
         "choose, 4 labels, shared 5-shot prefix": [spaced(r, 4) for r in shared],
-        "rank sentences of an article": requests(plain, "sum_extractive", size // 2),
+        "rank sentences of an article": requests(plain, "sum_extractive", max(1, size // 8)),
         "generate": [
             replace(r, max_tokens=64) for name in ("cp_sent_en", "cp_sent_ru") for r in requests(plain, name, size)
         ],
