@@ -1,5 +1,6 @@
 """`darumeru watch`: each whole checkpoint exactly once, whatever is killed, half-written, broken or deleted."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -440,7 +441,8 @@ trainer = Trainer(
     train_dataset=[{"input_ids": r, "labels": r} for r in rows], processing_class=AutoTokenizer.from_pretrained(model),
     data_collator=default_data_collator, callbacks=[Slow()],
 )
-trainer.train(resume_from_checkpoint=any(Path(output).glob("checkpoint-*")))
+whole = [p.parent for p in Path(output).glob("checkpoint-*/trainer_state.json")]  # the kill may have come while it saved
+trainer.train(resume_from_checkpoint=str(max(whole, key=lambda p: int(p.name[11:]))) if whole else None)
 """
 
 SPY = """
@@ -478,19 +480,30 @@ def test_killed_and_started_again_during_a_training(tiny_base: Path, tmp_path: P
     (tmp_path / "t").mkdir()
     deadline = time.monotonic() + 400
 
+    said = tmp_path / "said.txt"
+
     def start(command: list[str]) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with said.open("a") as file:
+            return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
     def until(condition: Callable[[], bool]) -> None:
         while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            assert time.monotonic() < deadline, said.read_text()[-3000:]
+            assert training.poll() in (None, 0), said.read_text()[-3000:]
+            time.sleep(0.02)
+
+    def under_way() -> bool:
+        """In the middle of an evaluation: some of its answers are there, its record is not."""
+        for journal in (tmp_path / "runs").glob("*/journal.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                if journal.stat().st_size > 500:
+                    return True
+        return False
 
     training, watching = start(train), start(follow)
     try:
         for kills in (1, 2):
-            # In the middle of an evaluation: some of its answers are there, its record is not.
-            until(lambda: any(p.stat().st_size > 500 for p in (tmp_path / "runs").glob("*/journal.jsonl")))
+            until(under_way)
             watching.send_signal(signal.SIGKILL)
             watching.wait()
             if kills == 1:
