@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -594,6 +595,8 @@ def run_command(
     ] = "cpu",
 ) -> None:
     """The whole pipeline from one file, from an untouched pair of models to a leaderboard and an adaptation report."""
+    for bars in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(bars, "1")
     from lep.pipeline import estimate, load_recipe, plan, run_recipe
 
     console = Console(stderr=True)
@@ -679,32 +682,34 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def _show_plan(states: Sequence[State], cost: Estimate) -> None:
-    table = Table(header_style="bold")
-    for heading in ("step", "state", "output", "tokens", "FLOP", f"hours on {cost.device.name}", "GB"):
-        table.add_column(heading, justify="left" if heading in ("step", "state", "output") else "right")
+    steps = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("Step", "State", "From", "Output"):
+        steps.add_column(heading, no_wrap=heading in ("Step", "Output"))
     for state in states:
-        price = cost.steps.get(state.step.name)
         how = "done" if state.done else f"to run: {state.why}" if state.chosen else f"not asked for: {state.why}"
-        numbers = [
-            "–" if price is None or price.tokens is None else f"{price.tokens:,.0f}",
-            "–" if price is None or price.flop is None else f"{price.flop:.2e}",
-            "–" if price is None or price.flop is None else f"{cost.device.hours(price.flop):,.2f}",
-            "–" if price is None or price.bytes is None else f"{price.bytes / 1e9:,.2f}",
-        ]
         style = "green" if state.done else "" if state.chosen else "dim"
-        table.add_row(Text(state.step.name), Text(how, style=style), Text(state.step.output.name), *numbers)
-    table.add_section()
-    table.add_row(
-        "to run", "", "", f"{cost.tokens:,.0f}", f"{cost.flop:.2e}", f"{cost.device.hours(cost.flop):,.2f}",
-        f"{cost.bytes / 1e9:,.2f}",
-    )  # fmt: skip
+        given = ", ".join((*state.step.needs, *state.step.given))
+        steps.add_row(Text(state.step.name), Text(how, style=style), Text(given), Text(state.step.output.name))
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("To run", "Steps", "Tokens", "FLOP", f"Hours on {cost.device.name}", "GB of disk"):
+        table.add_column(heading, justify="left" if heading == "To run" else "right")
+    for stage, number, price in [*cost.stages, ("all", sum(number for _, number, _ in cost.stages), cost.total)]:
+        hours = None if price.flop is None else cost.device.hours(price.flop)
+        table.add_row(
+            Text(stage), str(number), _or_unknown(price.tokens, ",.0f"), _or_unknown(price.flop, ".1e"),
+            _or_unknown(hours, ",.2f"), _or_unknown(None if price.bytes is None else price.bytes / 1e9, ",.2f"),
+        )  # fmt: skip
     console = Console()
+    console.print(steps)
     console.print(table)
-    console.print(Text(f"Disk: {cost.bytes / 1e9:,.2f} GB needed at most, {cost.free / 1e9:,.2f} GB free."))
     for note in cost.notes:
         console.print(Text(note))
     for sentence in cost.missing:
         console.print(Text(f"Missing: {sentence}", style="yellow"))
+
+
+def _or_unknown(value: float | None, form: str) -> str:
+    return "?" if value is None else format(value, form)
 
 
 def _show(output: Path, manifest: Mapping[str, Any]) -> None:

