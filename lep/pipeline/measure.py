@@ -32,7 +32,9 @@ def benchmark(
 
     run = execute(prepare(settings_of(model=model, **settings)), runs, progress)
     if failed := run.scores["failed"]:
-        raise DarumeruError(f"Tasks of {run.path.name} failed ({', '.join(failed)}). The same command tries them again.")
+        raise DarumeruError(
+            f"Tasks of {run.path.name} failed ({', '.join(failed)}). The same command tries them again."
+        )
     write_json(output, {"run": run.path.name})
 
 
@@ -69,7 +71,9 @@ def held_out(
             "characters": sum(map(len, pieces)),
             "tokens": tokens,
             "seconds": seconds,
-            "share_of_new_tokens": share_of_new_tokens(loaded, tokenizer, texts.prompts[name], added) if added else None,
+            "share_of_new_tokens": share_of_new_tokens(loaded, tokenizer, texts.prompts[name], added)
+            if added
+            else None,
         }
     rows = int(loaded.get_input_embeddings().weight.shape[0])
     write_json(
@@ -119,7 +123,11 @@ def speed(
         found[name] = {}
         asked_of = settings_of(model=source, **settings)
         with load(asked_of, engine, model, tokenizer, None, longest) as loaded:
-            list(loaded.answers([Request("first", "generate", next(iter(requests.values()))[0].prompt, "", max_tokens=8)]))
+            list(
+                loaded.answers(
+                    [Request("first", "generate", next(iter(requests.values()))[0].prompt, "", max_tokens=8)]
+                )
+            )
             for text, asked in requests.items():
                 began = time.perf_counter()
                 answers = [answer for batch in loaded.answers(asked) for answer in batch]

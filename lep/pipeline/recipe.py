@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -19,6 +19,7 @@ from darumeru.errors import unknown
 from darumeru.evaluation import Settings
 from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe as TrainingRecipe
+from lep.calibration.recipe import choose_recipe
 from lep.calibration.train import calibrate
 from lep.errors import UserError
 from lep.initialisation import initialise
@@ -63,14 +64,13 @@ def of_signature(name: str, function: Callable[..., Any], without: str, **more: 
     return made
 
 
-def of_model(name: str, model: type[BaseModel], without: str = "", *, optional: bool = False, **more: Any) -> Any:
-    """The section whose keys are a model's fields, all without a value where `optional`."""
-    fields = {
-        key: (Annotated[field.annotation | None, key, *field.metadata], None) if optional else (field.annotation, field)
-        for key, field in model.model_fields.items()
-        if key not in without.split()
+def of_model(name: str, model: type[BaseModel], without: str, more: Mapping[str, Any]) -> type[Strict]:
+    """The section whose keys are a model's fields without some; see `of_signature`."""
+    fields: dict[str, Any] = {
+        key: (field.annotation, field) for key, field in model.model_fields.items() if key not in without.split()
     }
-    return create_model(name, __base__=Strict, **(fields | more))
+    made: type[Strict] = create_model(name, __base__=Strict, **(fields | dict(more)))
+    return made
 
 
 class Top(Strict):
@@ -106,50 +106,48 @@ class Examples(Strict):
     """Tokens written after each beginning of a held-out text, to measure the speed."""
 
 
-MODELS = ("base", "base-new0", "base-new", "instruct", "propagated", "calibrated")
+Kind = Literal["base", "base-new0", "base-new", "instruct", "propagated", "calibrated"]
 """Kinds of models that are evaluated: the originals, initialised, trained, carried over, calibrated."""
 
 _GIVEN = "model corpus output force lang"
 _DATA = of_signature("data", make_data, "model output force progress")
-_TRAIN = of_model(
+_TRAIN = of_signature(
     "train",
-    TrainingRecipe,
-    optional=True,
-    **{
-        key: (hint, inspect.signature(calibrate).parameters[key].default)
-        for key, hint in get_type_hints(calibrate, localns={"Progress": object}).items()
-        if key in ("recipe", "device", "dtype", "save_every", "suite", "eval_every", "eval_data")
-    }
-    | {"recipe": (Literal["self", "instruct"], "self")},
+    calibrate,
+    "model data output force warn progress",
+    recipe=(Literal["self", "instruct"], "self"),
+    # A field that is not given is the named recipe's; `choose_recipe` checks those that are.
+    **dict.fromkeys(TrainingRecipe.model_fields, (Any, None)),
 )
 _METHODS = (tuple[Literal["swap", "overlap", "conversion", "ridge", "auto"], ...], Field(("conversion",), min_length=1))
 
-Section = type[BaseModel] | dict[str, Any]
-SCHEMA: dict[str, Section] = {
-    "vocab": {
-        "extend": of_signature("vocab.extend", extend_vocabulary, _GIVEN),
-        "optimize": of_signature("vocab.optimize", optimize_vocabulary, _GIVEN),
-        "swap": of_signature("vocab.swap", swap_vocabulary, _GIVEN),
-        "train": of_signature("vocab.train", train_vocabulary, _GIVEN),
-    },
+WAYS: dict[str, type[Strict]] = {
+    "extend": of_signature("vocab.extend", extend_vocabulary, _GIVEN),
+    "optimize": of_signature("vocab.optimize", optimize_vocabulary, _GIVEN),
+    "swap": of_signature("vocab.swap", swap_vocabulary, _GIVEN),
+    "train": of_signature("vocab.train", train_vocabulary, _GIVEN),
+}
+TRAINING: dict[str, type[Strict]] = {"data": _DATA, "train": _TRAIN}
+"""The sections of `calibrate`, and of `instruct` where it is made here."""
+
+
+SCHEMA: dict[str, type[BaseModel] | dict[str, type[Strict]]] = {
+    "vocab": WAYS,
     "init": of_signature("init", initialise, "model tokenizer output corpus force warn"),
     "pretrain": PretrainSettings,
     "propagate": of_signature(
         "propagate", propagate, "base adapted instruct output method texts force warn", methods=_METHODS
     ),
-    "calibrate": {"data": _DATA, "train": _TRAIN},
+    "calibrate": TRAINING,
     "evaluate": of_model(
         "evaluate",
         Settings,
         "model revision adapter tokenizer training base_url api_key_env served_model approximate",
-        models=(tuple[Literal[MODELS], ...], MODELS),
+        {"models": (tuple[Kind, ...], get_args(Kind))},
     ),
     "report": Examples,
 }
 """Section → its keys; a mapping has sections inside."""
-INSTRUCT: dict[str, Any] = {"data": _DATA, "train": _TRAIN}
-"""The sections of `instruct`, where it is made here."""
-
 _PATHS = {"base", "instruct", "corpus", "held_out", "texts", "keep_languages", "donor", "prompts", "judge", "copy_corpus",
           "exclude", "bundles", "data", "lock", "wording", "include_path"}  # fmt: skip
 """Keys that name files or folders; in a recipe they are relative to its own folder."""
@@ -267,9 +265,9 @@ def _checked(content: dict[str, Any]) -> Recipe:
     top = Top(**_values(Top, general | ({"instruct": "made from the base"} if made is not None else {}), ""))
     inherited = {"lang": top.lang, "field": top.field}
     ways = _part(content, "vocab")
-    _known(ways, SCHEMA["vocab"], "vocab")
+    _known(ways, WAYS, "vocab")
     if len(ways) != 1:
-        raise UserError(f"vocab must have one of {', '.join(SCHEMA['vocab'])}, not {', '.join(ways) or 'nothing'}.")
+        raise UserError(f"vocab must have one of {', '.join(WAYS)}, not {', '.join(ways) or 'nothing'}.")
     (way,) = ways
     pretrain = PretrainSettings(**_section(content, "pretrain", inherited))
     parse_schedule(pretrain.train)
@@ -280,29 +278,36 @@ def _checked(content: dict[str, Any]) -> Recipe:
         top=top,
         instruct=None if made is None else _training(made, "instruct", inherited, top),
         way=way,
-        vocab=_values(SCHEMA["vocab"][way], ways[way], f"vocab.{way}", inherited),  # type: ignore[index]
+        vocab=_values(WAYS[way], ways[way], f"vocab.{way}", inherited),
         init=_section(content, "init", inherited),
         pretrain=pretrain,
         propagate=propagation,
-        calibrate=_training(_part(content, "calibrate"), "calibrate", inherited, top) if "calibrate" in content else None,
+        calibrate=_training(_part(content, "calibrate"), "calibrate", inherited, top)
+        if "calibrate" in content
+        else None,
         evaluate=_section(content, "evaluate", inherited),
         report=Examples(**_section(content, "report", inherited)),
     )
 
 
-def _training(
-    content: dict[str, Any], name: str, inherited: dict[str, Any], top: Top
-) -> dict[str, dict[str, Any]]:
+def _training(content: dict[str, Any], name: str, inherited: dict[str, Any], top: Top) -> dict[str, dict[str, Any]]:
     """The sections `data` and `train`; texts to copy may not overlap with the corpus, unless other texts are named."""
-    _known(content, INSTRUCT, name)
+    _known(content, TRAINING, name)
     data = _part(content, "data", name)
     local = [text for text in top.corpus if not text.startswith("hub:")]
     inherited = inherited | ({"exclude": local} if data.get("copy") else {})
     train = _values(_TRAIN, _part(content, "train", name), f"{name}.train")
-    return {
-        "data": _values(_DATA, data, f"{name}.data", inherited),
-        "train": {key: value for key, value in train.items() if value is not None},
-    }
+    train = {key: value for key, value in train.items() if value is not None}
+    try:
+        choose_recipe(train["recipe"], training_changes(train))
+    except UserError as error:
+        raise UserError(f"{name}.train: {error}") from None
+    return {"data": _values(_DATA, data, f"{name}.data", inherited), "train": train}
+
+
+def training_changes(train: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the named recipe that a section `train` changes."""
+    return {key: value for key, value in train.items() if key in TrainingRecipe.model_fields}
 
 
 def _section(content: Mapping[str, Any], name: str, inherited: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,6 +343,8 @@ def _values(kind: Any, values: Any, where: str, inherited: Mapping[str, Any] | N
         first = error.errors()[0]
         name = ".".join([*([where] if where else []), str(first["loc"][0])])
         if first["type"] == "missing":
-            raise UserError(f"{name} is missing. Write it into the recipe, or give it with --set {name}=VALUE.") from None
+            raise UserError(
+                f"{name} is missing. Write it into the recipe, or give it with --set {name}=VALUE."
+            ) from None
         raise UserError(f"{name}: {first['input']!r} is not possible. {first['msg']}.") from None
     return {key: getattr(made, key) for key in kind.model_fields}

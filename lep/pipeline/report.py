@@ -85,8 +85,8 @@ def _given(recipe: Recipe) -> str | None:
     if recipe.instruct is None:
         return None
     return (
-        "The pair is made for this study: the instruct model was trained from the base by the first stage, so that the two differ "
-        "in their embeddings. It is no published instruct model."
+        "The pair is made for this study: the instruct model was trained from the base by this pipeline, so that the two "
+        "differ in their embeddings. It is no published instruct model."
     )
 
 
@@ -215,13 +215,13 @@ def render(report: Mapping[str, Any], folder: Path) -> None:
     svg, _ = draw(bits_figure(report))
     write_text(folder / "bits.svg", svg)
     tables = tables_of(report)
-    loader = jinja2.FileSystemLoader([WEB, SITE])
-    for name, escape in (("index.html", True), ("report.md", False)):
-        environment = jinja2.Environment(
-            loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )  # noqa: S701 - Markdown is escaped by the filter `md`
-        environment.filters["md"] = lambda value: escape_markdown(str(value))
-        environment.filters["quote"] = lambda text: "\n".join(f"    {line}" for line in str(text).splitlines())
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([WEB, SITE]), autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["md"] = lambda value: escape_markdown(str(value))
+    environment.filters["quote"] = lambda text: "\n".join(f"    {line}" for line in str(text).splitlines())
+    for name in ("index.html", "report.md"):
         page = environment.get_template(f"{name}.j2").render(
             r=report, tables=tables, columns=example_columns(report), root=".", home=None,
             settings=yaml.safe_dump(report["recipe"], allow_unicode=True, sort_keys=False),
@@ -340,8 +340,8 @@ def _bits(report: Mapping[str, Any]) -> Table:
         )  # fmt: skip
     head = ["model", *(f"{name}: bits per byte" for name in names), *(f"{name}: new tokens written" for name in names)]
     note = (
-        "Bits per byte: lower is better; comparable between vocabularies. New tokens written: their share in what the model writes "
-        "greedily after the beginnings of the text."
+        "Bits per byte: lower is better; comparable between vocabularies. New tokens written: their share in what the model "
+        "writes greedily after the beginnings of the text."
     )
     return _table("Held-out text", head, rows, note)
 
@@ -372,7 +372,9 @@ def _scores(report: Mapping[str, Any]) -> Table:
         rows.append([m["title"], f"{run['mode']}, {run['num_fewshot']}-shot", *cells])
     head = ["model", "setting", *(c["title"] for c in found["columns"])]
     limit = f", at most {found['limit']} documents a task" if found["limit"] else ""
-    note = f"Suite {found['suite']}{limit}; {found['engine']}; 95 % intervals. Every sample is on the leaderboard's pages."
+    note = (
+        f"Suite {found['suite']}{limit}; {found['engine']}; 95 % intervals. Every sample is on the leaderboard's pages."
+    )
     return _table("Benchmark", head, rows, note)
 
 

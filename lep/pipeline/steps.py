@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from lep.pipeline.recipe import PACKAGE, Recipe
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
 
-STAGES = ("instruct", "vocab", "init", "pretrain", "propagate", "calibrate", "evaluate")
+STAGES = ("vocab", "init", "pretrain", "instruct", "propagate", "calibrate", "evaluate")
 _NOT_RESULT = {"device", "save_every", "suite", "eval_every", "eval_data", "link"}
 """Settings that change how a step goes, not what comes out."""
 
@@ -179,11 +180,11 @@ class _Steps:
         )  # fmt: skip
         made, given = ([], [self.instruct]) if recipe.instruct is None else (["instruct"], [])
         if recipe.instruct is not None:
-            self._training("instruct", recipe.instruct, self.base, self.base, outside=[self.base])
+            self._training("instruct", recipe.instruct, self.base, self.base, outside=[self.base], answers=[self.base])
         for method in recipe.propagate["methods"]:
             self.add(
                 f"propagate-{method}", "propagate", self.models[f"instruct-{method}"].source,
-                lambda talk, method=method: self._propagate(talk, method), needs=["pretrain", *made],
+                partial(self._propagate, method), needs=["pretrain", *made],
                 inputs=[self.base, *given, *(self.top.held_out.values() if method == "auto" else [])],
                 settings={"method": method, **({"strength": recipe.propagate["strength"]} if method == "ridge" else {}),
                           **({"field": field} if method == "auto" else {})},
@@ -193,7 +194,13 @@ class _Steps:
             first = self.models[f"instruct-{recipe.propagate['methods'][0]}"]
             assert first.step is not None  # noqa: S101 - every propagated model is made
             self._training(
-                "calibrate", recipe.calibrate, first.source, self.instruct, asked=made, needs=[first.step], answers=given
+                "calibrate",
+                recipe.calibrate,
+                first.source,
+                self.instruct,
+                asked=made,
+                needs=[first.step],
+                answers=given,
             )
         self._evaluate(given)
         return list(self.steps.values())
@@ -228,7 +235,7 @@ class _Steps:
             settings=self.recipe.pretrain, warn=talk.warn,
         )  # fmt: skip
 
-    def _propagate(self, talk: Talk, method: str) -> None:
+    def _propagate(self, method: str, talk: Talk) -> None:
         from lep.corpus import read_all
         from lep.propagation import propagate
 
@@ -279,14 +286,15 @@ class _Steps:
 
         # Answers stay in the journal beside the chats, for other settings too.
         self.add(
-            f"{name}-data", name, chats.with_suffix(".report.json"), chatting, needs=asked,
-            inputs=[*answers, *outside, *_paths(data)], settings=data, work=[chats],
+            f"{name}-data", name, chats.with_suffix(".report.json"), chatting, needs=[] if data["answers"] else asked,
+            inputs=[*([] if data["answers"] else answers), *_paths(data)], settings=data, work=[chats],
         )  # fmt: skip
         folder = next(m.source for m in self.models.values() if m.step == name)
         self.add(
             name, name, folder, training, needs=[*needs, f"{name}-data"], inputs=outside, settings=train,
             work=[Path(f"{folder}.training"), Path(f"{folder}.runs")], model=True,
         )  # fmt: skip
+
     def _evaluate(self, given: Sequence[str]) -> None:
         from lep.pipeline import measure
 
