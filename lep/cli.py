@@ -693,7 +693,8 @@ def _show_plan(states: Sequence[State], cost: Estimate) -> None:
         how = "done" if state.done else f"to run: {state.why}" if state.chosen else f"not asked for: {state.why}"
         style = "green" if state.done else "" if state.chosen else "dim"
         given = ", ".join((*state.step.needs, *state.step.given))
-        steps.add_row(Text(state.step.name), Text(how, style=style), Text(given), Text(state.step.output.name))
+        place = state.step.output.parent if state.step.output.suffix else state.step.output
+        steps.add_row(Text(state.step.name), Text(how, style=style), Text(given), Text(f"{place.name}/"))
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for heading in ("To run", "Steps", "Tokens", "FLOP", f"Hours on {cost.device.name}", "GB of disk"):
         table.add_column(heading, justify="left" if heading == "To run" else "right")

@@ -338,7 +338,7 @@ class _Estimating:
                 self.missing.append(f"for the benchmark: {error}")
         else:
             self.missing.append("the length of a benchmark on the hub: tokens of evaluate are not estimated")
-        each = 3 * len(recipe.report.prompts) * float(100 + recipe.report.max_tokens)
+        each = 3 * len(recipe.report.examples) * float(100 + recipe.report.max_tokens)
         wrote = 3 * 8 * len(recipe.top.held_out) * float(60 + recipe.report.speed_tokens)
         prices = {
             "examples": Price(each, each * shape.forward(rows), 0.0),

@@ -95,10 +95,11 @@ class Top(Strict):
     field: str = "text"
 
 
-class Examples(Strict):
-    """Prompts that the report shows the answers to."""
+class Shown(Strict):
+    """What the report measures and shows beside the benchmark."""
 
-    prompts: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    """Prompts whose answers are shown."""
     max_tokens: int = Field(96, ge=1)
     characters: int = Field(20_000, ge=100)
     """Of each held-out text that are measured."""
@@ -130,7 +131,6 @@ WAYS: dict[str, type[Strict]] = {
 TRAINING: dict[str, type[Strict]] = {"data": _DATA, "train": _TRAIN}
 """The sections of `calibrate`, and of `instruct` where it is made here."""
 
-
 SCHEMA: dict[str, type[BaseModel] | dict[str, type[Strict]]] = {
     "vocab": WAYS,
     "init": of_signature("init", initialise, "model tokenizer output corpus force warn"),
@@ -145,9 +145,10 @@ SCHEMA: dict[str, type[BaseModel] | dict[str, type[Strict]]] = {
         "model revision adapter tokenizer training base_url api_key_env served_model approximate",
         {"models": (tuple[Kind, ...], get_args(Kind))},
     ),
-    "report": Examples,
+    "report": Shown,
 }
 """Section → its keys; a mapping has sections inside."""
+
 _PATHS = {"base", "instruct", "corpus", "held_out", "texts", "keep_languages", "donor", "prompts", "judge", "copy_corpus",
           "exclude", "bundles", "data", "lock", "wording", "include_path"}  # fmt: skip
 """Keys that name files or folders; in a recipe they are relative to its own folder."""
@@ -174,7 +175,7 @@ class Recipe:
     propagate: dict[str, Any]
     calibrate: dict[str, dict[str, Any]] | None
     evaluate: dict[str, Any]
-    report: Examples
+    report: Shown
 
 
 def load_recipe(file: str | Path, changes: Sequence[str] = ()) -> Recipe:
@@ -228,7 +229,18 @@ def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         if not isinstance(inner, dict):
             inner = content[key] = {}
         content = inner
-    many = {"corpus", "prompts", "copy_corpus", "exclude", "texts", "keep_languages", "bundles", "methods", "models"}
+    many = {
+        "corpus",
+        "prompts",
+        "copy_corpus",
+        "exclude",
+        "texts",
+        "keep_languages",
+        "bundles",
+        "methods",
+        "models",
+        "examples",
+    }
     if last in many and isinstance(value, str):
         value = [value]
     content[last] = _absolute({last: value}, Path.cwd(), inside=outer[-1:] == ["held_out"])[last]
@@ -238,7 +250,7 @@ def _absolute(values: Mapping[str, Any], folder: Path, *, inside: bool = False) 
     """The values with paths that exist under `folder` made absolute; all others (hub ids, names) as they are."""
 
     def resolved(value: Any) -> Any:
-        if isinstance(value, str) and value and (folder / value).exists():
+        if isinstance(value, str) and value and exists(folder / value):
             return str((folder / value).resolve())
         return [resolved(item) for item in value] if isinstance(value, list) else value
 
@@ -250,6 +262,14 @@ def _absolute(values: Mapping[str, Any], folder: Path, *, inside: bool = False) 
         else value
         for key, value in values.items()
     }
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False, too, for what is no path at all."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 # -- checking ---------------------------------------------------------------------------------------------------------
@@ -286,7 +306,7 @@ def _checked(content: dict[str, Any]) -> Recipe:
         if "calibrate" in content
         else None,
         evaluate=_section(content, "evaluate", inherited),
-        report=Examples(**_section(content, "report", inherited)),
+        report=Shown(**_section(content, "report", inherited)),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lep.files import fingerprint, fingerprint_files
-from lep.pipeline.recipe import PACKAGE, Recipe
+from lep.pipeline.recipe import PACKAGE, Recipe, exists
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -347,7 +347,7 @@ class _Steps:
         def examples(talk: Talk) -> None:
             with talk.stage("Examples") as progress:
                 measure.examples(
-                    {m.id: m.source for m in trio}, recipe.report.prompts, engine, folder / "examples.json",
+                    {m.id: m.source for m in trio}, recipe.report.examples, engine, folder / "examples.json",
                     tokens=recipe.report.max_tokens, progress=progress,
                 )  # fmt: skip
 
@@ -356,10 +356,10 @@ class _Steps:
                 "speed", "evaluate", folder / "speed.json", speed, needs=steps, inputs=[*given, *texts],
                 settings={"tokens": report["speed_tokens"], **engine},
             )  # fmt: skip
-        if recipe.report.prompts:
+        if recipe.report.examples:
             self.add(
                 "examples", "evaluate", folder / "examples.json", examples, needs=steps, inputs=given,
-                settings={"prompts": report["prompts"], "tokens": report["max_tokens"], **engine},
+                settings={"prompts": report["examples"], "tokens": report["max_tokens"], **engine},
             )  # fmt: skip
 
 
@@ -369,7 +369,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("/")):
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("/") and exists(Path(value))):
         return Path(value).name
     return value
 
@@ -379,6 +379,6 @@ def _paths(settings: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for value in settings.values():
         for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, Path) or (isinstance(item, str) and item.startswith("/") and Path(item).exists()):
+            if isinstance(item, Path) or (isinstance(item, str) and item.startswith("/") and exists(Path(item))):
                 found.append(str(item))
     return found

@@ -24,7 +24,8 @@ from lep.pipeline.recipe import SCHEMA, SHIPPED, Top
 from lep.scripts import count_script
 
 NAME = "tiny <b>study</b> | 1"
-PROMPT = "Скажи <script>дом</script>"
+PROMPT = "/Скажи <script>дом</script> " + "и ещё раз " * 30
+"""Too long for a file name, and begins as a path does."""
 
 
 def words(script: str) -> list[str]:
@@ -59,7 +60,7 @@ RECIPE: dict[str, Any] = {
     },
     "evaluate": {"suite": "darumeru-train", "tasks": ["bpb_ru", "parus_tenth"], "data": "mini", "engine": "hf", "limit": 2,
                  "device": "cpu", "models": ["propagated", "calibrated"]},
-    "report": {"prompts": [PROMPT], "max_tokens": 4, "characters": 300, "speed_tokens": 4},
+    "report": {"examples": [PROMPT], "max_tokens": 4, "characters": 300, "speed_tokens": 4},
 }  # fmt: skip
 
 
@@ -172,7 +173,7 @@ PROPAGATED = {"propagate-conversion", "propagate-swap", "calibrate", *EVALUATION
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ("report.prompts=[Кто ты]", {"examples"}),
+        ("report.examples=[Кто ты]", {"examples"}),
         ("evaluate.limit=3", {"run-instruct", *(name for name in EVALUATIONS if name.startswith("run"))}),
         ("report.characters=200", {"text-instruct", *(name for name in EVALUATIONS if name.startswith("text"))}),
         ("calibrate.train.learning_rate=0.001", {"calibrate", *LAST}),
@@ -291,7 +292,7 @@ def test_a_killed_pipeline_goes_on(inputs: Path, tmp_path: Path) -> None:
         ("calibrate.data=3", "calibrate.data: 3 is not possible"),
         ("corpus=[]", "corpus: [] is not possible"),
         ("novalue", "is not of the form KEY=VALUE"),
-        ("report.prompts=[", "is not valid YAML"),
+        ("report.examples=[", "is not valid YAML"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(inputs: Path, change: str, message: str) -> None:
