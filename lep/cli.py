@@ -690,7 +690,8 @@ def _show_plan(states: Sequence[State], cost: Estimate) -> None:
     for heading in ("Step", "State", "From", "Output"):
         steps.add_column(heading, no_wrap=heading in ("Step", "Output"))
     for state in states:
-        how = "done" if state.done else f"to run: {state.why}" if state.chosen else f"not asked for: {state.why}"
+        because = "" if state.why.startswith("after ") else f": {state.why}"  # the next column says after what
+        how = "done" if state.done else f"{'to run' if state.chosen else 'not asked for'}{because}"
         style = "green" if state.done else "" if state.chosen else "dim"
         given = ", ".join((*state.step.needs, *state.step.given))
         place = state.step.output.parent if state.step.output.suffix else state.step.output
