@@ -134,9 +134,10 @@ def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path)
     original = runs["instruct"]
     suite = original.header["suite"]
     lower = {name for name, task in original.scores["tasks"].items() if not task.get("higher_is_better", True)}
-    columns = [{"name": "suite", "title": suite["summary"], "lower": False}]
+    columns = [{"name": "suite", "title": suite["summary"], "lower": False, "tasks": []}]
     for group in suite["groups"]:
-        columns.append({"name": group["name"], "title": group["title"], "lower": set(group["tasks"]) <= lower})
+        tasks = list(group["tasks"])
+        columns.append({"name": group["name"], "title": group["title"], "lower": set(tasks) <= lower, "tasks": tasks})
     models_: dict[str, Any] = {}
     for name, run in runs.items():
         scores, header = run.scores, run.header
@@ -382,8 +383,9 @@ def _differences(report: Mapping[str, Any]) -> Table:
     found = report["benchmark"]
     lines = {m["id"]: {d["column"]: d for d in found["models"][m["id"]]["differences"]} for m in report["models"]}
     columns = {name: line for of_model in lines.values() for name, line in of_model.items()}
-    if any(line["kind"] != "task" for line in columns.values()):  # a part of a suite has tasks only
-        columns = {name: line for name, line in columns.items() if line["kind"] != "task"}
+    # Tasks are shown where not all of their group were run.
+    whole = {task for c in found["columns"] if c["name"] in columns for task in c["tasks"]}
+    columns = {name: line for name, line in columns.items() if line["kind"] != "task" or name not in whole}
     lower = {c["name"] for c in found["columns"] if c["lower"]} | set(found["lower"])
     rows = [
         [m["title"], *(_difference(lines[m["id"]].get(name), name in lower) for name in columns)]
