@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,8 @@ from lep.errors import LepError, UserError
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
+    from lep.pipeline.cost import Estimate
+    from lep.pipeline.execution import State
 
 app = typer.Typer(
     help="Learned Embedding Propagation: a new vocabulary for a model and for every instruct variant of it. "
@@ -37,7 +40,7 @@ app.add_typer(calibration, name="calibrate")
 
 _MANY = {
     "--corpus", "--text", "--keep-languages", "--scripts", "--source", "--skip", "--prompts", "--copy-corpus", "--exclude",
-    "--data", "--engine-set", "--judge-set", "--held-out",
+    "--data", "--engine-set", "--judge-set", "--held-out", "--set",
 }  # fmt: skip
 """Options that take several values after one flag (shell patterns such as data/*.txt)."""
 
@@ -578,6 +581,47 @@ def calibrate_train_command(
     _show(output, manifest)
 
 
+@app.command("run")
+def run_command(
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe (.yaml), or the name of one that comes with lep: smollm2-ru, …")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the study; the same command goes on in it.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE with dotted keys: pretrain.max_steps=100 (several).")
+    ] = None,
+    corpus: Annotated[list[str] | None, typer.Option("--corpus", help="Texts, in place of the recipe's.")] = None,
+    only: Annotated[str | None, typer.Option("--only", help="Run this stage only.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First stage to run.")] = None,
+    last: Annotated[str | None, typer.Option("--until", help="Last stage to run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, what it costs and what is missing.")
+    ] = False,
+    device_name: Annotated[
+        str, typer.Option("--device-name", help="Device of the hours in the plan: cpu, a100, h100, …")
+    ] = "cpu",
+) -> None:
+    """The whole pipeline from one file, from an untouched pair of models to a leaderboard and an adaptation report."""
+    for bars in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(bars, "1")
+    from lep.pipeline import estimate, load_recipe, plan, run_recipe
+
+    console = Console(stderr=True)
+    chosen = load_recipe(recipe, [*(changes or ()), *([f"corpus={json.dumps(corpus)}"] if corpus else [])])
+    if dry_run:
+        states = plan(chosen, output, only=only, first=first, last=last)
+        _show_plan(states, estimate(chosen, output, states, device_name))
+        return
+    page = run_recipe(
+        chosen, output, only=only, first=first, last=last, stage=_progress, warn=_warn,
+        say=lambda what: console.print(Text(what, style="bold")),
+    )  # fmt: skip
+    if page is None:
+        Console().print("Not all stages are done; the report is written when they are.")
+    else:
+        Console(soft_wrap=True).print(Text(f"Report: {page}\nLeaderboard: {output / 'leaderboard' / 'index.html'}"))
+
+
 @app.command("inspect")
 def inspect_command(
     folder: Annotated[str, typer.Argument(help="Model or tokenizer folder, or hub id.")], as_json: AsJson = False
@@ -622,7 +666,7 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        kept = "Checkpoints are kept" if arguments[:1] == ["pretrain"] else "Nothing was written"
+        kept = "Checkpoints are kept" if arguments[:1] in (["pretrain"], ["run"]) else "Nothing was written"
         _fail(f"{type(error).__name__}: {error}. {kept}; add --debug to see where.", 1)
     sys.exit(0)
 
@@ -642,6 +686,39 @@ def expand(arguments: Sequence[str]) -> list[str]:
             given = True
             result.append(argument)
     return result
+
+
+def _show_plan(states: Sequence[State], cost: Estimate) -> None:
+    steps = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("Step", "State", "From", "Output"):
+        steps.add_column(heading, no_wrap=heading in ("Step", "Output"))
+    for state in states:
+        because = "" if state.why.startswith("after ") else f": {state.why}"  # the next column says after what
+        how = "done" if state.done else f"{'to run' if state.chosen else 'not asked for'}{because}"
+        style = "green" if state.done else "" if state.chosen else "dim"
+        given = ", ".join((*state.step.needs, *state.step.given))
+        place = state.step.output.parent if state.step.output.suffix else state.step.output
+        steps.add_row(Text(state.step.name), Text(how, style=style), Text(given), Text(f"{place.name}/"))
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in ("To run", "Steps", "Tokens", "FLOP", f"Hours on {cost.device.name}", "GB of disk"):
+        table.add_column(heading, justify="left" if heading == "To run" else "right")
+    for stage, number, price in [*cost.stages, ("all", sum(number for _, number, _ in cost.stages), cost.total)]:
+        hours = None if price.flop is None else cost.device.hours(price.flop)
+        table.add_row(
+            Text(stage), str(number), _or_unknown(price.tokens, ",.0f"), _or_unknown(price.flop, ".1e"),
+            _or_unknown(hours, ",.2f"), _or_unknown(None if price.bytes is None else price.bytes / 1e9, ",.2f"),
+        )  # fmt: skip
+    console = Console()
+    console.print(steps)
+    console.print(table)
+    for note in cost.notes:
+        console.print(Text(note))
+    for sentence in cost.missing:
+        console.print(Text(f"Missing: {sentence}", style="yellow"))
+
+
+def _or_unknown(value: float | None, form: str) -> str:
+    return "?" if value is None else format(value, form)
 
 
 def _show(output: Path, manifest: Mapping[str, Any]) -> None:

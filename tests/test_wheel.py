@@ -22,7 +22,8 @@ def test_the_wheel_works_outside_the_checkout(tiny_chat: Path, tmp_path: Path) -
     assert "darumeru/tasks/darumeru.yaml" in names
     assert "darumeru/mini/parus/test.jsonl" in names
     assert {"darumeru/leaderboard/published.csv", "darumeru/leaderboard/web/index.html.j2"} <= set(names)
-    assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "tasks/", "leaderboards/"))]
+    assert {"lep/recipes/smollm2-ru.yaml", "lep/pipeline/web/index.html.j2"} <= set(names)
+    assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "tasks/", "leaderboards/", "recipes/"))]
     code = (
         "import darumeru.suite, darumeru.bundle\n"
         f"assert str(darumeru.suite.TASKS).startswith({str(tmp_path)!r}), darumeru.suite.TASKS\n"

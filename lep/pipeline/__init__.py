@@ -1,0 +1,33 @@
+"""The whole pipeline from one file: `lep run RECIPE.yaml`.
+
+recipe.py    the file: which keys it may have, and its values
+steps.py     recipe → steps, each with its settings, inputs, output and key
+execution.py which steps are done, and running the others in order
+cost.py      tokens, operations, hours and disk, before anything is computed
+measure.py   what the report states of the models
+report.py    the adaptation report, from the stored measures
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lep.pipeline.cost import estimate
+    from lep.pipeline.execution import plan, run_recipe
+    from lep.pipeline.recipe import Recipe, load_recipe
+    from lep.pipeline.report import write_report
+
+_PLACES = {
+    "Recipe": "recipe", "estimate": "cost", "load_recipe": "recipe", "plan": "execution", "run_recipe": "execution",
+    "write_report": "report",
+}  # fmt: skip
+
+__all__ = ["Recipe", "estimate", "load_recipe", "plan", "run_recipe", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'lep.pipeline' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lep.pipeline.{_PLACES[name]}"), name)
