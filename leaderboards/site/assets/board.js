@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const board = store.get("board"), $ = (id) => document.getElementById(id);
-  const groups = board.suite.groups, poolOf = new Map(board.pools.map((p) => [p.id, p]));
+  const groups = board.suite.groups, counted = groups.filter((g) => g.counts !== false), poolOf = new Map(board.pools.map((p) => [p.id, p]));
   const STATE = { q: "", pool: "", set: "", size: "", voc: "", sort: "suite", dir: "d", tasks: "", only: "", fig: "groups", m: "" };
   const state = { ...STATE };
   for (const key of Object.keys(STATE)) state[key] = hash().get(key) ?? STATE[key];
@@ -77,7 +77,7 @@
       const how = sure === null ? t("untested") : sure ? t("significant") : t("chance");
       const sign = delta > 0 ? "+" : delta < 0 ? "−" : "±";
       const arrow = sure ? (delta > 0 ? "▲ " : "▼ ") : "";
-      cell.append(el("span", { class: "delta" + (sure ? (delta > 0 ? " better" : " worse") : sure === null ? " untested" : ""), title: t("difference", { name: board.baseline, d: sign + Math.abs(delta).toFixed(3), how }) }, arrow + sign + Math.abs(delta).toFixed(3)));
+      cell.append(el("span", { class: "delta" + (sure ? (delta > 0 !== board.lower.includes(c.key) ? " better" : " worse") : sure === null ? " untested" : ""), title: t("difference", { name: board.baseline, d: sign + Math.abs(delta).toFixed(3), how }) }, arrow + sign + Math.abs(delta).toFixed(3)));
     }
     if (low !== null) {
       if (c.key === "suite") cell.append(el("span", { class: "bounds" }, low.toFixed(3) + " – " + high.toFixed(3)));
@@ -200,15 +200,15 @@
     const lines = ["suite", ...groups.flatMap((g) => [g.name, ...g.tasks])].filter((k) => rows.some((r) => score(k)(r) !== null));
     const head = el("tr", {}, el("th", { scope: "col" }, t("task")), rows.map((r) => el("th", { scope: "col", class: "n" }, el("span", { dir: "auto" }, r.label))));
     const body = lines.map((k) => {
-      const several = rows.filter((r) => score(k)(r) !== null).length > 1, best = Math.max(...rows.map((r) => score(k)(r) ?? -Infinity));
+      const several = rows.filter((r) => score(k)(r) !== null).length > 1, sign = board.lower.includes(k) ? -1 : 1, best = sign * Math.max(...rows.map((r) => (score(k)(r) === null ? -Infinity : sign * score(k)(r))));
       return el("tr", { class: byKey.get(k).task ? "task" : "group" }, el("th", { scope: "row" }, byKey.get(k).title()), rows.map((r) => {
         const v = score(k)(r), s = r.s[k];
         return el("td", { class: "n" + (v !== null && v === best && several ? " best" : "") }, el("span", { class: "value" }, fixed(v, 3)), v !== null && s[1] !== null ? el("span", { class: "bounds" }, s[1].toFixed(3) + " – " + s[2].toFixed(3)) : null);
       }));
     });
     $("side").replaceChildren(el("thead", {}, head), el("tbody", {}, body));
-    draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...groups, groups[0]].map((g, i) => {
-      const angle = (2 * Math.PI * i) / groups.length, v = score(g.name)(r) ?? 0;
+    draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...counted, counted[0]].map((g, i) => {
+      const angle = (2 * Math.PI * i) / counted.length, v = score(g.name)(r) ?? 0;
       return { model: r.label, order: i, x: v * Math.sin(angle), y: v * Math.cos(angle), group: g.title, score: v };
     })));
   }
@@ -265,9 +265,9 @@
     const [rows, what] = figureRows();
     const all = { model: (r) => r.label };
     const values = {
-      groups: () => rows.flatMap((r) => groups.filter((g) => r.s[g.name]).map((g) => ({ model: all.model(r), group: g.title, score: r.s[g.name][0], low: r.s[g.name][1], high: r.s[g.name][2] }))),
+      groups: () => rows.flatMap((r) => counted.filter((g) => r.s[g.name]).map((g) => ({ model: all.model(r), group: g.title, score: r.s[g.name][0], low: r.s[g.name][1], high: r.s[g.name][2] }))),
       symbols: () => rows.filter((r) => r.spt[0] !== null && score("suite")(r) !== null).map((r) => ({ model: all.model(r), symbols: r.spt[0], score: r.s.suite[0], low: r.s.suite[1], high: r.s.suite[2] })),
-      heat: () => rows.flatMap((r) => groups.flatMap((g) => g.tasks).filter((k) => r.s[k]).map((k) => ({ model: all.model(r), task: k, score: r.s[k][0] }))),
+      heat: () => rows.flatMap((r) => counted.flatMap((g) => g.tasks).filter((k) => r.s[k]).map((k) => ({ model: all.model(r), task: k, score: r.s[k][0] }))),
       steps: () => board.curves.steps, tokens: () => board.curves.tokens,
     }[state.fig]();
     const curve = state.fig === "steps" || state.fig === "tokens";
