@@ -72,6 +72,8 @@ class VLLMEngine(Engine):
         import torch
         from vllm import LLM, EngineArgs
 
+        if options.adapter:
+            check_adapter(model, options.adapter)
         gpu = torch.cuda.is_available()
         if options.device == "cuda" and not gpu:
             raise UserError("There is no GPU that vLLM can use here. Use --device cpu.")
@@ -105,14 +107,6 @@ class VLLMEngine(Engine):
             from vllm.lora.request import LoRARequest
 
             self._lora = LoRARequest("adapter", 1, str(options.adapter))
-            try:
-                self._engine.add_lora(self._lora)
-            except Exception as error:
-                self.close()
-                reason = str(error).strip().splitlines()[0]
-                raise UserError(
-                    f"Adapter '{options.adapter}' does not fit this model; was it trained on another base? ({reason})"
-                ) from None
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
@@ -231,6 +225,27 @@ class VLLMEngine(Engine):
         owner[id_] = (request.id, part)
         if internal != id_:
             log.debug("vLLM calls %s %s", id_, internal)
+
+
+def check_adapter(model: Path, adapter: Path) -> None:
+    """Hold an adapter's shapes against the model's: vLLM 0.32 loads one for another base without a word.
+
+    Raises:
+        UserError: a matrix of the adapter does not fit the model's.
+    """
+    from safetensors import safe_open
+
+    shapes: dict[str, list[int]] = {}
+    for folder in (model, adapter):
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    for name, shape in shapes.items():
+        module, found, _ = name.removeprefix("base_model.model.").partition(".lora_A.")
+        base = shapes.get(f"{module}.weight")
+        if found and (base is None or shape[-1] != base[-1]):
+            reason = f"{module} takes {shape[-1]} inputs there, {base[-1] if base else 'and is not'} here"
+            raise UserError(f"Adapter '{adapter}' does not fit this model; was it trained on another base? ({reason})")
 
 
 def _lora_arguments(adapter: Path) -> dict[str, Any]:
