@@ -504,7 +504,7 @@ def score_samples(
 ) -> dict[str, Any]:
     """Score samples in place (`score` is set in each) and aggregate them to tasks, groups and suite."""
     from darumeru.scoring.bootstrap import seed_of
-    from darumeru.scoring.summary import score_task, with_interval
+    from darumeru.scoring.summary import mean_with_interval, score_task
     from darumeru.task import table_of
 
     failed = dict(failed)
@@ -527,11 +527,14 @@ def score_samples(
     values = {name: result["score"]["value"] for name, result in results.items()}
     summary = summarise(suite, values)
     summary_draws = summarise_draws(suite, draws)
+
+    def mean(name: str, title: str, members: Sequence[str]) -> dict[str, Any]:
+        scores = [results[task]["score"] for task in members if task in results]
+        return {**mean_with_interval(summary[name], summary_draws.get(name), scores), "title": title}
+
     return {
-        "suite": with_interval(summary[suite.name], summary_draws.get(suite.name)) | {"title": suite.summary},
-        "groups": {
-            g.name: with_interval(summary[g.name], summary_draws.get(g.name)) | {"title": g.title} for g in suite.groups
-        },
+        "suite": mean(suite.name, suite.summary, suite.counted),
+        "groups": {g.name: mean(g.name, g.title, g.tasks) for g in suite.groups},
         "tasks": {name: results[name] for name in suite.tasks if name in results},
         "failed": failed,
     }

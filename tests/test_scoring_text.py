@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from darumeru.scoring.aggregate import Floats, Table, accuracy, cluster_sum, f1_macro, macro_mean, matthews, mean
 from darumeru.scoring.bootstrap import interval, resample, seed_of, units
-from darumeru.scoring.summary import score_task, with_interval
+from darumeru.scoring.summary import mean_with_interval, score_task, with_interval
 from darumeru.scoring.text import (
     LemmaTokenizer,
     exact,
@@ -362,6 +362,20 @@ def test_score_of_a_task_and_its_draws() -> None:
     assert sampled == pytest.approx((accuracy(t, "x", weights) + matthews(t, "mcc", weights)) / 2)
     again, _ = score_task(t, {"x": accuracy, "mcc": matthews}, ("x", "mcc"), seed=1, resamples=300)
     assert again == score
+
+
+def test_a_mean_of_tasks_whose_draws_are_all_equal_is_not_certain() -> None:
+    one = with_interval(0.0, np.zeros(10), 6)
+    assert one["high"] == pytest.approx(1 - 0.025 ** (1 / 6))
+    assert mean_with_interval(0.0, np.zeros(10), [one]) == one
+    other = {"value": 1.0, "low": 0.8, "high": 1.0}
+    assert mean_with_interval(0.5, np.full(10, 0.5), [one, other]) == {
+        "value": 0.5,
+        "low": 0.4,
+        "high": pytest.approx((one["high"] + 1) / 2),  # type: ignore[operator]
+    }
+    assert mean_with_interval(0.5, np.array([0.4, 0.6]), [one, other])["low"] == pytest.approx(0.4, abs=0.01)
+    assert mean_with_interval(0.5, None, [one]) == {"value": 0.5, "low": None, "high": None}
 
 
 def test_one_unit_has_no_interval() -> None:

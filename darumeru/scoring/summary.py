@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,20 @@ def with_interval(value: float | None, draws: Floats | None, count: int | None =
         same = ((1 - LEVEL) / 2) ** (1 / count)
         low, high = value * same, 1 - (1 - value) * same
     return {"value": value, "low": low, "high": high}
+
+
+def mean_with_interval(
+    value: float | None, draws: Floats | None, scores: Sequence[Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """The same for a mean of tasks with these `scores`; where every draw is the same, the means of the tasks' own bounds.
+
+    These err on the safe side: all tasks would have to be at their bounds at once.
+    """
+    found = with_interval(value, draws)
+    if draws is not None and found["low"] == found["high"]:
+        bounds = {side: [score[side] for score in scores] for side in ("low", "high")}
+        found |= {side: float(np.mean(b)) for side, b in bounds.items() if all(v is not None for v in b)}  # type: ignore[arg-type]
+    return found
 
 
 def score_task(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, quiet, trained_parameters
 from lep.checkpoint import Checkpoint, write_checkpoint
 from lep.errors import LepError, UserError
+from lep.rounding import generator_for, round_unbiased
 from lep.shards import NewTensor, StoredTensor, torch_dtype
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 LIMIT = 1e-3
 """The largest difference of logits, in float32, that merging and writing may make."""
 
+_ROWS = 8192
+"""Of a tensor that are worked on at a time."""
 _SAMPLES = 4
+_LOSS_SAMPLES = 16
 _SAMPLE_TOKENS = 256
 
 
@@ -36,6 +40,16 @@ class Comparison:
     """Between the merged model in memory, rounded as it is stored, and the folder read back."""
     rounding: float
     """What rounding to the stored type changes; nothing where that is float32."""
+
+
+@dataclass(frozen=True)
+class SampleLoss:
+    """The mean loss of the assistant's tokens in the beginnings of some examples, the same before and after."""
+
+    examples: int
+    before: float | None
+    after: float | None
+    """Of the written model; None where no example begins with anything to learn."""
 
 
 def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
@@ -71,10 +85,11 @@ def merge(
     place: Path,
     tensors: Mapping[str, StoredTensor],
     samples: Sequence[Example],
-) -> Comparison:
+) -> tuple[Comparison, SampleLoss]:
     """Write the model `source` with an adapter merged into it; everything else is copied bit by bit.
 
-    The merge is computed in float32 and rounded once, to the type that each tensor is stored in.
+    The merge is computed in float32 and rounded once, to the type that each tensor is stored in, without a bias: see
+    `lep.rounding`.
 
     Args:
         source: the model that the adapter was trained on.
@@ -82,17 +97,17 @@ def merge(
         adapter: a folder in PEFT's format.
         place: an existing empty folder.
         tensors: where the changed parameters are stored, see `stored_tensors`.
-        samples: examples to compare logits on; the beginnings of the first few are taken.
+        samples: examples to compare on; the beginnings of the first few are taken.
 
     Raises:
         LepError: the merged model, or what was written, says something else than the model with its adapter.
     """
-    import torch
-
-    inputs = [torch.from_numpy(e.ids[:_SAMPLE_TOKENS].astype("int64"))[None] for e in samples[:_SAMPLES]]
+    inputs = [_beginning(example) for example in samples[:_SAMPLES]]
+    asked = [example for example in samples if example.trained[1:_SAMPLE_TOKENS].any()][:_LOSS_SAMPLES]
     base = load(source.folder, "float32")
     tied = is_tied(base)
     wrapped = add_lora(base, recipe).eval()
+    loss = _loss(wrapped, asked)  # an adapter that is not trained changes nothing
     load_adapter(wrapped, adapter)
     check_tie(wrapped, tied)
     trained = _logits(wrapped, inputs)
@@ -111,20 +126,23 @@ def merge(
     replace = {}
     for name, tensor in tensors.items():
         value = parameters[name].detach()
-        value.copy_(value.to(torch_dtype(tensor.dtype)).float())
         if tuple(value.shape) != tensor.shape:
             raise LepError(f"The merged tensor {name} is {tuple(value.shape)}, stored is {tensor.shape}.")
+        draws = generator_for(name, recipe.seed)
+        for rows in _blocks(value):
+            rows.copy_(round_unbiased(rows, torch_dtype(tensor.dtype), draws))
         replace[tensor.name] = NewTensor(tensor.dtype, tensor.shape, partial(_blocks, value))
     rounded = _logits(merged, inputs)
     rounding = _difference(after, rounded, "rounding")
     write_checkpoint(source, place, replace=replace, config=source.config)
     del replace, parameters, merged, wrapped, base
-    writing = _difference(rounded, _logits(load(place, "float32"), inputs), "writing")
+    written = load(place, "float32")
+    writing = _difference(rounded, _logits(written, inputs), "writing")
     if not writing <= LIMIT:
         raise LepError(
             f"The written folder is another model: logits differ by up to {writing:.3g}, {LIMIT:g} is allowed."
         )
-    return Comparison(merging, writing, rounding)
+    return Comparison(merging, writing, rounding), SampleLoss(len(asked), loss, _loss(written, asked))
 
 
 def load(folder: Path, dtype: str) -> Any:
@@ -158,6 +176,25 @@ def _logits(model: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [model(input_ids=ids.to(model.device), use_cache=False).logits[0].float().cpu() for ids in inputs]
 
 
+def _beginning(example: Example) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(example.ids[:_SAMPLE_TOKENS].astype("int64"))[None]
+
+
+def _loss(model: Any, examples: Sequence[Example]) -> float | None:
+    import torch
+
+    total, count = 0.0, 0
+    for example in examples:
+        ids = _beginning(example)
+        trained = torch.from_numpy(example.trained[1:_SAMPLE_TOKENS])
+        (logits,) = _logits(model, [ids])
+        total += float(torch.nn.functional.cross_entropy(logits[:-1][trained], ids[0, 1:][trained], reduction="sum"))
+        count += int(trained.sum())
+    return total / count if count else None
+
+
 def _difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], what: str) -> float:
     largest = max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
     if largest != largest:  # NaN
@@ -167,6 +204,6 @@ def _difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], wha
     return largest
 
 
-def _blocks(value: torch.Tensor, rows: int = 8192) -> Iterator[torch.Tensor]:
-    for start in range(0, len(value), rows):
-        yield value[start : start + rows]
+def _blocks(value: torch.Tensor) -> Iterator[torch.Tensor]:
+    for start in range(0, len(value), _ROWS):
+        yield value[start : start + _ROWS]

@@ -139,7 +139,7 @@ def calibrate(
         if not all(math.isfinite(loss) for _, loss in losses):
             raise LepError("The loss is no number: the training diverged. Use a lower --learning-rate.")
         with new_folder(folder, inputs=[source.folder], force=force) as place:
-            compared = merge(source, chosen, newest, place, tensors, examples)
+            compared, sample_loss = merge(source, chosen, newest, place, tensors, examples)
             used = {index for step in steps for row in step for index in row}
             rows = [row for step in steps for row in step]
             manifest = write_manifest(
@@ -161,6 +161,7 @@ def calibrate(
                     "trained_whole": ["embedding and head (tied)"] if tied and whole else whole,
                     "first_loss": losses[0][1],
                     "last_loss": losses[-1][1],
+                    "sample_loss": asdict(sample_loss),
                     "largest_logit_difference": asdict(compared),
                     "losses": losses,
                 },

@@ -112,8 +112,8 @@ def _maps(step: Step) -> dict[str, Any]:
 def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
     """How long was trained on how much, as the manifests say."""
     found: dict[str, Any] = {}
-    keys = ("steps", "stopped_before", "tokens", "trained_tokens", "examples", "examples_seen", "loss", "first_loss",
-            "last_loss", "learning_rate", "tokens_per_second", "largest_logit_difference")  # fmt: skip
+    keys = ("steps", "stopped_before", "tokens", "trained_tokens", "examples", "examples_seen", "loss", "sample_loss",
+            "learning_rate", "tokens_per_second", "largest_logit_difference")  # fmt: skip
     for name in ("instruct", "pretrain", "calibrate"):
         if name in steps:
             measures = (read_manifest(steps[name].output) or {})["measures"]
@@ -191,8 +191,10 @@ def _leaderboard(recipe: Recipe, output: Path, report: Mapping[str, Any]) -> Non
     }
     file = output / "about.yaml"
     write_text(file, yaml.safe_dump(about, allow_unicode=True))
+    along = output / f"base-{recipe.top.lang}" / "runs"  # the curve of pretrain.suite
     build(
-        [output / "runs" / runs[m["id"]]["run"] for m in report["models"]], output / "leaderboard",
+        [*(output / "runs" / runs[m["id"]]["run"] for m in report["models"]), *([along] if along.is_dir() else [])],
+        output / "leaderboard",
         baseline=runs["instruct"]["id"][:10], published=False, title=recipe.top.name, about=file,
     )  # fmt: skip
 
@@ -403,14 +405,18 @@ def _differences(report: Mapping[str, Any]) -> Table:
 def _training_table(report: Mapping[str, Any]) -> Table:
     rows = []
     for name, t in report["trainings"].items():
-        loss = [t.get("first_loss"), t.get("last_loss", t.get("loss"))]
+        loss = t.get("sample_loss", {"after": t.get("loss")})
         rows.append(
             [name, f"{t['steps']:,}", _number(t.get("tokens"), ",.0f"), _number(t.get("trained_tokens"), ",.0f"),
-             _number(t.get("examples"), ",.0f"), _number(loss[0], ".3f"), _number(loss[1], ".3f"),
+             _number(t.get("examples"), ",.0f"), _number(loss.get("before"), ".3f"), _number(loss["after"], ".3f"),
              _number(report["stages"][name]["seconds"], ",.0f")]
         )  # fmt: skip
-    head = ["training", "steps", "tokens", "with loss", "examples", "first loss", "last loss", "seconds"]
-    return _table("How long was trained", head, rows, "Seconds are those of the process that finished the stage.")
+    head = ["training", "steps", "tokens", "with loss", "examples", "loss before", "loss after", "seconds"]
+    note = (
+        "Loss of a calibration: mean over the assistant's tokens in the beginnings of the same training examples, before and "
+        "after; of pretrain: at the last logged step. Seconds are those of the process that finished the stage."
+    )
+    return _table("How long was trained", head, rows, note)
 
 
 def _stage_table(report: Mapping[str, Any]) -> Table:

@@ -190,6 +190,7 @@ def test_merging_keeps_what_was_trained(kind: str, chat_model: MakeModel, data: 
     measures = manifest["measures"]
     assert max(measures["largest_logit_difference"].values()) <= 1e-3
     assert measures["last_loss"] < measures["first_loss"]
+    assert measures["sample_loss"]["after"] < measures["sample_loss"]["before"]
     old, new = (transformers.AutoModelForCausalLM.from_pretrained(f) for f in (folder, out))
     tied = old.get_input_embeddings().weight is old.get_output_embeddings().weight
     assert (new.get_input_embeddings().weight is new.get_output_embeddings().weight) == tied
