@@ -164,6 +164,7 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
     from darumeru.files import write_json
 
     file, found = _file(folder, step), _record(folder, step)
+    foreign = not found and step.output.exists()
     record = {
         "key": step.key,
         "stage": step.stage,
@@ -185,9 +186,15 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
         write_json(file, record)
         found = record
     began = time.perf_counter()
-    # A kill may have come between the output and the record; a training tells by itself.
-    if not step.whole:
-        step.run(talk)
+    # A kill may have come between the output and the record. A training tells by itself whether it is done, also one that
+    # was run alone, and whether it is this one.
+    if not step.whole or step.name == "pretrain":
+        try:
+            step.run(talk)
+        except UserError:
+            if foreign:  # refused, so not this pipeline's to delete when the recipe is corrected
+                file.unlink()
+            raise
     write_json(file, found | {"state": "done", "finished": _now(), "seconds": round(time.perf_counter() - began, 1)})
     _free()
 

@@ -310,10 +310,13 @@ class _Steps:
             own = [] if model.step else [model.source]
 
             def run(talk: Talk, model: Model = model) -> None:
+                # Where the training begins: the curve of its checkpoints (`pretrain.suite`, `darumeru watch`) starts there.
+                start = {"run": self.steps["pretrain"].output.name, "step": 0} if model.kind == "base-new0" else None
                 with talk.stage(f"{model.title}: {settings['suite']}") as progress:
                     measure.benchmark(
-                        model.source, settings, self.output / "runs", folder / f"run-{model.id}.json", progress
-                    )
+                        model.source, {**settings, "training": start}, self.output / "runs",
+                        folder / f"run-{model.id}.json", progress,
+                    )  # fmt: skip
 
             def held_out(talk: Talk, model: Model = model) -> None:
                 measure.held_out(

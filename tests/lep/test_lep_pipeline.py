@@ -228,6 +228,21 @@ def test_what_changed_is_made_anew_and_the_rest_stays(inputs: Path, study: Path,
     assert states["propagate-swap"].why == "instruct-ru-swap is gone"
 
 
+def test_a_training_that_was_run_alone_is_taken_over_if_it_is_this_one(
+    inputs: Path, study: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output, symlinks=True)
+    (output / "stages" / "pretrain.json").unlink()
+    trained = output / "base-ru" / "model.safetensors"
+    before = trained.stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"holds a training with other settings .*max_steps 4 there, 3 now"):
+        run_recipe(load_recipe(inputs / "recipe.yaml", ["pretrain.max_steps=3"]), output, only="pretrain")
+    run_recipe(load_recipe(inputs / "recipe.yaml"), output, only="pretrain")
+    assert trained.stat().st_mtime_ns == before
+    assert "pretrain" not in todo(inputs, output)
+
+
 def test_a_killed_pipeline_goes_on(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     changes = ["pretrain.max_steps=80", "pretrain.save_steps=1", "pretrain.save_total_limit=2"]
