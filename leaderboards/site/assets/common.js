@@ -123,8 +123,9 @@ function translate() {
   theme.textContent = t("theme_" + (document.documentElement.dataset.theme || "auto"));
   onChange.forEach((f) => f());
 }
-/** Interval as a line with a dot, on a scale from 0 to 1. */
+/** Interval as a line with a dot, on a scale from 0 to 1; nothing for measures that go beyond it (bits, log-probabilities). */
 function whisker(node, value, low, high) {
+  node.hidden = !(low >= 0 && high <= 1);
   node.style.setProperty("--v", value);
   node.style.setProperty("--l", low);
   node.style.setProperty("--w", high - low);
