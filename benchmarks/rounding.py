@@ -74,10 +74,12 @@ def main() -> None:
         lep.calibrate(
             before, place / "chats.jsonl", place / "after", recipe="instruct", max_steps=options.steps, **settings
         )  # type: ignore[arg-type]
-        load = transformers.AutoModelForCausalLM.from_pretrained
-        old, model = load(before), load(place / "after").eval()
+        old, model = (
+            transformers.AutoModelForCausalLM.from_pretrained(place / folder, dtype=torch.float32).eval()
+            for folder in ("before", "after")
+        )
         examples = texts(place / "chats.jsonl", transformers.AutoTokenizer.from_pretrained(before))
-        old_loss, _ = measure(old.eval(), examples)
+        old_loss, _ = measure(old, examples)
     trained = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loss, logits = measure(model, examples)
     result: dict[str, Any] = {

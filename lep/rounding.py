@@ -14,7 +14,8 @@ def round_unbiased(values: torch.Tensor, dtype: torch.dtype, generator: torch.Ge
 
     With neighbours a ≤ |x| < b, the result is b with probability (|x| − a) / (b − a), with the sign of x. What the type can
     express stays as it is. Rounding to the nearest undoes a change that is smaller than half a step of the type: of a short
-    LoRA training of a bfloat16 model it kept a fifth (arXiv 2010.06192 has the same of weight updates).
+    LoRA training of a bfloat16 model it leaves a quarter (`benchmarks/rounding.py`; arXiv 2010.06192 has the same of weight
+    updates).
 
     Args:
         values: (…) float32, on the CPU.
