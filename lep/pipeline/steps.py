@@ -310,8 +310,9 @@ class _Steps:
             own = [] if model.step else [model.source]
 
             def run(talk: Talk, model: Model = model) -> None:
-                # Where the training begins: the curve of its checkpoints (`pretrain.suite`, `darumeru watch`) starts there.
-                start = {"run": self.steps["pretrain"].output.name, "step": 0} if model.kind == "base-new0" else None
+                # Where the curve of `darumeru watch` begins; the benchmark inside the training has its own step 0.
+                first = model.kind == "base-new0" and recipe.pretrain.suite is None
+                start = {"run": self.steps["pretrain"].output.name, "step": 0} if first else None
                 with talk.stage(f"{model.title}: {settings['suite']}") as progress:
                     measure.benchmark(
                         model.source, {**settings, "training": start}, self.output / "runs",
