@@ -134,7 +134,7 @@ def write_views(arena: Arena) -> None:
 
     header, scores, names = arena.header, arena.scores, arena.names
     shutil.rmtree(arena.path / "assets", ignore_errors=True)
-    write_assets(arena.path / "assets", drawing=False)
+    write_assets(arena.path / "assets", board=False)
     answers = {name: {row["prompt"]: row for row in arena.answers(name)} for name in names}
     verdicts: dict[int, list[dict[str, Any]]] = {}
     for row in arena.verdicts():

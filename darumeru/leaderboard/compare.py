@@ -358,7 +358,7 @@ def write_page(comparison: Comparison, output: Path) -> None:
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "compare.json").is_file())):
         raise UserError(f"--output '{output}' holds files that no comparison wrote. Give a new folder or an empty one.")
     shutil.rmtree(output / "assets", ignore_errors=True)
-    write_assets(output / "assets", drawing=False)
+    write_assets(output / "assets", board=False)
     rows = [(line, _cells(line)) for line in comparison.lines]
     flips = {
         t: (up[:SHOWN], down[:SHOWN], len(up), len(down)) for t, (up, down) in comparison.flips.items() if up or down

@@ -288,15 +288,15 @@ def render_page(name: str, **values: Any) -> str:
     return str(_templates().get_template(name).render(**values))
 
 
-def write_assets(folder: Path, drawing: bool = True) -> None:
-    """The site's style and scripts."""
+def write_assets(folder: Path, board: bool = True) -> None:
+    """Style and scripts of a site with a board; without one, what a page alone needs (arena, comparison, report)."""
     from darumeru.leaderboard.figures import script as vega
 
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(WEB.iterdir()):
-        if file.suffix in (".css", ".js", ".svg"):
+        if file.suffix in (".css", ".svg") or file.name == "common.js" or (board and file.suffix == ".js"):
             shutil.copyfile(file, folder / file.name)
-    if drawing:
+    if board:
         _write(folder / "vega.js", vega())
 
 

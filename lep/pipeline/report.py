@@ -214,7 +214,7 @@ def render(report: Mapping[str, Any], folder: Path) -> None:
     from darumeru.leaderboard.tables import escape_markdown
 
     shutil.rmtree(folder / "assets", ignore_errors=True)
-    write_assets(folder / "assets", drawing=False)
+    write_assets(folder / "assets", board=False)
     svg, _ = draw(bits_figure(report))
     write_text(folder / "bits.svg", svg)
     tables = tables_of(report)
