@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darumeru.run import Run, load_run
+from darumeru.record.run import Run, load_run
 
 
 @dataclass

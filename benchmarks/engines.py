@@ -52,8 +52,8 @@ def cases(model: Path, size: int) -> tuple[dict[str, list[Request]], Any]:
     """Real prompts of the mini bundle as requests, by case, and the tokenizer."""
     from transformers import AutoTokenizer
 
-    from darumeru.prompt import Limits, Prompter
-    from darumeru.suite import Catalogue
+    from darumeru.inference.prompt import Limits, Prompter
+    from darumeru.task.suite import Catalogue
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     mode = "instruct" if tokenizer.chat_template else "foundation"
@@ -247,8 +247,8 @@ def work(side: str, engine: str, model: Path, dtype: str, repeats: int, size: in
 
 def _whole_sentences(requests: list[Request], tokenizer: Any) -> list[Request]:
     """The same rankings with uncut sentences."""
-    from darumeru.prompt import Limits, Prompter
-    from darumeru.suite import Catalogue
+    from darumeru.inference.prompt import Limits, Prompter
+    from darumeru.task.suite import Catalogue
 
     spell = Prompter(tokenizer, "foundation", Limits()).continuation
     docs = long_articles(Catalogue().load(["sum_extractive"], "mini")["sum_extractive"].docs())

@@ -45,9 +45,9 @@ def prepare_inputs(model: Path, place: Path, options: argparse.Namespace) -> Non
     """The model with Russian tokens, and rows of full length."""
     from transformers import AutoTokenizer
 
-    from lep.blocks import open_blocks
-    from lep.initialisation import initialise
-    from lep.vocabulary import extend_vocabulary
+    from lep.initialisation.job import initialise
+    from lep.pretraining.blocks import open_blocks
+    from lep.vocab.commands import extend_vocabulary
 
     extend_vocabulary(model, [PROSE], place / "tokenizer", add=options.add)
     initialise(model, place / "tokenizer", place / "model")
@@ -103,12 +103,12 @@ def measure(way: str, place: Path, options: argparse.Namespace) -> dict[str, Any
     import torch
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-    from lep.blocks import Collator
-    from lep.checkpoint import open_checkpoint
-    from lep.held_out import HeldOut
-    from lep.manifest import added_ids, read_manifest
-    from lep.trainable import prepare
-    from lep.trainer import PretrainTrainer, Rates
+    from lep.measure.held_out import HeldOut
+    from lep.model.checkpoint import open_checkpoint
+    from lep.model.manifest import added_ids, read_manifest
+    from lep.pretraining.blocks import Collator
+    from lep.pretraining.trainable import prepare
+    from lep.pretraining.trainer import PretrainTrainer, Rates
 
     class Meter(TrainerCallback):
         def __init__(self) -> None:

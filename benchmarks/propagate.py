@@ -57,9 +57,9 @@ def tokenizers(place: Path, shape: str) -> None:
     mistral: Mistral-7B-v0.1's, and a BPE of the same size trained on Russian and English prose. llama: Llama-3's
     (scripts/fetch_tokenizers.py), and the same extended with 46,560 Russian tokens, as in the paper.
     """
-    from lep.checkpoint import copy_tokenizer
-    from lep.vocab_train import train_vocabulary
-    from lep.vocabulary import extend_vocabulary
+    from lep.model.checkpoint import copy_tokenizer
+    from lep.vocab.commands import extend_vocabulary
+    from lep.vocab.train import train_vocabulary
 
     prose = DATA / "corpus" / "ru" / "ruslit_prose.jsonl.gz"
     base = DATA / "tokenizers" / "mistral-7b-v0.1" if shape != "llama" else ROOT / ".cache" / "tokenizers" / "llama3"
@@ -77,7 +77,7 @@ def make_models(place: Path, shape: str) -> None:
     """Base, adapted and instruct checkpoint of that shape, written in blocks."""
     import torch
 
-    from lep.shards import NewTensor, write_shard
+    from lep.model.shards import NewTensor, write_shard
 
     rows, adapted_rows, dim = SHAPES[shape]
     config = {
@@ -152,11 +152,11 @@ def measure_gelsy(place: Path) -> dict[str, Any]:
     import scipy.sparse
     import torch
 
-    from lep.alignment import align
-    from lep.checkpoint import open_checkpoint
-    from lep.propagation import conversion_blocks
-    from lep.tokens import Vocabulary
-    from lep.transfer import build_transfer
+    from lep.model.checkpoint import open_checkpoint
+    from lep.propagation.alignment import align
+    from lep.propagation.job import conversion_blocks
+    from lep.tokenizer.transfer import build_transfer
+    from lep.tokenizer.vocabulary import Vocabulary
 
     models = [open_checkpoint(place / name) for name in ("base", "adapted", "instruct")]
     vocabularies = [Vocabulary.load(model.folder) for model in models]

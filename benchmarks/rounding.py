@@ -1,4 +1,4 @@
-"""What rounding leaves of a short LoRA training: to the nearest bfloat16, and without a bias (`lep.rounding`).
+"""What rounding leaves of a short LoRA training: to the nearest bfloat16, and without a bias (`lep.model.rounding`).
 
     python benchmarks/rounding.py --model DIR --prompts FILE [--steps 25]
 
@@ -23,7 +23,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import lep
-from lep.rounding import generator_for, round_unbiased
+from lep.model.rounding import generator_for, round_unbiased
 
 RESULTS = Path(__file__).parent / "results" / "rounding.json"
 TOKENS = 256

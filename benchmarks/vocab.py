@@ -46,9 +46,9 @@ def table(models: dict[str, str], sizes: Iterable[int]) -> dict[str, Any]:
     from tokenizers import Tokenizer, pre_tokenizers, trainers
     from tokenizers import models as kinds
 
-    from lep.corpus import read_texts
-    from lep.extend import extend
-    from lep.tokens import Vocabulary
+    from lep.corpus.read import read_texts
+    from lep.tokenizer.vocabulary import Vocabulary
+    from lep.vocab.extend import extend
 
     texts = news()
     # Every English text of the data folder: prose, Wikipedia, news, exam questions.
@@ -96,10 +96,10 @@ def table(models: dict[str, str], sizes: Iterable[int]) -> dict[str, Any]:
 
 def learn(folder: str, merges: int) -> dict[str, Any]:
     """`lep`'s learner on all of corpus/ru, and a plain Python loop over the same segmented words (extrapolated)."""
-    from lep.corpus import read_texts
-    from lep.extend import extend
-    from lep.tokens import Vocabulary
-    from lep.words import count_words, segment
+    from lep.corpus.read import read_texts
+    from lep.tokenizer.vocabulary import Vocabulary
+    from lep.tokenizer.words import count_words, segment
+    from lep.vocab.extend import extend
 
     old = Vocabulary.load(folder)
     files = sorted((DATA / "corpus" / "ru").iterdir())
@@ -166,12 +166,12 @@ def rows_part(part: str, old: str, new: str, dim: int, place: Path) -> dict[str,
     """One process of `rows`."""
     import torch
 
-    from lep.tokens import Vocabulary
+    from lep.tokenizer.vocabulary import Vocabulary
 
     size = Vocabulary.load(old).size
     if part == "make":
-        from lep.checkpoint import copy_tokenizer
-        from lep.shards import NewTensor, write_shard
+        from lep.model.checkpoint import copy_tokenizer
+        from lep.model.shards import NewTensor, write_shard
 
         (place / "old").mkdir()
         config = {
@@ -192,7 +192,7 @@ def rows_part(part: str, old: str, new: str, dim: int, place: Path) -> dict[str,
         return {}
     started, processor = time.perf_counter(), time.process_time()
     if part == "ours":
-        from lep.initialisation import initialise
+        from lep.initialisation.job import initialise
 
         manifest = initialise(place / "old", new, place / "out")
         found = {key: manifest["measures"][key] for key in ("tokens", "copied", "averaged")}

@@ -12,11 +12,17 @@ from darumeru.errors import DarumeruError, UserError
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Settings, evaluate, rescore
-    from darumeru.run import Run, load_run
+    from darumeru.record.run import Run, load_run
 
 __all__ = ["DarumeruError", "Run", "Settings", "UserError", "evaluate", "load_run", "rescore"]
 
-_HOME = {"Settings": "evaluation", "evaluate": "evaluation", "rescore": "evaluation", "Run": "run", "load_run": "run"}
+_HOME = {
+    "Settings": "evaluation",
+    "evaluate": "evaluation",
+    "rescore": "evaluation",
+    "Run": "record.run",
+    "load_run": "record.run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,10 @@ class UserError(DarumeruError):
     exit_code = 2
 
 
+class NotFiniteError(DarumeruError):
+    """A loss or gradient that is no finite number."""
+
+
 class BusyError(UserError):
     """Another process is doing just that."""
 

@@ -8,59 +8,59 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lep.errors import LepError, UserError
+from darumeru.errors import DarumeruError, UserError
 
 if TYPE_CHECKING:
-    from lep.bits import bits_per_byte
     from lep.calibration import calibrate, make_data
-    from lep.checkpoint import Checkpoint, open_checkpoint
-    from lep.corpus_clean import clean_corpus
-    from lep.corpus_dedup import dedup_corpus
-    from lep.corpus_mix import mix_corpus
-    from lep.initialisation import initialise
-    from lep.inspection import inspect_folder
-    from lep.linalg import least_squares, ridge
-    from lep.pretraining import PretrainSettings, pretrain
-    from lep.propagation import propagate
-    from lep.scripts import script_shares
-    from lep.sweep import sweep
-    from lep.transfer import build_transfer
-    from lep.vocab_check import check_vocabulary
-    from lep.vocab_report import report_vocabularies
-    from lep.vocab_train import train_vocabulary
-    from lep.vocabulary import check_folders, extend_vocabulary, optimize_vocabulary, swap_vocabulary
+    from lep.corpus.clean import clean_corpus
+    from lep.corpus.dedup import dedup_corpus
+    from lep.corpus.mix import mix_corpus
+    from lep.initialisation.job import initialise
+    from lep.measure.bits import bits_per_byte
+    from lep.measure.inspection import inspect_folder
+    from lep.model.checkpoint import Checkpoint, open_checkpoint
+    from lep.pretraining.job import PretrainSettings, pretrain
+    from lep.pretraining.sweep import sweep
+    from lep.propagation.job import propagate
+    from lep.propagation.linalg import least_squares, ridge
+    from lep.tokenizer.scripts import script_shares
+    from lep.tokenizer.transfer import build_transfer
+    from lep.vocab.check import check_vocabulary
+    from lep.vocab.commands import check_folders, extend_vocabulary, optimize_vocabulary, swap_vocabulary
+    from lep.vocab.report import report_vocabularies
+    from lep.vocab.train import train_vocabulary
 
 _PLACES = {
-    "Checkpoint": "checkpoint",
-    "PretrainSettings": "pretraining",
-    "bits_per_byte": "bits",
-    "build_transfer": "transfer",
+    "Checkpoint": "model.checkpoint",
+    "PretrainSettings": "pretraining.job",
+    "bits_per_byte": "measure.bits",
+    "build_transfer": "tokenizer.transfer",
     "calibrate": "calibration",
-    "check_folders": "vocabulary",
-    "check_vocabulary": "vocab_check",
-    "clean_corpus": "corpus_clean",
-    "dedup_corpus": "corpus_dedup",
-    "extend_vocabulary": "vocabulary",
-    "initialise": "initialisation",
-    "inspect_folder": "inspection",
-    "least_squares": "linalg",
+    "check_folders": "vocab.commands",
+    "check_vocabulary": "vocab.check",
+    "clean_corpus": "corpus.clean",
+    "dedup_corpus": "corpus.dedup",
+    "extend_vocabulary": "vocab.commands",
+    "initialise": "initialisation.job",
+    "inspect_folder": "measure.inspection",
+    "least_squares": "propagation.linalg",
     "make_data": "calibration",
-    "mix_corpus": "corpus_mix",
-    "open_checkpoint": "checkpoint",
-    "optimize_vocabulary": "vocabulary",
-    "pretrain": "pretraining",
-    "propagate": "propagation",
-    "report_vocabularies": "vocab_report",
-    "ridge": "linalg",
-    "script_shares": "scripts",
-    "swap_vocabulary": "vocabulary",
-    "sweep": "sweep",
-    "train_vocabulary": "vocab_train",
+    "mix_corpus": "corpus.mix",
+    "open_checkpoint": "model.checkpoint",
+    "optimize_vocabulary": "vocab.commands",
+    "pretrain": "pretraining.job",
+    "propagate": "propagation.job",
+    "report_vocabularies": "vocab.report",
+    "ridge": "propagation.linalg",
+    "script_shares": "tokenizer.scripts",
+    "swap_vocabulary": "vocab.commands",
+    "sweep": "pretraining.sweep",
+    "train_vocabulary": "vocab.train",
 }
 
 __all__ = [
     "Checkpoint",
-    "LepError",
+    "DarumeruError",
     "PretrainSettings",
     "UserError",
     "bits_per_byte",

@@ -1,6 +1,6 @@
 """Bits per UTF-8 byte of running text, which compare across tokenizers. Lower is better."""
 
-from darumeru.bundle import Row, Split, read_rows
+from darumeru.data.bundle import Row, Split, read_rows
 from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.requests import Query

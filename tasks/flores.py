@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from darumeru.bundle import Row
+from darumeru.data.bundle import Row
 from darumeru.requests import Answer, Message
 from darumeru.scoring.aggregate import mean
 from darumeru.scoring.text import rouge

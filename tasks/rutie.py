@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from darumeru.bundle import Row
+from darumeru.data.bundle import Row
 from darumeru.requests import Message, Query
 from darumeru.task import PairedChoiceTask, swapped
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from darumeru.bundle import Row
+from darumeru.data.bundle import Row
 from darumeru.requests import Answer
 from darumeru.scoring.aggregate import cluster_sum, mean
 from darumeru.scoring.text import EXAM_POINTS, exam_points

@@ -1,10 +1,16 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests: tiny models and tokenizers, made here; and the shared data, where it is there."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny import make_model
+
+from support import tiny
+from support.lep_models import ARCHITECTURES
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,10 +19,50 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(scope="session")
 def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny instruct model."""
-    return make_model(tmp_path_factory.mktemp("models") / "tiny-chat", chat=True)
+    return tiny.make_model(tmp_path_factory.mktemp("models") / "tiny-chat", chat=True)
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny foundation model."""
-    return make_model(tmp_path_factory.mktemp("models") / "tiny-base", chat=False)
+    """A tiny base model."""
+    return tiny.make_model(tmp_path_factory.mktemp("models") / "tiny-base", chat=False)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = Path(os.environ.get("DARUMERU_SHARED", REPOSITORY.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"shared data not found at {folder} (set DARUMERU_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizers_folder() -> Path:
+    """Qwen3's and Llama-3's tokenizers, as scripts/fetch_tokenizers.py leaves them."""
+    folder = Path(os.environ.get("DARUMERU_TOKENIZERS", REPOSITORY / ".cache" / "tokenizers"))
+    if not folder.is_dir():
+        pytest.skip(f"no tokenizers at {folder}; run scripts/fetch_tokenizers.py")
+    return folder
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """A saved model of random weights: make_model(name, "llama-tied", rows=300, seed=0) → its folder."""
+
+    def make(name: str, kind: str = "llama", *, rows: int = 300, seed: int = 0, **settings: Any) -> Path:
+        import torch
+        import transformers
+
+        config_name, model_name, values = ARCHITECTURES[kind]
+        values = {**values, **settings}
+        if "text_config" in values:
+            values["text_config"] = {**values["text_config"], "vocab_size": rows}
+        else:
+            values["vocab_size"] = rows
+        torch.manual_seed(seed)
+        model = getattr(transformers, model_name)(getattr(transformers, config_name)(**values))
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        return folder
+
+    return make

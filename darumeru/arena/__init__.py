@@ -5,7 +5,8 @@ For what closed tasks cannot see: whether a calibrated model writes better than 
     prompts → each model's answers → pairs in both orders → the judge's opinions → verdicts → strengths
 """
 
-from darumeru.arena.contest import ArenaSettings, arena
+from darumeru.arena.contest import arena
 from darumeru.arena.record import Arena
+from darumeru.arena.settings import ArenaSettings
 
 __all__ = ["Arena", "ArenaSettings", "arena"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings, engine_facts, engine_version, load, model_facts, server_of
-from darumeru.model import Model, open_model
-from darumeru.prompt import Limits, Mode, Prompter
+from darumeru.inference.model import Model, open_model
+from darumeru.inference.prompt import Limits, Mode, Prompter
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine, Server

@@ -31,7 +31,7 @@ def resolve_engine(name: str) -> str:
 def open_engine(name: str, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> Engine:
     """Load a model into the named engine (a resolved name)."""
     if name == "api":
-        from darumeru.engines.api import APIEngine
+        from darumeru.engines.api.engine import APIEngine
 
         return APIEngine(model, tokenizer, eos_ids, options)
     if name == "vllm":

@@ -37,7 +37,7 @@ class HFEngine(Engine):
 
     Args:
         model: the loaded model. It is put into evaluation mode and loses its authors' generation settings; see
-            `darumeru.training.memory.untouched` where it must stay as it is.
+            `darumeru.watch.memory.untouched` where it must stay as it is.
         tokenizer: its tokenizer.
         eos_ids: the tokens that end an answer.
         options: of these `exact`, and `model_args["batch_tokens"]`.

@@ -25,7 +25,7 @@ from darumeru.leaderboard.load import (
     suite_groups,
     table_of_samples,
 )
-from darumeru.run import Run, Sample
+from darumeru.record.run import Run, Sample
 from darumeru.scoring.aggregate import Floats, mean
 from darumeru.scoring.bootstrap import units
 from darumeru.scoring.compare import Difference, difference, holm, sign_test

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint, read_jsonl
-from darumeru.run import Run, Sample, find_runs, load_run
+from darumeru.record.run import Run, Sample, find_runs, load_run
 from darumeru.scoring.aggregate import (
     AGGREGATES,
     Aggregate,
@@ -483,7 +483,7 @@ def suite_groups(entries: Sequence[Entry]) -> dict[str, Any]:
     """
     import yaml
 
-    from darumeru.suite import TASKS, read_suite
+    from darumeru.task.suite import TASKS, read_suite
 
     names = [str(e.header["suite"]["name"]) for e in entries if not e.published]
     name = max(sorted(set(names)), key=names.count) if names else "darumeru"

@@ -42,7 +42,7 @@ from darumeru.leaderboard.load import (
     workers,
 )
 from darumeru.leaderboard.tables import label, to_latex, to_markdown
-from darumeru.run import Run, Sample
+from darumeru.record.run import Run, Sample
 
 if TYPE_CHECKING:
     import jinja2

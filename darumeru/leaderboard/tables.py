@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
 from darumeru.leaderboard.load import Entry, Score, data_title, first_split
-from darumeru.run import Run
+from darumeru.record.run import Run
 
 POOL_NOTES = {
     "runs": "Runs on the same documents ({title}); ranks hold within this table.",

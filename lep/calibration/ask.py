@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lep.errors import UserError
+from darumeru.errors import UserError
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress, Settings
@@ -49,9 +49,9 @@ def ask(settings: Settings, queries: Sequence[Query], journals: Path, name: str,
     from darumeru.evaluation import answer_tokens, engine_facts, engine_version, load, model_facts, server_of
     from darumeru.evaluation import ask as ask_engine
     from darumeru.files import fingerprint
-    from darumeru.model import open_model
-    from darumeru.prompt import Limits, Prompter
-    from darumeru.run import Journal
+    from darumeru.inference.model import open_model
+    from darumeru.inference.prompt import Limits, Prompter
+    from darumeru.record.run import Journal
 
     engine = resolve_engine(settings.engine)
     server = server_of(settings, engine)

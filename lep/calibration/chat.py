@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lep.errors import UserError
+from darumeru.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from darumeru.prompt import Prompter
+    from darumeru.inference.prompt import Prompter
     from darumeru.requests import Message
 
 Reason = Literal["template", "no_answer", "too_long"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darumeru.errors import UserError
 from lep.calibration.overlap import overlapping
-from lep.errors import UserError
-from lep.scripts import count_script
+from lep.tokenizer.scripts import count_script
 
 if TYPE_CHECKING:
     from darumeru.requests import Message
@@ -109,7 +109,7 @@ def benchmark_texts(bundle: str) -> Iterator[str]:
     Raises:
         UserError: it is neither.
     """
-    from darumeru.bundle import FolderBundle, open_bundle
+    from darumeru.data.bundle import FolderBundle, open_bundle
 
     opened = open_bundle(bundle)
     if not isinstance(opened, FolderBundle):

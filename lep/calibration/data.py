@@ -10,15 +10,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from darumeru.errors import DarumeruError, UserError
 from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
 from lep.calibration.judge import GRADES, By, grade, question
 from lep.calibration.overlap import WORDS
 from lep.calibration.prompts import Prompt, read_prompts
 from lep.calibration.report import describe
-from lep.corpus import read_texts
-from lep.errors import LepError, UserError
-from lep.files import fingerprint as fingerprint_of
-from lep.manifest import versions
+from lep.corpus.read import read_texts
+from lep.model.folders import folder_fingerprint
+from lep.model.manifest import versions
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -110,11 +110,11 @@ def make_data(
 
     Raises:
         UserError: a setting that is not possible, or an output of other settings.
-        LepError: nothing is left to train on.
+        DarumeruError: nothing is left to train on.
         DarumeruError: an engine failed; what was answered is kept.
     """
     from darumeru.files import dumps, file_sha256, fingerprint, read_json, write_json, write_text
-    from darumeru.run import exclusive
+    from darumeru.record.run import exclusive
 
     target = Path(output)
     report_file, journals = target.with_suffix(".report.json"), target.with_suffix(".journal")
@@ -179,7 +179,7 @@ def make_data(
         grades = facts.get("judge", {}).pop("grades", None)
         if chosen and not pairs:
             # Not even with copies beside them: data without the answers that were asked for is not what was asked for.
-            raise LepError(
+            raise DarumeruError(
                 f"Of the answers none is left ({_told(counts)}). Cut answers need a larger --max-tokens; for the others "
                 f"see {journals}."
             )
@@ -239,7 +239,7 @@ def _check(
 def _named(model: str) -> dict[str, Any]:
     """A model in a report: its name, never its path."""
     path = Path(model)
-    return {"name": path.resolve().name, "fingerprint": fingerprint_of(path)} if path.is_dir() else {"name": model}
+    return {"name": path.resolve().name, "fingerprint": folder_fingerprint(path)} if path.is_dir() else {"name": model}
 
 
 def _file(source: str | Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from darumeru.errors import DarumeruError, UserError
 from lep.calibration.recipe import Recipe
-from lep.errors import LepError, UserError
 
 
 def linear_layers(model: Any, which: str) -> list[str]:
@@ -60,7 +60,7 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
     """Wrap a loaded model: LoRA on its layers, what is trained (and only that) in float32.
 
     Raises:
-        LepError: PEFT did not keep a tied head tied.
+        DarumeruError: PEFT did not keep a tied head tied.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -99,7 +99,7 @@ def load_adapter(wrapped: Any, adapter: Path) -> None:
     PEFT's own `from_pretrained` forgets the tie of models whose embedding has an unusual name (GPT-2's `wte`).
 
     Raises:
-        LepError: the folder does not hold exactly the weights that the model trains.
+        DarumeruError: the folder does not hold exactly the weights that the model trains.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -108,7 +108,7 @@ def load_adapter(wrapped: Any, adapter: Path) -> None:
     wanted = get_peft_model_state_dict(wrapped)
     if wanted.keys() != weights.keys():
         differ = sorted(wanted.keys() ^ weights.keys())
-        raise LepError(f"{adapter} does not hold the weights that were trained ({', '.join(differ[:3])} …).")
+        raise DarumeruError(f"{adapter} does not hold the weights that were trained ({', '.join(differ[:3])} …).")
     with quiet():
         set_peft_model_state_dict(wrapped, weights)
 
@@ -117,10 +117,10 @@ def check_tie(wrapped: Any, tied: bool) -> None:
     """See to it that a model with LoRA is tied as the model was.
 
     Raises:
-        LepError: it is not.
+        DarumeruError: it is not.
     """
     if is_tied(wrapped.get_base_model()) != tied:
-        raise LepError(
+        raise DarumeruError(
             f"PEFT did not keep head and embedding of {type(wrapped.get_base_model()).__name__} "
             f"{'one matrix' if tied else 'apart'}; such a model cannot be calibrated with this version of PEFT."
         )

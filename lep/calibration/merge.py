@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darumeru.errors import DarumeruError, UserError
 from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, quiet, trained_parameters
-from lep.checkpoint import Checkpoint, write_checkpoint
-from lep.errors import LepError, UserError
-from lep.rounding import generator_for, round_unbiased
-from lep.shards import NewTensor, StoredTensor, torch_dtype
+from lep.model.checkpoint import Checkpoint, write_checkpoint
+from lep.model.rounding import generator_for, round_unbiased
+from lep.model.shards import NewTensor, StoredTensor, torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def merge(
     """Write the model `source` with an adapter merged into it; everything else is copied bit by bit.
 
     The merge is computed in float32 and rounded once, to the type that each tensor is stored in, without a bias: see
-    `lep.rounding`.
+    `lep.model.rounding`.
 
     Args:
         source: the model that the adapter was trained on.
@@ -100,7 +100,7 @@ def merge(
         samples: examples to compare on; the beginnings of the first few are taken.
 
     Raises:
-        LepError: the merged model, or what was written, says something else than the model with its adapter.
+        DarumeruError: the merged model, or what was written, says something else than the model with its adapter.
     """
     inputs = [_beginning(example) for example in samples[:_SAMPLES]]
     asked = [example for example in samples if example.trained[1:_SAMPLE_TOKENS].any()][:_LOSS_SAMPLES]
@@ -114,11 +114,11 @@ def merge(
     with quiet():
         merged = wrapped.merge_and_unload()
     if is_tied(merged) != tied:
-        raise LepError("Merging the adapter untied head and embedding, which would lose the trained head.")
+        raise DarumeruError("Merging the adapter untied head and embedding, which would lose the trained head.")
     after = _logits(merged, inputs)
     merging = _difference(trained, after, "merging the adapter")
     if not merging <= LIMIT:
-        raise LepError(
+        raise DarumeruError(
             f"Merging changed the model: logits differ by up to {merging:.3g} in float32, {LIMIT:g} is allowed. "
             "The adapter is kept; nothing was written."
         )
@@ -127,7 +127,7 @@ def merge(
     for name, tensor in tensors.items():
         value = parameters[name].detach()
         if tuple(value.shape) != tensor.shape:
-            raise LepError(f"The merged tensor {name} is {tuple(value.shape)}, stored is {tensor.shape}.")
+            raise DarumeruError(f"The merged tensor {name} is {tuple(value.shape)}, stored is {tensor.shape}.")
         draws = generator_for(name, recipe.seed)
         for rows in _blocks(value):
             rows.copy_(round_unbiased(rows, torch_dtype(tensor.dtype), draws))
@@ -139,7 +139,7 @@ def merge(
     written = load(place, "float32")
     writing = _difference(rounded, _logits(written, inputs), "writing")
     if not writing <= LIMIT:
-        raise LepError(
+        raise DarumeruError(
             f"The written folder is another model: logits differ by up to {writing:.3g}, {LIMIT:g} is allowed."
         )
     return Comparison(merging, writing, rounding), SampleLoss(len(asked), loss, _loss(written, asked))
@@ -198,7 +198,7 @@ def _loss(model: Any, examples: Sequence[Example]) -> float | None:
 def _difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], what: str) -> float:
     largest = max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
     if largest != largest:  # NaN
-        raise LepError(
+        raise DarumeruError(
             f"The model's logits are no numbers ({what}): the training diverged. Use a lower --learning-rate."
         )
     return largest

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darumeru.errors import UserError
 from lep.calibration.chat import messages_of
-from lep.errors import UserError
 
 if TYPE_CHECKING:
     from darumeru.requests import Message

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lep.errors import UserError
+from darumeru.errors import UserError
 
 
 class Recipe(BaseModel):

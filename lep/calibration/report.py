@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from lep.scripts import count_script
+from lep.tokenizer.scripts import count_script
 
 _REFUSALS = re.compile(
     r"\bя не могу\b|\bне могу (?:помочь|ответить|выполнить|предоставить)\b|\bя не (?:имею|умею)\b"

@@ -6,7 +6,7 @@ import heapq
 import random
 from collections.abc import Sequence
 
-from lep.errors import UserError
+from darumeru.errors import UserError
 
 Step = list[list[int]]
 """The rows of one optimizer step; a row is the indices of its examples."""

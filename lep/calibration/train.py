@@ -14,15 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from darumeru.errors import DarumeruError, UserError
+from darumeru.files import read_json
 from lep.calibration.chat import Example, read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, quiet, trained_parameters
 from lep.calibration.merge import load, merge, stored_tensors
 from lep.calibration.recipe import Recipe, choose_recipe
 from lep.calibration.rows import Step, deal
-from lep.checkpoint import open_checkpoint
-from lep.errors import LepError, UserError
-from lep.files import fingerprint, new_folder, read_json
-from lep.manifest import write_manifest
+from lep.model.checkpoint import open_checkpoint
+from lep.model.folders import folder_fingerprint, new_folder
+from lep.model.manifest import write_manifest
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -74,11 +75,11 @@ def calibrate(
     Raises:
         UserError: a setting that is not possible, a model without a chat template, data without a usable example,
             checkpoints of other settings.
-        LepError: the training diverged, or merging changed the model.
+        DarumeruError: the training diverged, or merging changed the model.
     """
     from darumeru.files import file_sha256
-    from darumeru.prompt import Limits, Prompter
-    from darumeru.run import exclusive
+    from darumeru.inference.prompt import Limits, Prompter
+    from darumeru.record.run import exclusive
 
     chosen = choose_recipe(recipe, changes)
     for package in ("trl", "peft"):
@@ -104,7 +105,7 @@ def calibrate(
         "data": {"name": Path(data).name, "sha256": file_sha256(Path(data))},
         "dtype": dtype,
     }
-    identity = {**settings, "model": fingerprint(source.folder)}
+    identity = {**settings, "model": folder_fingerprint(source.folder)}
     work.mkdir(parents=True, exist_ok=True)
     with exclusive(work), _hushed():
         _claim(work, identity, force)
@@ -137,7 +138,7 @@ def calibrate(
         del base, wrapped
         losses = [[int(entry["step"]), float(entry["loss"])] for entry in log if "loss" in entry]
         if not all(math.isfinite(loss) for _, loss in losses):
-            raise LepError("The loss is no number: the training diverged. Use a lower --learning-rate.")
+            raise DarumeruError("The loss is no number: the training diverged. Use a lower --learning-rate.")
         with new_folder(folder, inputs=[source.folder], force=force) as place:
             compared, sample_loss = merge(source, chosen, newest, place, tensors, examples)
             used = {index for step in steps for row in step for index in row}
@@ -191,7 +192,7 @@ def _tokenizer(folder: Path) -> tuple[Any, frozenset[int], int | None]:
     Raises:
         UserError: the model has no chat template.
     """
-    from darumeru.model import open_model
+    from darumeru.inference.model import open_model
 
     model = open_model(folder)
     tokenizer = model.tokenizer()
@@ -344,7 +345,9 @@ def _train(
     last = newest_checkpoint(work)
     if last is None or _step_of(last) < len(steps):
         done = 0 if last is None else _step_of(last)
-        raise LepError(f"The training was stopped after {done} of {len(steps)} steps (by a rule of its evaluation?).")
+        raise DarumeruError(
+            f"The training was stopped after {done} of {len(steps)} steps (by a rule of its evaluation?)."
+        )
     return last
 
 
@@ -375,14 +378,14 @@ def _progress_callback(progress: Progress | None) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not math.isfinite(float((logs or {}).get("loss", 0.0))):
-                raise LepError(f"The loss is no number at step {state.global_step}. Use a lower --learning-rate.")
+                raise DarumeruError(f"The loss is no number at step {state.global_step}. Use a lower --learning-rate.")
 
     return Tell()
 
 
 def _evaluation(suite: str, every: int, data: str, folder: Path, model: Path) -> Any:
     """Darumeru's evaluation during training; its runs lie beside the output, in `OUTPUT.runs`."""
-    callback = importlib.import_module("darumeru.training").DarumeruCallback
+    callback = importlib.import_module("darumeru.watch").DarumeruCallback
     tokenizer, _, _ = _tokenizer(model)  # one of its own: the trainer changes the padding token of its
     runs = folder.with_name(f"{folder.name}.runs")
     return callback(suite, every=every, data=data, runs=runs, tokenizer=tokenizer, name=folder.name)

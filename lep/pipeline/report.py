@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lep.files import read_json
-from lep.manifest import read_manifest, versions
+from darumeru.files import read_json
+from lep.model.manifest import read_manifest, versions
 from lep.pipeline.recipe import Recipe
 from lep.pipeline.steps import Model, Step, models_of, source_of, steps_of
 
@@ -33,7 +33,7 @@ def write_report(recipe: Recipe, output: Path) -> Path:
 
 def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
     """All figures of the report, from manifests, measures and runs."""
-    from lep.vocab_report import report_vocabularies
+    from lep.vocab.report import report_vocabularies
 
     steps = {step.name: step for step in steps_of(recipe, output)}
     records = {name: read_json(output / "stages" / f"{name}.json") for name in steps}
@@ -128,7 +128,7 @@ def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
 def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path) -> dict[str, Any]:
     """Scores of every run, and each model's paired differences from the original instruct model."""
     from darumeru.leaderboard.compare import compare
-    from darumeru.run import load_run
+    from darumeru.record.run import load_run
 
     runs = {m.id: load_run(output / "runs" / read_json(steps[f"run-{m.id}"].output)["run"]) for m in models}
     original = runs["instruct"]

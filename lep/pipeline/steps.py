@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lep.files import fingerprint, fingerprint_files
+from lep.model.folders import files_fingerprint, folder_fingerprint
 from lep.pipeline.recipe import PACKAGE, Recipe, exists
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ class _Steps:
         """What a file, folder or hub id holds, as far as it can be told without fetching anything."""
         if source not in self.files:
             path = Path(source)
-            found = fingerprint(path) if path.is_dir() else fingerprint_files([path]) if path.is_file() else source
+            found = (
+                folder_fingerprint(path) if path.is_dir() else files_fingerprint([path]) if path.is_file() else source
+            )
             demo = source_of(PACKAGE, self.output)
             self.files[source] = PACKAGE if source == demo else found
         return self.files[source]
@@ -208,8 +210,8 @@ class _Steps:
     # -- stages -------------------------------------------------------------------------------------------------------
 
     def _vocab(self) -> None:
-        from lep.vocab_train import train_vocabulary
-        from lep.vocabulary import extend_vocabulary, optimize_vocabulary, swap_vocabulary
+        from lep.vocab.commands import extend_vocabulary, optimize_vocabulary, swap_vocabulary
+        from lep.vocab.train import train_vocabulary
 
         recipe = self.recipe
         ways: dict[str, Callable[..., Any]] = {
@@ -220,7 +222,7 @@ class _Steps:
         ways[recipe.way](self.base, self.top.corpus, self.steps["vocab"].output, **more, **recipe.vocab)
 
     def _init(self, talk: Talk, corpus: Sequence[str]) -> None:
-        from lep.initialisation import initialise
+        from lep.initialisation.job import initialise
 
         output = self.steps["init"].output
         initialise(
@@ -228,7 +230,7 @@ class _Steps:
         )  # fmt: skip
 
     def _pretrain(self, talk: Talk, corpus: Sequence[str]) -> None:
-        from lep.pretraining import pretrain
+        from lep.pretraining.job import pretrain
 
         pretrain(
             self.steps["init"].output, corpus, self.steps["pretrain"].output, held_out=self.held_out,
@@ -236,8 +238,8 @@ class _Steps:
         )  # fmt: skip
 
     def _propagate(self, method: str, talk: Talk) -> None:
-        from lep.corpus import read_all
-        from lep.propagation import propagate
+        from lep.corpus.read import read_all
+        from lep.propagation.job import propagate
 
         settings = {key: value for key, value in self.recipe.propagate.items() if key != "methods"}
         new = next(iter(self.top.held_out.values()))

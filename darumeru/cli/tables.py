@@ -1,0 +1,247 @@
+"""What the terminal shows: tables of scores, samples, plans and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from darumeru.data.check import Report
+    from darumeru.evaluation import Plan
+    from darumeru.record.run import Run, Sample
+    from darumeru.task.suite import Suite
+    from darumeru.watch.curve import Point
+    from darumeru.watch.watcher import Status
+
+
+def interval_text(score: dict[str, Any]) -> tuple[str, str]:
+    """The score and its interval, `0.512` and `[0.471, 0.549]`; a dash where there is none."""
+    value = "—" if score["value"] is None else f"{score['value']:.3f}"
+    return value, "" if score["low"] is None else f"[{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def scores_table(run: Run) -> RenderableType:
+    """The scores of a run by group and task."""
+    header, scores = run.header, run.scores
+    table = Table(title=_title(header), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Task", no_wrap=True)
+    table.add_column("Score", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("Measure; notes", overflow="fold")
+    for group in header["suite"]["groups"]:
+        _mean_row(table, scores["groups"][group["name"]], "bold cyan")
+        for name in group["tasks"]:
+            if name in scores["failed"]:
+                table.add_row(f"  {name}", Text("failed", "bold red"), "", "", Text(scores["failed"][name]))
+                continue
+            task = scores["tasks"][name]
+            size = str(task["documents"]) + ("" if task["units"] == task["documents"] else f" in {task['units']}")
+            about = "; ".join([" + ".join(task["primary"]), *_notes(task, header)])
+            table.add_row(f"  {name}", *interval_text(task["score"]), size, Text(about, "dim"))
+        table.add_section()
+    _mean_row(table, scores["suite"], "bold green")
+    return table
+
+
+def _mean_row(table: Table, score: dict[str, Any], style: str) -> None:
+    value, bounds = interval_text(score)
+    table.add_row(Text(score["title"], style), Text(value, style), Text(bounds, style))
+
+
+def time_line(run: Run) -> str:
+    """How long the run took, and how much of it was not the engine's."""
+    time = run.scores.get("time")
+    if not time:
+        return ""
+    return f"Time: {time['wall_seconds']:.0f} s, {100 * time['not_engine_share']:.1f} % of it outside the engine"
+
+
+def _title(header: dict[str, Any]) -> Text:
+    shots = f"{header['num_fewshot']}-shot"
+    engine = header["engine"]
+    how = (
+        f"api {engine['base_url']}"
+        if "base_url" in engine
+        else f"{engine['version']}, {header.get('environment', engine)['dtype']}"
+    )
+    exact = ", approximate answers allowed" if engine.get("approximate") else ""
+    limit = f", at most {header['limit']} documents a task" if header["limit"] else ""
+    return Text(
+        f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · {how}{limit}{exact}"
+    )
+
+
+def _notes(task: dict[str, Any], header: dict[str, Any]) -> list[str]:
+    notes = []
+    if task["ties"]:
+        notes.append(f"ties: {task['ties']}")
+    if task["truncated_prompts"]:
+        notes.append(f"prompts cut: {task['truncated_prompts']}")
+    if task["empty_answers"]:
+        notes.append(f"empty answers: {task['empty_answers']}")
+    if task["cut_answers"]:
+        notes.append(f"answers at the limit: {task['cut_answers']}")
+    if approximate := task.get("approximate_answers"):
+        notes.append(f"APPROXIMATE answers: {approximate} of {task['requests']}")
+    if header["num_fewshot"] and 0 < task["fewshot_used"] < header["num_fewshot"]:
+        notes.append(f"examples that fitted: {task['fewshot_used']:.1f}")
+    return notes
+
+
+def sample_panel(task: str, sample: Sample) -> RenderableType:
+    """One sample: prompt, answer, gold and score."""
+    parts: list[RenderableType] = []
+    for number, request in enumerate(sample["requests"], start=1):
+        suffix = f" {number}" if len(sample["requests"]) > 1 else ""
+        cut = f", {request['truncated']} cut" if request["truncated"] else ""
+        parts.append(Panel(Text(request["prompt"]), title=f"prompt{suffix} ({request['prompt_tokens']} tokens{cut})"))
+        answer = request["answer"]
+        if "logprobs" in answer:
+            parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer["logprobs"])))
+        else:
+            end = {"stop": "ended by itself", "length": "cut at the limit"}[answer["finish"]]
+            text = Text(answer.get("text", ""))
+            parts.append(Panel(text, title=f"answer{suffix} ({len(answer.get('tokens', ()))} tokens, {end})"))
+    gold = sample["gold"] if isinstance(sample["gold"], str) else ", ".join(map(str, sample["gold"]))
+    facts = [("gold", gold)]
+    if sample["pred"] is not None:
+        facts.append(("chosen", sample["pred"]))
+    facts += [(k, f"{v:.4g}") for k, v in sample["score"].items()]
+    facts += [(k, str(v)) for k, v in sample["extra"].items()]
+    grid = Table.grid(padding=(0, 2))
+    for key, value in facts:
+        grid.add_row(Text(key, "bold"), Text(value))
+    return Panel(Group(*parts, grid), title=f"{task}, sample {sample['id']}")
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """What would be evaluated."""
+    table = Table(
+        title=Text(
+            f"{plan.model.name} · {plan.suite.name} · {plan.mode}, {plan.num_fewshot}-shot · engine {plan.engine}"
+        ),
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in (
+        "Task",
+        "Documents",
+        "Requests",
+        "Prompt tokens",
+        "Longest",
+        "Answer tokens (at most)",
+        "Cut prompts",
+    ):
+        table.add_column(column, justify="left" if column == "Task" else "right")
+    total = [0, 0, 0, 0]
+    panels = []
+    for name, indices in plan.documents.items():
+        requests = [r for r in plan.requests if r.id.rsplit("/", 2)[0] == name]
+        tokens = sum(len(r.prompt) for r in requests)
+        most = sum(r.max_tokens for r in requests)
+        cut = sum(r.truncated > 0 for r in requests)
+        table.add_row(
+            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(len(r.prompt) for r in requests)), f"{most:,}",
+            str(cut) if cut else "",
+        )  # fmt: skip
+        total = [a + b for a, b in zip(total, (len(indices), len(requests), tokens, most), strict=True)]
+        panels.append(
+            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)")
+        )
+    table.add_section()
+    table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")
+    return Group(*panels, table)
+
+
+def suites_table(suites: Sequence[Suite]) -> Table:
+    """All suites with their groups and tasks."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("Suite", "Group", "Tasks"):
+        table.add_column(column)
+    for suite in suites:
+        for i, group in enumerate(suite.groups):
+            table.add_row(suite.name if i == 0 else "", group.title, ", ".join(group.tasks))
+        table.add_section()
+    return table
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """All runs of a folder."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Run", no_wrap=True)
+    for column in ("Mode", "Mean", "95 % interval", "State"):
+        table.add_column(column)
+    for run in runs:
+        header = run.header
+        if "kind" in header:
+            continue  # an arena
+        done = run.complete
+        score, bounds = interval_text(run.scores["suite"]) if done else ("", "")
+        mode = f"{header['mode']}, {header['num_fewshot']}-shot"
+        state = Text("complete", "green") if done else Text("unfinished", "yellow")
+        table.add_row(run.path.name, mode, score, bounds, state)
+    return table
+
+
+def curve_table(status: Status) -> Table:
+    """The curve of a training as far as it is known: steps, tokens, the suite's mean with its interval, groups."""
+    metrics = status.metrics
+    table = Table(title=Text(f"{metrics.suite} over the training"), title_justify="left", header_style="bold",
+                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table.add_column("Step", justify="right", no_wrap=True)
+    table.add_column("Tokens", justify="right", no_wrap=True)
+    means = [n for n in ("micro_avg",) if n in metrics.titles]
+    for name in (*means, *metrics.groups):
+        table.add_column(Text(metrics.titles[name]), justify="right")
+    points = {p.step: p for p in status.points}
+    for step in sorted({*points, *status.remarks}):
+        point = points.get(step)
+        if point is None:
+            table.add_row(f"{step:,}", Text(status.remarks[step], "yellow"))
+            continue
+        tokens = "" if point.tokens_seen is None else f"{point.tokens_seen:,}"
+        cells = [_cell(point, name, bounds=True) for name in means] + [_cell(point, n) for n in metrics.groups]
+        table.add_row(f"{step:,}", tokens, *cells)
+    return table
+
+
+def _cell(point: Point, name: str, bounds: bool = False) -> str:
+    if name not in point.values:
+        return "—"
+    around = point.bounds.get(name) if bounds else None
+    return f"{point.values[name]:.3f}" + (f" [{around[0]:.3f}, {around[1]:.3f}]" if around else "")
+
+
+def check_view(report: Report) -> RenderableType:
+    """What a bundle holds, what can run on it, and what is wrong with it."""
+    table = Table(title=Text(f"Bundle {report.bundle}"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("Data set", no_wrap=True)
+    table.add_column("Rows")
+    for dataset, splits in report.datasets.items():
+        table.add_row(dataset, ", ".join(f"{split} {rows}" for split, rows in splits.items()))
+    parts: list[RenderableType] = [table]
+    for suite, tasks in report.suites.items():
+        ready = report.ready(suite)
+        line = Text(
+            f"{suite}: {len(ready)} of {len(tasks)} tasks can run", "green" if len(ready) == len(tasks) else "yellow"
+        )
+        parts.append(line)
+        parts += [Text(f"  {task}: {report.tasks.get(task)}", "dim") for task in tasks if task not in ready]
+    if report.unused:
+        parts.append(Text(f"No task uses: {', '.join(report.unused)}", "yellow"))
+    parts += [Text(str(fault), "red") for fault in report.faults]
+    return Group(*parts)
+
+
+def console(stderr: bool = False) -> Console:
+    """The terminal."""
+    return Console(stderr=stderr, highlight=False)

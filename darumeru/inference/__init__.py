@@ -1,0 +1,1 @@
+"""A model, looked through before it is loaded, and its prompts."""

@@ -1,0 +1,579 @@
+"""Tasks: lm-eval tasks whose requests are choices, rankings and generations, and whose scores know what is independent.
+
+A task is one YAML file under `tasks/` in lm-eval's own format, with `class: !function …` naming one of the classes here
+or a class in a Python file beside it. Keys that lm-eval does not have stand under `metadata: darumeru:` (`Options`).
+The same objects run in `darumeru run` (through `queries` and `score`) and, as far as it can say what they ask, in stock
+lm-eval (through `construct_requests` and `process_results`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from string import Formatter
+from typing import Any, ClassVar
+
+import jinja2
+import jinja2.sandbox
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task, TaskConfig
+from lm_eval.filters import build_filter_ensemble
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from darumeru.data.bundle import Bundle, Row, Split, local_name, open_bundle
+from darumeru.errors import UserError
+from darumeru.inference.prompt import plain_text
+from darumeru.requests import Answer, Message, Query
+from darumeru.scoring.aggregate import Aggregate, Table, accuracy, bits_per_byte, f1_macro, mean
+
+
+class Options(BaseModel):
+    """What a task's YAML may say under `metadata: darumeru:`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    primary: tuple[str, ...]
+    """The metrics whose mean is the task's score."""
+    fewshot_start: int = 0
+    """The first row of the few-shot split that is used as an example."""
+    fewshot_match: str | None = None
+    """A field that an example must share with the question (the subject of an MMLU question)."""
+    stratify: str | None = None
+    """A field whose values are strata: macro-averaged over, and resampled one by one."""
+    max_docs: int | None = None
+    """Only the first documents are used."""
+    until: tuple[str, ...] = ()
+    """Texts that end an answer of a foundation model, in place of the blank line."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """A seeded sample of that share of the documents is used."""
+    likelihood: bool = False
+    """Ask for the likelihood of the gold answer in place of an answer."""
+
+
+class Wording(BaseModel):
+    """What a wording file may say of a task: an entry of a YAML mapping task → wording (`--wording FILE`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    doc_to_text: str | None = None
+    """Jinja template of the user's turn over the row's fields (`{{inputs.premise}}`, `{{sentence}}`)."""
+    doc_to_target: str | None = None
+    """Jinja template of an example's answer."""
+    gen_prefix: str | None = None
+    """The beginning of the assistant's turn; empty for none."""
+    doc_to_choice: list[str] | None = None
+    """The labels that the model chooses among, in the order of the task's own."""
+    description: str | None = None
+    """A system turn."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of one document."""
+
+    metrics: dict[str, float]
+    gold: str | None = None
+    """choose: the gold label."""
+    pred: str | None = None
+    """choose: the chosen label."""
+    cluster: str | None = None
+    """Documents with equal clusters are not independent and are resampled together."""
+    stratum: str | None = None
+    ties: int = 0
+    """choose: questions whose best labels had exactly the same probability."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """More about the answer that a reader of the samples wants to see."""
+
+
+LIKELIHOOD_METRICS: dict[str, Aggregate] = {"logprob": mean, "bits_per_byte": bits_per_byte}
+"""With `likelihood`: the mean log-probability of a token of the gold answer, and the bits that a byte of it takes."""
+
+_JINJA = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+
+
+@lru_cache(maxsize=256)
+def _template(text: str) -> jinja2.Template:
+    return _JINJA.from_string(text)
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """`str.format` over plain `{names}` only: data must not reach attributes or items of objects.
+
+    Raises:
+        KeyError: a name has no value.
+        ValueError: the template is malformed or asks for more than a name.
+    """
+    parts = []
+    for literal, name, spec, conversion in Formatter().parse(template):
+        parts.append(literal)
+        if name is None:
+            continue
+        if not name.isidentifier() or spec or conversion:
+            raise ValueError(f"'{{{name}}}' is not a plain name")
+        parts.append(str(values[name]))
+    return "".join(parts)
+
+
+class DarumeruTask(Task):  # type: ignore[misc]
+    """A task of the suite; subclasses say what is asked (`queries`) and what an answer is worth (`score`).
+
+    Args:
+        config: the task's YAML. `metadata.data` is the bundle (`hub`, `mini`, a folder or a `Bundle`; default `hub`),
+            `metadata.wording` a `Wording`; both are set through lm-eval's `TaskManager(metadata=…)`.
+
+    Raises:
+        UserError: the configuration or the data is not as it must be.
+    """
+
+    METRICS: ClassVar[dict[str, Aggregate]] = {"acc": accuracy}
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        config = {k: v for k, v in config.items() if k != "class"}
+        name = str(config.get("task"))
+        metadata = dict(config.get("metadata") or {})
+        try:
+            self._config = TaskConfig(**config)
+            self.options = Options(**(metadata.get("darumeru") or {}))
+        except (TypeError, ValidationError) as error:
+            raise UserError(f"Task '{name}': {_first(error)}") from None
+        self.likelihood = self.options.likelihood or bool(metadata.get("likelihood"))
+        missing = set(self.primary) - set(self.metrics)
+        if missing:
+            raise UserError(f"Task '{name}' has no metric '{missing.pop()}'; it has: {', '.join(self.metrics)}.")
+        self.VERSION = metadata.get("version", 0)
+        self.wording: Wording | None = metadata.get("wording", {}).get(name)
+        if self.wording is not None:
+            for key, value in self.wording.model_dump(exclude_none=True).items():
+                setattr(self._config, key, value)
+        self.corpus: Path | None = metadata.get("corpus")
+        data = metadata.get("data", "hub")
+        self.bundle: Bundle = open_bundle(data) if isinstance(data, str) else data
+        self.DATASET_PATH = self.config.dataset_path
+        self.DATASET_NAME = self.config.dataset_name
+        self.OUTPUT_TYPE = self.config.output_type
+        self._filters = [build_filter_ensemble("none", [["take_first", None]])]
+        self._instances = None
+        self.fewshot_rnd = None
+        self._docs: list[Row] | None = None
+        self._shots: list[Row] | None = None
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return str(self.config.task)
+
+    @property
+    def dataset(self) -> str:
+        """The data set's folder name in a bundle."""
+        return local_name(self.config.dataset_path, self.config.dataset_name)
+
+    def split(self, split: str) -> Split:
+        """The rows of a split."""
+        return self.bundle.load(self.config.dataset_path, self.config.dataset_name, split)
+
+    def sources(self) -> dict[str, Any]:
+        """For each split that is used: where it came from and its fingerprint."""
+        return {split: self.split(split).source for split in self.splits()}
+
+    def splits(self) -> list[str]:
+        """The splits that the task reads: the test split, then the few-shot split if it takes examples."""
+        fewshot = self.config.fewshot_split if self.config.num_fewshot != 0 else None
+        return list(dict.fromkeys(filter(None, (self.config.test_split, fewshot))))
+
+    def docs(self) -> list[Row]:
+        """The test rows, checked."""
+        if self._docs is None:
+            rows = self.split(self.config.test_split).rows[: self.options.max_docs]
+            if not rows:
+                raise UserError(f"Task '{self.name}': data set '{self.dataset}' has no rows to test.")
+            for index, row in enumerate(rows):
+                self._checked(index, row)
+            self._docs = rows
+        return self._docs
+
+    def _checked(self, index: int, row: Row) -> None:
+        if fault := self.check(row):
+            raise UserError(
+                f"Task '{self.name}': data set '{self.dataset}', split '{self.config.test_split}', "
+                f"row {index + 1}: {fault}. 'darumeru data check DIR' lists all faults of a bundle."
+            )
+
+    def check(self, doc: Row) -> str | None:
+        """What is wrong with a row, naming the field; None if nothing is."""
+        try:
+            queries = self.asked(doc)
+            self.gold(doc)
+        except KeyError as error:
+            return f"field {error} is missing"
+        except jinja2.UndefinedError as error:
+            return f"field {error}"
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            return f"{error}"
+        for query in queries:
+            if any(not m["content"].strip() for m in query.messages):
+                return "field 'messages': a turn is empty"
+        return None
+
+    def sample(self, limit: int | None, seed: int) -> list[int]:
+        """The indices of the documents to evaluate: all, or a seeded random sample of whole clusters, in order.
+
+        Tasks on the same data set get the same sample.
+        """
+        docs = self.docs()
+        part = max(1, round(self.options.fraction * len(docs)))
+        limit = part if limit is None else min(limit, part)
+        if limit >= len(docs):
+            return list(range(len(docs)))
+        clusters: dict[str, list[int]] = {}
+        for index, doc in enumerate(docs):
+            clusters.setdefault(self.cluster(doc) or f"\0{index}", []).append(index)
+        order = list(clusters.values())
+        random.Random(f"{seed}:{self.dataset}:{self.config.test_split}").shuffle(order)
+        chosen: list[int] = []
+        for indices in order:
+            if len(chosen) >= limit:
+                break
+            chosen += indices
+        return sorted(chosen)
+
+    # -- words --------------------------------------------------------------------------------------------------------
+
+    def fields(self, doc: Row) -> dict[str, Any]:
+        """What a template may use: the row's fields, and the row itself's `inputs` by name."""
+        return {**(doc.get("inputs") or {}), **doc}
+
+    def _say(self, template: str, doc: Row) -> str:
+        return _template(template).render(self.fields(doc))
+
+    def messages(self, doc: Row, with_answer: bool = False) -> list[Message]:
+        """The conversation of a row: its own `messages`, or the turns that the task's wording makes of it.
+
+        Args:
+            doc: the row.
+            with_answer: as a few-shot example, that is with its answer.
+        """
+        prefix = self.config.gen_prefix
+        if self.config.doc_to_text is None:
+            turns = [
+                {"role": _role(m["role"]), "content": fill(m["content"], self.fields(doc))} for m in doc["messages"]
+            ]
+            if prefix is not None and not with_answer:
+                turns = [t for i, t in enumerate(turns) if i < len(turns) - 1 or t["role"] != "assistant"]
+                turns += [{"role": "assistant", "content": prefix}] if prefix else []
+            if self.config.description:
+                turns.insert(0, {"role": "system", "content": self.config.description})
+            return turns
+        turns = [{"role": "system", "content": self.config.description}] if self.config.description else []
+        turns.append({"role": "user", "content": self._say(self.config.doc_to_text, doc)})
+        if with_answer:
+            turns.append({"role": "assistant", "content": " ".join(filter(None, (prefix, self.target(doc))))})
+        elif prefix:
+            turns.append({"role": "assistant", "content": prefix})
+        return turns
+
+    def target(self, doc: Row) -> str:
+        """An example's answer in words."""
+        return self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(self.gold(doc))
+
+    def fewshot(self, doc: Row, count: int) -> list[list[Message]]:
+        """The first `count` example conversations for a document, none of them the document itself."""
+        if count == 0 or self.config.num_fewshot == 0 or not self.config.fewshot_split:
+            return []
+        if self._shots is None:
+            self._shots = self.split(self.config.fewshot_split).rows[self.options.fewshot_start :]
+        match = self.options.fewshot_match
+        rows = [r for r in self._shots if (not match or r[match] == doc[match]) and r is not doc and r != doc][:count]
+        return [self.messages(row, with_answer=True) for row in rows]
+
+    # -- what is asked and measured ----------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> dict[str, Aggregate]:
+        """The metrics of the task as it is asked."""
+        return LIKELIHOOD_METRICS if self.likelihood else self.METRICS
+
+    @property
+    def primary(self) -> tuple[str, ...]:
+        """The metrics whose mean is the score of the task as it is asked."""
+        return ("logprob",) if self.likelihood else self.options.primary
+
+    def asked(self, doc: Row) -> list[Query]:
+        """What is asked about a document: `queries`, or the likelihood of its gold answer."""
+        if not self.likelihood:
+            return self.queries(doc)
+        messages, gold = self.queries(doc)[0].messages, self.gold_text(doc)
+        return [Query("likelihood", messages, options=(gold,), reference=gold)]
+
+    def rated(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """What the answers to `asked` are worth."""
+        if not self.likelihood:
+            return self.score(doc, answers, reference_tokens)
+        total, tokens = answers[0].logprobs[0], reference_tokens[0] or 1
+        size = len(self.gold_text(doc).encode())
+        bits = -total / math.log(2)
+        return Score(
+            {"logprob": total / tokens, "bits_per_byte": bits / max(size, 1), "bits": bits, "bytes": float(size)},
+            cluster=self.cluster(doc),
+            stratum=self.stratum(doc),
+        )
+
+    def gold_text(self, doc: Row) -> str:
+        """The gold answer as the model would write it."""
+        gold = self.gold(doc)
+        return str(gold[0] if isinstance(gold, list) else gold)
+
+    # -- what subclasses say ------------------------------------------------------------------------------------------
+
+    def queries(self, doc: Row) -> list[Query]:
+        """What is asked about a document."""
+        raise NotImplementedError
+
+    def gold(self, doc: Row) -> Any:
+        """The right answer, as the record shows it."""
+        return doc["outputs"]
+
+    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """What the answers to a document's queries are worth.
+
+        Args:
+            doc: the row.
+            answers: one for each of `queries(doc)`, in order.
+            reference_tokens: for each of them the tokens of its query's `reference`, None where it has none.
+        """
+        raise NotImplementedError
+
+    def cluster(self, doc: Row) -> str | None:
+        """What a document shares with others so that they are not independent; None if nothing."""
+        return None
+
+    def stratum(self, doc: Row) -> str | None:
+        """The stratum of a document."""
+        return str(doc[self.options.stratify]) if self.options.stratify else None
+
+    # -- lm-eval ------------------------------------------------------------------------------------------------------
+
+    def has_training_docs(self) -> bool:
+        """See lm-eval."""
+        return False
+
+    def has_validation_docs(self) -> bool:
+        """See lm-eval."""
+        return False
+
+    def has_test_docs(self) -> bool:
+        """See lm-eval."""
+        return True
+
+    def test_docs(self) -> list[Row]:
+        """See lm-eval."""
+        return self.docs()
+
+    def doc_to_text(self, doc: Row) -> str:
+        """See lm-eval."""
+        return plain_text(self.messages(doc))
+
+    def doc_to_target(self, doc: Row) -> str:
+        """See lm-eval."""
+        return self.target(doc)
+
+    def fewshot_context(
+        self,
+        doc: Row,
+        num_fewshot: int,
+        system_instruction: str | None = None,
+        apply_chat_template: bool = False,
+        fewshot_as_multiturn: bool = True,
+        chat_template: Callable[..., str] | None = None,
+        gen_prefix: str | None = None,
+    ) -> list[str]:
+        """See lm-eval; one context for each query, examples as turns, none dropped."""
+        shots = [m for shot in self.fewshot(doc, num_fewshot) for m in shot]
+        if system_instruction:
+            shots.insert(0, {"role": "system", "content": system_instruction})
+        contexts = []
+        for query in self.queries(doc):
+            messages = shots + query.messages
+            if apply_chat_template and chat_template is not None:
+                open_turn = messages[-1]["role"] == "assistant"
+                contexts.append(chat_template(messages, add_generation_prompt=not open_turn))
+            else:
+                contexts.append(plain_text(messages))
+        return contexts
+
+    def construct_requests(self, doc: Row, ctx: list[str], **kwargs: Any) -> list[Instance]:
+        """See lm-eval; choices become log-likelihoods, generations `generate_until`. Rankings have no stock form."""
+        metadata = kwargs["metadata"]
+        requests: list[tuple[str, tuple[Any, ...]]] = []
+        for query, context in zip(self.queries(doc), ctx, strict=True):
+            if query.kind == "choose":
+                requests += [("loglikelihood", (context, " " + label)) for label in query.options]
+            elif query.kind == "generate":
+                until = list(query.until) or ["\n\n"]
+                arguments = {"until": until, "max_gen_toks": query.max_tokens, "do_sample": False}
+                requests.append(("generate_until", (context, arguments)))
+            else:
+                raise UserError(f"Task '{self.name}' ranks sentences, which stock lm-eval cannot: use 'darumeru run'.")
+        return [
+            Instance(request_type=kind, doc=doc, arguments=arguments, idx=index, metadata=metadata)
+            for index, (kind, arguments) in enumerate(requests)
+        ]
+
+    def process_results(self, doc: Row, results: Sequence[Any]) -> dict[str, Score]:
+        """See lm-eval."""
+        left = iter(results)
+        answers = []
+        for query in self.queries(doc):
+            if query.kind == "choose":
+                answers.append(Answer("", logprobs=tuple(float(next(left)[0]) for _ in query.options)))
+            else:
+                text = next(left)
+                answers.append(Answer("", text=str(text), tokens=tuple(getattr(text, "token_ids", ()))))
+        score = self.score(doc, answers, [None] * len(answers))
+        return dict.fromkeys([*self.METRICS, "score"], score)
+
+    def aggregation(self) -> dict[str, Callable[[Iterable[Score]], float]]:
+        """See lm-eval; `score` is the task's primary score."""
+
+        def of(names: Sequence[str]) -> Callable[[Iterable[Score]], float]:
+            def aggregate(scores: Iterable[Score]) -> float:
+                table = table_of(list(scores))
+                return float(sum(self.METRICS[n](table, n, table.ones())[0] for n in names) / len(names))
+
+            return aggregate
+
+        return {n: of([n]) for n in self.METRICS} | {"score": of(self.options.primary)}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """See lm-eval; of bits per byte the fewer the better."""
+        better = {name: aggregate is not bits_per_byte for name, aggregate in self.metrics.items()}
+        return better | {"score": all(better[name] for name in self.primary)}
+
+
+def table_of(scores: Sequence[Score]) -> Table:
+    """The scores of a task's documents as columns."""
+    names = scores[0].metrics if scores else {}
+    return Table.build(
+        {n: [s.metrics[n] for s in scores] for n in names},
+        gold=[s.gold for s in scores],
+        pred=[s.pred for s in scores],
+        clusters=[s.cluster for s in scores],
+        strata=[s.stratum for s in scores],
+    )
+
+
+def _role(role: str) -> str:
+    if role not in ("system", "user", "assistant", "bot"):
+        raise ValueError(f"field 'messages': unknown role '{role}', allowed are system, user, assistant, bot")
+    return "assistant" if role == "bot" else role
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
+
+
+# -- the three kinds --------------------------------------------------------------------------------------------------
+
+
+def best(answer: Answer) -> tuple[int, bool]:
+    """The index of the most probable option (the first of equals) and whether it had to share the top."""
+    top = max(answer.logprobs)
+    return answer.logprobs.index(top), answer.logprobs.count(top) > 1
+
+
+class ChoiceTask(DarumeruTask):
+    """The model chooses one of a fixed set of labels (`doc_to_choice`)."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels as data and record name them."""
+        return [str(label) for label in self.config.doc_to_choice]
+
+    def gold(self, doc: Row) -> str:
+        """The gold label."""
+        gold = self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(doc["outputs"]).strip()
+        if gold not in self.labels:
+            raise ValueError(f"field 'outputs': label '{gold}' is not one of {', '.join(self.labels)}")
+        return gold
+
+    def queries(self, doc: Row) -> list[Query]:
+        """One question."""
+        return [Query("choose", self.messages(doc), options=tuple(self.labels))]
+
+    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """Right or wrong."""
+        index, tie = best(answers[0])
+        gold, pred = self.gold(doc), self.labels[index]
+        return Score(
+            {name: float(gold == pred) for name in self.METRICS},
+            gold=gold,
+            pred=pred,
+            cluster=self.cluster(doc),
+            stratum=self.stratum(doc),
+            ties=int(tie),
+        )
+
+
+class ChoiceF1Task(ChoiceTask):
+    """A choice that is also scored by macro-averaged F1."""
+
+    METRICS: ClassVar[dict[str, Aggregate]] = {"acc": accuracy, "f1_macro": f1_macro}
+
+
+def swapped(doc: Row) -> Row:
+    """The document with its inputs `choice1` and `choice2` exchanged."""
+    inputs = doc["inputs"]
+    return {**doc, "inputs": {**inputs, "choice1": inputs["choice2"], "choice2": inputs["choice1"]}}
+
+
+class PairedChoiceTask(ChoiceTask):
+    """A choice between two options, asked in both orders; right only if both answers are."""
+
+    def queries(self, doc: Row) -> list[Query]:
+        """The question, and the question with the options exchanged."""
+        return [*super().queries(doc), *super().queries(swapped(doc))]
+
+    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """Right if the gold label wins, and in the other order the other label."""
+        gold = self.gold(doc)
+        other = self.labels[1 - self.labels.index(gold)]
+        chosen = [best(answer) for answer in answers]
+        preds = [self.labels[index] for index, _ in chosen]
+        return Score(
+            {"acc": float(preds == [gold, other])},
+            gold=gold,
+            pred=preds[0],
+            cluster=self.cluster(doc),
+            ties=sum(tie for _, tie in chosen),
+            extra={"pred_swapped": preds[1]},
+        )
+
+
+class GenerateTask(DarumeruTask):
+    """The model writes a text."""
+
+    METRICS: ClassVar[dict[str, Aggregate]] = {"score": mean}
+
+    def queries(self, doc: Row) -> list[Query]:
+        """One request for a text."""
+        return [
+            Query(
+                "generate",
+                self.messages(doc),
+                max_tokens=int((self.config.generation_kwargs or {})["max_gen_toks"]),
+                until=self.options.until,
+                reference=self.reference(doc),
+            )
+        ]
+
+    def reference(self, doc: Row) -> str | None:
+        """A text whose length in the model's tokens the score needs."""
+        return None

@@ -1,0 +1,244 @@
+"""Suites: named sets of tasks with groups and a summary score, written as lm-eval groups under `tasks/`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from darumeru.data.bundle import Bundle
+from darumeru.errors import UserError, unknown
+from darumeru.scoring.aggregate import Floats
+
+if TYPE_CHECKING:
+    from darumeru.task.base import DarumeruTask, Wording
+
+# In a wheel the tasks lie inside the package, in a checkout beside it.
+_INSIDE = Path(__file__).parents[1] / "tasks"
+TASKS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[2] / "tasks"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks whose mean is shown as one number."""
+
+    name: str
+    title: str
+    tasks: tuple[str, ...]
+    counts: bool = True
+    """Whether its tasks count in the suite's mean (bits per byte do not mix with shares of right answers)."""
+
+    def describe(self) -> dict[str, Any]:
+        """As a record states it."""
+        described = {"name": self.name, "title": self.title, "tasks": list(self.tasks)}
+        return described if self.counts else described | {"counts": False}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of tasks."""
+
+    name: str
+    summary: str
+    """What the mean over all its tasks is called."""
+    groups: tuple[Group, ...]
+    version: str
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks, group by group."""
+        return tuple(task for group in self.groups for task in group.tasks)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The tasks whose mean is the suite's score."""
+        return tuple(task for group in self.groups if group.counts for task in group.tasks)
+
+    def only(self, tasks: Sequence[str]) -> Suite:
+        """The suite with no other than these tasks; its means are named so that none is taken for the whole suite's."""
+        groups = []
+        for group in self.groups:
+            if chosen := tuple(t for t in group.tasks if t in tasks):
+                whole = len(chosen) == len(group.tasks)
+                title = group.title if whole else f"{group.title}, {len(chosen)} of {len(group.tasks)}"
+                groups.append(Group(group.name, title, chosen, group.counts))
+        part = Suite(self.name, self.summary, tuple(groups), self.version)
+        if len(part.tasks) == len(self.tasks):
+            return part
+        return Suite(self.name, f"Mean of {len(part.tasks)} of {len(self.tasks)} tasks", part.groups, self.version)
+
+
+def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | None]:
+    """The score of each group and of the suite: the means over their tasks, None where a task has no score.
+
+    >>> suite = Suite("s", "Mean", (Group("a", "A", ("x", "y")), Group("b", "B", ("z",))), "1")
+    >>> summarise(suite, {"x": 0.0, "y": 1.0, "z": 0.2})
+    {'a': 0.5, 'b': 0.2, 's': 0.4}
+    """
+    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.counted}
+    return {
+        name: float(np.mean([scores[t] for t in tasks])) if tasks and all(t in scores for t in tasks) else None
+        for name, tasks in sets.items()
+    }
+
+
+def summarise_draws(suite: Suite, draws: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The same for bootstrap draws, (B,) values a task; a group or suite that lacks a task is left out."""
+    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.counted}
+    return {
+        n: np.mean([draws[t] for t in tasks], axis=0) for n, tasks in sets.items() if all(t in draws for t in tasks)
+    }
+
+
+class Catalogue:
+    """The tasks and suites that can be run: ours, and those of further folders of lm-eval YAML files.
+
+    Args:
+        include_path: further folders; a task there replaces one of ours with the same name.
+
+    Raises:
+        UserError: such a folder does not exist.
+    """
+
+    def __init__(self, include_path: Iterable[Path] = ()) -> None:
+        for path in include_path:
+            if not path.is_dir():
+                raise UserError(f"--include-path '{path}' is no folder.")
+        # lm-eval keeps the first of equal names.
+        self.paths = [*include_path, TASKS]
+        self._index = _manager(self.paths).task_index
+
+    def tasks(self) -> list[str]:
+        """The names of all tasks."""
+        return sorted(n for n, entry in self._index.items() if entry.kind.name in ("TASK", "PY_TASK"))
+
+    def suites(self) -> dict[str, Suite]:
+        """All suites by name."""
+        found = {}
+        for name, entry in self._index.items():
+            if entry.kind.name == "GROUP":
+                found[name] = read_suite(entry.cfg)
+        return found
+
+    def suite(self, name: str, tasks: Sequence[str] = ()) -> Suite:
+        """A suite, or those of its tasks that are named; tasks of no suite form one of their own.
+
+        Raises:
+            UserError: no such suite or task.
+        """
+        suites = self.suites()
+        if name not in suites:
+            raise unknown("suite", name, suites)
+        suite = suites[name]
+        for task in tasks:
+            if task not in self.tasks():
+                raise unknown("task", task, self.tasks())
+        if not tasks:
+            return suite
+        foreign = tuple(dict.fromkeys(t for t in tasks if t not in suite.tasks))
+        chosen = suite.only(tasks)
+        if foreign:
+            groups = (*chosen.groups, Group("other", "Other tasks", foreign))
+            return Suite(suite.name, f"Mean of {len(foreign) + len(chosen.tasks)} tasks", groups, suite.version)
+        return chosen
+
+    def load(
+        self,
+        tasks: Sequence[str],
+        bundle: Bundle | str = "hub",
+        wording: Mapping[str, Wording] | None = None,
+        likelihood: bool = False,
+        corpus: Path | None = None,
+    ) -> dict[str, DarumeruTask]:
+        """The task objects, by name.
+
+        Args:
+            tasks: names.
+            bundle: where their rows come from.
+            wording: task → wording that replaces its own.
+            likelihood: ask for the likelihood of gold answers in place of answers.
+            corpus: the text file that `bpb_corpus` measures.
+
+        Raises:
+            UserError: a task is no Darumeru task, or its data is not as it must be.
+        """
+        from darumeru.task.base import DarumeruTask
+
+        manager = _manager(
+            self.paths, {"data": bundle, "wording": dict(wording or {}), "likelihood": likelihood, "corpus": corpus}
+        )
+        loaded: dict[str, Any] = {}
+        for name in tasks:
+            if self._index[name].kind.name != "PY_TASK":
+                raise _not_ours(name)
+            loaded |= manager.load(name)["tasks"]
+        for name, task in loaded.items():
+            if not isinstance(task, DarumeruTask):
+                raise _not_ours(name)
+        return loaded
+
+
+def _not_ours(name: str) -> UserError:
+    return UserError(
+        f"Task '{name}' is a stock lm-eval task; darumeru runs tasks whose YAML names a class of darumeru.task.base. "
+        "See 'How to add a task' in the README."
+    )
+
+
+def _manager(paths: Sequence[Path], metadata: dict[str, Any] | None = None) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of tasks that an --include-path replaces on purpose
+    # Later folders override earlier ones in lm-eval's documentation, but the first of equal names is kept in 0.4.13.
+    return TaskManager(include_path=list(paths), include_defaults=False, metadata=metadata)
+
+
+def read_suite(cfg: Mapping[str, Any]) -> Suite:
+    """The suite that an lm-eval group file describes."""
+    groups: list[Group] = []
+    plain: list[str] = []
+    for member in cfg["task"]:
+        if isinstance(member, dict) and "group" in member:
+            title = str(member.get("group_alias", member["group"]))
+            counts = bool((member.get("metadata") or {}).get("counts", True))
+            groups.append(Group(str(member["group"]), title, tuple(map(str, member["task"])), counts))
+        else:
+            plain.append(str(member["task"] if isinstance(member, dict) else member))
+    if plain:
+        groups.append(Group("tasks", "Tasks", tuple(plain)))
+    version = str((cfg.get("metadata") or {}).get("version", "0"))
+    return Suite(str(cfg["group"]), str(cfg.get("group_alias", "Mean")), tuple(groups), version)
+
+
+def read_wording(file: Path) -> dict[str, Wording]:
+    """Task → wording from a YAML file.
+
+    Raises:
+        UserError: it is missing, no YAML mapping, or has a key that a wording does not know.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from darumeru.task.base import Wording
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Wording file '{file}' does not exist.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"Wording file '{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise UserError(
+            f"Wording file '{file}' must map task names to their wording, e.g. 'rucola: {{gen_prefix: …}}'."
+        )
+    try:
+        return {str(task): Wording(**value) for task, value in content.items()}
+    except (ValidationError, TypeError) as error:
+        allowed = ", ".join(Wording.model_fields)
+        detail = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(map(str, detail["loc"]))
+        raise UserError(f"Wording file '{file}': {where}: {detail['msg']}. A wording has: {allowed}.") from None

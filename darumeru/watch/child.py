@@ -1,0 +1,64 @@
+"""The process that evaluates one checkpoint for `darumeru watch`: `python -m darumeru.watch.child`.
+
+It reads one line of JSON, {"settings": …, "output": …}, and writes lines of JSON: {"done": …, "total": …} as it goes, and at last
+{"run": path} or {"error": …, "busy": …}. It ends when its standard input does: a watch that was killed leaves nobody behind on
+the GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def main() -> int:
+    """Evaluate what standard input names."""
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    # Whatever libraries print goes to stderr: stdout is for our lines alone.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    from darumeru.errors import BusyError, DarumeruError
+    from darumeru.evaluation import Settings, execute, prepare
+
+    def progress(done: int, total: int) -> None:
+        _tell(out, {"done": done, "total": total})
+
+    try:
+        plan = prepare(Settings(**request["settings"]))
+        run = execute(plan, Path(request["output"]), progress)
+        if failed := run.scores["failed"]:
+            raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
+    except BusyError as error:
+        _tell(out, {"error": str(error), "busy": True})
+        return 1
+    except DarumeruError as error:
+        _tell(out, {"error": str(error), "busy": False})
+        return 1
+    except Exception as error:
+        if os.environ.get("DARUMERU_DEBUG"):
+            raise
+        _tell(out, {"error": f"{type(error).__name__}: {error}", "busy": False})
+        return 1
+    _tell(out, {"run": str(run.path)})
+    return 0
+
+
+def _watch_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)  # the journal has every answer up to here
+
+
+def _tell(out: TextIO, message: dict[str, Any]) -> None:
+    out.write(json.dumps(message, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    # Without the libraries' locks being taken down in order: vLLM's take seconds.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

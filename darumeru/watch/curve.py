@@ -1,0 +1,119 @@
+"""The curve of a training: scores against steps, which of them are better when lower, and the best point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Settings
+    from darumeru.record.run import Run
+    from darumeru.task.base import DarumeruTask
+    from darumeru.task.suite import Suite
+
+MICRO_AVG = "micro_avg"
+"""The suite's mean."""
+
+LOSS = "loss"
+"""The training loss as the Trainer logs it; it has points of its own, between the evaluations."""
+
+GRAD_NORM = "grad_norm"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is known of a training at a step: the scores of an evaluation, or a logged loss."""
+
+    step: int
+    values: Mapping[str, float]
+    """By `micro_avg`, group and task; or `loss` and `grad_norm`."""
+    tokens_seen: int | None = None
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % intervals, where they are known."""
+    run: str | None = None
+    """Folder of the record."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a suite measures, for rules and tables."""
+
+    suite: str
+    titles: Mapping[str, str]
+    """`micro_avg`, groups and tasks, in order, with their titles."""
+    groups: tuple[str, ...]
+    tasks: tuple[str, ...]
+    lower: frozenset[str]
+    """Those that are better when lower: bits per byte, the loss."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that a rule may name."""
+        return (*self.titles, LOSS)
+
+    def better(self, metric: str, a: float, b: float) -> bool:
+        """Whether `a` is better than `b`; a value that is no number is never better."""
+        if math.isnan(a):
+            return False
+        return math.isnan(b) or (a < b if metric in self.lower else a > b)
+
+
+def metrics_of(suite: Suite, tasks: Mapping[str, DarumeruTask]) -> Metrics:
+    """The metrics of a suite whose tasks have been loaded."""
+    lower = {name for name, task in tasks.items() if not task.higher_is_better()["score"]}
+    lower |= {g.name for g in suite.groups if all(t in lower for t in g.tasks)}
+    titles = {MICRO_AVG: suite.summary} if suite.counted else {}
+    titles |= {g.name: g.title for g in suite.groups} | {t: t for t in suite.tasks}
+    groups = tuple(g.name for g in suite.groups)
+    return Metrics(suite.name, titles, groups, suite.tasks, frozenset({*lower, LOSS}))
+
+
+def metrics_for(settings: Settings) -> Metrics:
+    """The metrics of what is asked.
+
+    Raises:
+        UserError: no such suite or task.
+    """
+    from darumeru.task.suite import Catalogue
+
+    catalogue = Catalogue(settings.include_path)
+    suite = catalogue.suite(settings.suite, settings.tasks)
+    # Rows are not read, so any bundle will do.
+    return metrics_of(suite, catalogue.load(suite.tasks, "mini", likelihood=settings.likelihood))
+
+
+def point_of(run: Run) -> Point:
+    """The point of a run whose header names a step."""
+    training, scores = run.header["training"], run.scores
+    found: dict[str, dict[str, Any]] = {MICRO_AVG: scores["suite"], **scores["groups"]}
+    found |= {name: result["score"] for name, result in scores["tasks"].items()}
+    known = {name: s for name, s in found.items() if s["value"] is not None}
+    return Point(
+        step=int(training["step"]),
+        tokens_seen=training.get("tokens_seen"),
+        values={name: float(s["value"]) for name, s in known.items()},
+        bounds={name: (float(s["low"]), float(s["high"])) for name, s in known.items() if s["low"] is not None},
+        run=str(run.path),
+    )
+
+
+def logged(history: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The losses and gradient norms in a Trainer's `log_history`."""
+    return [
+        Point(int(entry["step"]), values)
+        for entry in history
+        if (values := {k: float(entry[k]) for k in (LOSS, GRAD_NORM) if isinstance(entry.get(k), int | float)})
+        and "step" in entry
+    ]
+
+
+def best(points: Sequence[Point], metric: str, metrics: Metrics) -> Point | None:
+    """The earliest of the best points; None where none has the metric as a number."""
+    found: Point | None = None
+    for point in sorted(points, key=lambda p: p.step):
+        value = point.values.get(metric, math.nan)
+        if metrics.better(metric, value, math.nan if found is None else found.values[metric]):
+            found = point
+    return found

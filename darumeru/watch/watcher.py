@@ -1,0 +1,491 @@
+"""`darumeru watch`: evaluates each checkpoint of a training, in a process of its own, while the training runs or afterwards.
+
+What is done is told by the run records alone: a complete record of the checkpoint's weights means evaluated, an interrupted one
+goes on from its journal. So either side can be killed and started again, and each checkpoint is evaluated exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from darumeru.errors import UserError
+from darumeru.evaluation import Settings, Training, asked, settings_of
+from darumeru.files import read_json, write_json
+from darumeru.record.run import Run, find_runs
+from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
+from darumeru.watch.curve import Metrics, Point, metrics_for, point_of
+from darumeru.watch.diagnosis import Diagnosis
+from darumeru.watch.rules import Fired
+from darumeru.watch.verdict import STOP, Judge, Verdict, make_judge, note, write_best
+
+ATTEMPTS = 3
+"""How often a checkpoint is tried before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a watch has come."""
+
+    metrics: Metrics
+    points: Sequence[Point]
+    remarks: Mapping[int, str]
+    """What is to be said of a step: that it is being evaluated, waited for, failed, deleted."""
+    event: str | None = None
+    """What has just happened, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a watch found."""
+
+    metrics: Metrics
+    points: tuple[Point, ...]
+    failed: Mapping[int, str]
+    """Step → reason."""
+    deleted: tuple[int, ...]
+    """Steps whose checkpoint was deleted before it could be evaluated."""
+    unfinished: Mapping[int, str]
+    """Steps whose checkpoint is not whole → reason."""
+    fired: tuple[Fired, ...]
+    best: Point | None
+
+
+Report = Callable[[Status], None]
+
+
+def watch(
+    folder: str | Path,
+    *,
+    output: str | Path = "runs",
+    name: str | None = None,
+    rules: Sequence[str] = (),
+    keep_best: str | None = None,
+    once: bool = False,
+    poll: float = 10.0,
+    newest_first: bool = False,
+    until_step: int | None = None,
+    device: str = "auto",
+    settle: float = SETTLE,
+    report: Report = lambda status: None,
+    **settings: Any,
+) -> Outcome:
+    """Evaluate the checkpoints `checkpoint-N` of a folder as they come.
+
+    It returns when a rule fires; with `once` when all that is there is evaluated; else when the training is over and nothing is
+    left: its last step (`max_steps`) or `until_step` is evaluated, or it has written `lep.json` (in the folder or the one above),
+    or a last checkpoint after a `STOP` file.
+
+    Args:
+        folder: the training's output folder.
+        output: folder of the run records; `rules.jsonl` comes there too.
+        name: the training's name in records. [the folder's name]
+        rules: when to stop, see `darumeru.watch.rules`; a file `STOP` in `folder` then asks the training to end.
+        keep_best: a metric; the best checkpoint is kept as `folder`/best, and `best.json` names it.
+        once: evaluate what is there and return.
+        poll: seconds between two looks.
+        newest_first: catch up on old checkpoints from the newest on.
+        until_step: the last step, where the training itself does not know.
+        device: `auto`, `cpu`, `cuda`, or `cuda:N`, the GPU that the evaluations get for their own.
+        settle: seconds for which a checkpoint must not have changed.
+        report: is told how far it has come.
+        settings: of the runs, see `darumeru.evaluation.Settings` (`suite`, `data`, `engine`, `limit`, …).
+
+    Raises:
+        UserError: what was asked for cannot be done so.
+    """
+    root = Path(folder)
+    _check_folder(root, once)
+    if poll <= 0 or settle < 0:
+        raise UserError(f"--poll {poll} is not possible: give seconds above 0.")
+    chosen, environment = _device(device)
+    for key in ("model", "training", "adapter", "base_url"):
+        if settings.get(key) is not None:
+            raise UserError(f"'{key}' is no setting of a watch: it evaluates the checkpoints of '{folder}'.")
+    wanted = settings_of(model=str(root), device=chosen, **{"suite": "darumeru-train"} | settings)
+    _check_settings(wanted)
+    judge = make_judge(metrics_for(wanted), rules, keep_best)
+    training = name or root.resolve().name
+    state = _Watch(
+        root, Path(output), training, wanted, environment, judge, report, newest_first, poll, settle,
+        pause=min(poll, 1.0) if once else poll,
+    )  # fmt: skip
+    return state.follow(once, until_step)
+
+
+def _check_folder(folder: Path, once: bool) -> None:
+    if folder.is_dir() or (not once and not folder.exists() and folder.resolve().parent.is_dir()):
+        return  # a training that is about to begin makes its folder itself
+    raise UserError(f"'{folder}' is no folder. Give the output folder of a training, which holds checkpoint-N.")
+
+
+def _check_settings(settings: Settings) -> None:
+    """Find now what would fail in each checkpoint's process.
+
+    Raises:
+        UserError: no such engine, bundle or tokenizer, or an engine that needs no weights.
+    """
+    from darumeru.data.bundle import open_bundle
+    from darumeru.engines import resolve_engine
+    from darumeru.inference.model import has_tokenizer
+
+    if resolve_engine(settings.engine) == "api":
+        raise UserError("--engine api asks a server, but a checkpoint is a folder: use --engine hf or vllm.")
+    open_bundle(settings.data, settings.lock)
+    if settings.tokenizer is not None and not has_tokenizer(settings.tokenizer):
+        raise UserError(f"--tokenizer '{settings.tokenizer}' holds no tokenizer.")
+
+
+def _device(device: str) -> tuple[str, dict[str, str]]:
+    """The device of the runs, and the environment that gives their processes that GPU only.
+
+    Raises:
+        UserError: no such device.
+    """
+    if device in ("auto", "cuda"):
+        return device, {}
+    if device == "cpu":
+        return device, {"CUDA_VISIBLE_DEVICES": ""}
+    if match := re.fullmatch(r"cuda:(\d{1,3})", device):
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        index, ours = int(match[1]), [d for d in seen.split(",") if d]
+        if ours and index >= len(ours):
+            raise UserError(f"--device '{device}': CUDA_VISIBLE_DEVICES names {len(ours)} GPUs, counted from 0.")
+        return "cuda", {"CUDA_VISIBLE_DEVICES": ours[index] if ours else str(index)}
+    raise UserError(f"--device '{device}' is not possible: auto, cpu, cuda, or cuda:N.")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is needed of a complete run record."""
+
+    point: Point
+    weights: list[list[Any]]
+    finished: str
+
+
+@dataclass
+class _Watch:
+    """The state of a watch; whatever must outlive it is in the run records."""
+
+    folder: Path
+    output: Path
+    name: str
+    settings: Settings
+    environment: Mapping[str, str]
+    judge: Judge
+    report: Report
+    newest_first: bool
+    poll: float
+    settle: float
+    pause: float
+    """Seconds before a failed checkpoint is tried again."""
+    checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
+    records: dict[Path, _Record | None] = field(default_factory=dict)
+    """Complete records by folder; None for those of something else."""
+    attempts: dict[tuple[int, Any], int] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    later: dict[int, float] = field(default_factory=dict)
+    """Step → when it may be tried again."""
+    finished: set[tuple[int, Any]] = field(default_factory=set)
+    """Checkpoints whose record was found complete although their files' times differ from the record's."""
+    deleted: set[int] = field(default_factory=set)
+    running: tuple[int, str] | None = None
+    diagnosed: str | None = None
+    kept: tuple[int, float] | None = None
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def follow(self, once: bool, until_step: int | None) -> Outcome:
+        """See `watch`."""
+        while True:
+            self._look()
+            points = self._points()
+            verdict = self._judge(points)
+            if verdict.fired or (not self._pending() and (once or self._over(until_step))):
+                return self._outcome(points, verdict)
+            ready = [c for c in self._pending() if self.later.get(c.step, 0.0) <= time.monotonic()]
+            whole = [c for c in ready if c.state == "whole"]
+            for broken in (c for c in ready if c.state == "broken"):
+                self._failed(broken, broken.reason)
+            if whole:
+                self._evaluate(whole[-1] if self.newest_first else whole[0])
+                continue
+            self._tell()
+            time.sleep(min(self.poll, 0.5) if once or self._pending() else self.poll)
+
+    def _look(self) -> None:
+        before = self.checkpoints
+        self.checkpoints = find_checkpoints(self.folder, self.settings.trust_remote_code, self.settle)
+        for run in find_runs(self.output):
+            if run.path not in self.records and run.complete:
+                self._read(run)
+        for step in before.keys() - self.checkpoints.keys():
+            if before[step].state != "unfinished" and not self._done(before[step]):
+                self.deleted.add(step)
+                self._tell(
+                    f"checkpoint-{step} was deleted before it was evaluated: raise the Trainer's save_total_limit."
+                )
+        self.deleted -= self.checkpoints.keys()
+
+    def _read(self, run: Run) -> None:
+        header = run.header
+        where = header.get("where") or {}
+        ours = (header.get("training") or {}).get("run") == self.name and where.get("asked") == asked(self.settings)
+        record = _Record(point_of(run), where["weights"], str(run.scores.get("finished"))) if ours else None
+        self.records[run.path] = record
+
+    def _of(self, step: int) -> list[_Record]:
+        return [r for r in self.records.values() if r is not None and r.point.step == step]
+
+    def _done(self, checkpoint: Checkpoint) -> bool:
+        if (checkpoint.step, checkpoint.signature) in self.finished:
+            return True
+        return any(r.weights == checkpoint.weights for r in self._of(checkpoint.step))
+
+    def _tries(self, checkpoint: Checkpoint) -> int:
+        return self.attempts.get((checkpoint.step, checkpoint.signature), 0)
+
+    def _pending(self) -> list[Checkpoint]:
+        """Checkpoints that are still to be evaluated, oldest first; one that just settles counts, a half-written one does not."""
+        return [
+            c
+            for c in self.checkpoints.values()
+            if not self._done(c) and self._tries(c) < ATTEMPTS and c.state != "unfinished"
+        ]
+
+    def _points(self) -> list[Point]:
+        """The curve: for each step the record of the checkpoint that is there, else the one that was finished last.
+
+        Steps behind the newest checkpoint are of an earlier training in the same folder.
+        """
+        newest = max(self.checkpoints, default=None)
+        steps = {r.point.step for r in self.records.values() if r is not None}
+        points = []
+        for step in sorted(s for s in steps if newest is None or s <= newest):
+            found = sorted(self._of(step), key=lambda r: r.finished)
+            here = self.checkpoints.get(step)
+            same = [r for r in found if here is not None and r.weights == here.weights]
+            points.append((same or found)[-1].point)
+        return points
+
+    def _over(self, until_step: int | None) -> bool:
+        """Whether the training has ended; asked when nothing is pending."""
+        if not self.checkpoints:
+            return False
+        newest = self.checkpoints[max(self.checkpoints)]
+        if newest.state == "unfinished":
+            return False
+        if newest.step >= min(until_step or sys.maxsize, newest.max_steps or sys.maxsize):
+            return True
+        saved = max((changed for *_, changed in newest.signature), default=0)
+        marks = [self.folder / "lep.json", self.folder.resolve().parent / "lep.json"]
+        if any(m.is_file() and m.stat().st_mtime_ns >= saved for m in marks):
+            return True
+        stop = self.folder / STOP
+        return stop.is_file() and stop.stat().st_mtime_ns <= saved
+
+    # -- one checkpoint -----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, checkpoint: Checkpoint) -> None:
+        step = checkpoint.step
+        self.running = (step, "starts")
+        self._tell(f"Evaluating checkpoint-{step}")
+        began = time.monotonic()
+        try:
+            message = self._run(checkpoint)
+        except UserError as error:
+            message = {"error": str(error)}
+        finally:
+            self.running = None
+        if "run" in message:
+            run = Run(Path(message["run"]))
+            self._read(run)
+            self.finished.add((step, checkpoint.signature))
+            self.reasons.pop(step, None)
+            value = run.scores["suite"]["value"]
+            score = "" if value is None else f", {run.scores['suite']['title']} {value:.3f}"
+            self._tell(f"checkpoint-{step} is evaluated ({time.monotonic() - began:.0f} s{score}): {run.path}")
+        elif not checkpoint.path.is_dir():
+            self.deleted.add(step)
+            self._tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
+        elif message.get("busy"):
+            self.later[step] = time.monotonic() + self.poll
+            self.reasons[step] = "another process evaluates it"
+        else:
+            self._failed(checkpoint, str(message["error"]))
+
+    def _failed(self, checkpoint: Checkpoint, reason: str) -> None:
+        key = (checkpoint.step, checkpoint.signature)
+        self.attempts[key] = tries = self._tries(checkpoint) + 1
+        self.later[checkpoint.step] = time.monotonic() + self.pause * tries
+        self.reasons[checkpoint.step] = reason
+        end = "it is left out" if tries >= ATTEMPTS else "it will be tried again"
+        self._tell(f"checkpoint-{checkpoint.step} failed ({tries} of {ATTEMPTS}; {end}): {reason}")
+
+    def _asked_of(self, checkpoint: Checkpoint) -> Settings:
+        training = Training(run=self.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen)
+        tokenizer = self.settings.tokenizer or tokenizer_of(checkpoint.path)
+        return self.settings.model_copy(
+            update={"model": str(checkpoint.path), "training": training, "tokenizer": tokenizer}
+        )
+
+    def _run(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Have a process of its own evaluate a checkpoint; its last message."""
+        request = json.dumps(
+            {"settings": self._asked_of(checkpoint).model_dump(mode="json"), "output": str(self.output)}
+        )
+        message: dict[str, Any] = {}
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+            with _process(self.environment, errors) as process:
+                assert process.stdin is not None and process.stdout is not None  # noqa: S101 — they are pipes
+                with suppress(BrokenPipeError):
+                    process.stdin.write(request + "\n")
+                    process.stdin.flush()
+                for line in process.stdout:
+                    with suppress(ValueError):
+                        message = json.loads(line)
+                    if message.get("total"):
+                        self.running = (checkpoint.step, f"{message['done'] / message['total']:.0%}")
+                        self._tell()
+            if "run" in message or "error" in message:
+                return message
+            return {"error": _last_words(process.returncode, errors)}
+
+    # -- what follows -------------------------------------------------------------------------------------------------
+
+    def _judge(self, points: list[Point]) -> Verdict:
+        log = next((c.log for c in reversed(self.checkpoints.values()) if c.log), ())
+        verdict = self.judge.verdict(points, log)
+        if verdict.best is not None:
+            self._keep(verdict.best)
+        if verdict.diagnosis and verdict.diagnosis.kind != self.diagnosed:
+            self._say(verdict.diagnosis, points[-1].step)
+            self._tell(f"Step {points[-1].step}: {verdict.diagnosis.text}")
+        self.diagnosed = verdict.diagnosis.kind if verdict.diagnosis else None
+        for fired in verdict.fired:
+            self._tell(f"Rule fired: {fired}")
+            if self._stop(fired):
+                self._say(fired, fired.step)
+        return verdict
+
+    def _say(self, said: Fired | Diagnosis, step: int) -> None:
+        note(self.output, self.name, self.settings.suite, said, step)
+
+    def _stop(self, fired: Fired) -> bool:
+        """Ask the training to end; False if it has been asked for this reason before."""
+        file = self.folder / STOP
+        with suppress(UserError, AttributeError):
+            if read_json(file).get("reason") == str(fired):
+                return False
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(file, {"reason": str(fired), "step": fired.step, "at": at})
+        return True
+
+    def _keep(self, top: Point) -> None:
+        metric = str(self.judge.keep_best)
+        mark = (top.step, top.values[metric])
+        if self.kept is None:
+            with suppress(UserError, KeyError, TypeError):
+                known = read_json(self.folder / "best.json")
+                if known["metric"] == metric and (known["checkpoint"] is None or (self.folder / "best").is_dir()):
+                    self.kept = (int(known["step"]), float(known["value"]))
+        if self.kept == mark:
+            return
+        self.kept = mark
+        checkpoint = self.checkpoints.get(top.step)
+        try:
+            if checkpoint is None:
+                raise FileNotFoundError("it was deleted; raise the Trainer's save_total_limit")
+            keep(checkpoint.path, self.folder)
+            write_best(self.folder, metric, top, "best")
+            self._tell(f"checkpoint-{top.step} is the best so far ({metric} {mark[1]:.3f}): {self.folder / 'best'}")
+        except OSError as error:
+            self._tell(f"checkpoint-{top.step} is the best so far, but it cannot be kept: {error}.")
+            with suppress(OSError):
+                write_best(self.folder, metric, top, None)
+
+    def _remarks(self) -> dict[int, str]:
+        remarks = dict.fromkeys(self.deleted, "deleted before it was evaluated")
+        for step, checkpoint in self.checkpoints.items():
+            if self._done(checkpoint):
+                continue
+            if checkpoint.state in ("unfinished", "settling"):
+                remarks[step] = f"not whole: {checkpoint.reason}"
+            elif self._tries(checkpoint) >= ATTEMPTS:
+                remarks[step] = f"failed: {self.reasons[step]}"
+            elif step in self.reasons:
+                remarks[step] = f"waits: {self.reasons[step]}"
+            else:
+                remarks[step] = "waits"
+        if self.running:
+            remarks[self.running[0]] = f"is evaluated: {self.running[1]}"
+        return remarks
+
+    def _tell(self, event: str | None = None) -> None:
+        self.report(Status(self.judge.metrics, self._points(), self._remarks(), event))
+
+    def _outcome(self, points: list[Point], verdict: Verdict) -> Outcome:
+        self._tell()
+        states = self.checkpoints.values()
+        return Outcome(
+            self.judge.metrics,
+            tuple(points),
+            {c.step: self.reasons[c.step] for c in states if not self._done(c) and self._tries(c) >= ATTEMPTS},
+            tuple(sorted(self.deleted)),
+            {c.step: c.reason for c in states if c.state == "unfinished" and not self._done(c)},
+            verdict.fired,
+            verdict.best,
+        )
+
+
+@contextmanager
+def _process(environment: Mapping[str, str], errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """The process of a checkpoint; it is ended if we are."""
+    import darumeru
+
+    root = str(Path(darumeru.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "darumeru.watch.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+        text=True, encoding="utf-8", env={**os.environ, **environment, "PYTHONPATH": path, "TQDM_DISABLE": "1"},
+    )  # fmt: skip
+    try:
+        yield process
+        process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
+def _last_words(code: int, errors: IO[str]) -> str:
+    """Why a process ended that said nothing itself."""
+    errors.seek(0)
+    lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
+    with suppress(ValueError):
+        if code < 0:
+            name = signal.Signals(-code).name
+            killed = " (out of memory?)" if name == "SIGKILL" else ""
+            return f"its process was ended by {name}{killed}" + (f"; last line: {lines[-1]}" if lines else "")
+    return f"its process ended with code {code}" + (f"; last line: {lines[-1]}" if lines else "")

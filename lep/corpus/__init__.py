@@ -1,0 +1,1 @@
+"""Corpora: read, write, clean, deduplicate, mix."""

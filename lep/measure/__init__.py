@@ -1,0 +1,1 @@
+"""Measures of models and texts: bits per byte, held-out texts, what a folder is."""

@@ -1,0 +1,116 @@
+"""What a training is measured by on text that it does not read: bits per byte, and whether new tokens are written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darumeru.errors import UserError
+from lep.corpus.read import read_all
+from lep.measure.bits import cut_pieces, model_bits_per_byte
+
+BITS = "bits_per_byte"
+SHARE = "share_of_new_tokens"
+_PROMPT = 200
+"""Characters that the model is asked to go on from."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Texts by name, in pieces for bits per byte, and the beginnings of some of them."""
+
+    pieces: dict[str, list[str]]
+    prompts: dict[str, list[str]]
+
+    @classmethod
+    def read(
+        cls, sources: Sequence[str], *, field: str = "text", characters: int = 50_000, prompts: int = 4
+    ) -> HeldOut:
+        """Read the beginnings of texts.
+
+        Args:
+            sources: FILE or NAME=FILE; without a name, the file's.
+            field: text field of the files.
+            characters: to read of each at most.
+            prompts: beginnings of each that the model goes on from.
+
+        Raises:
+            UserError: there is no such file, or nothing in it.
+        """
+        pieces: dict[str, list[str]] = {}
+        beginnings: dict[str, list[str]] = {}
+        for source in sources:
+            name, _, file = source.rpartition("=")
+            if not Path(file).is_file() and Path(source).is_file():
+                name, file = "", source
+            name = name or Path(file).name.partition(".")[0]
+            if name in pieces:
+                raise UserError(f"Two held-out texts are called {name}. Name them: --held-out ru=FILE en=FILE.")
+            texts = read_all([file], field=field, limit=characters)
+            texts[-1] = texts[-1][: len(texts[-1]) - max(sum(map(len, texts)) - characters, 0)]
+            pieces[name] = cut_pieces(texts)
+            whole = [text for text in texts if len(text) > _PROMPT] or texts
+            beginnings[name] = [text[:_PROMPT].rpartition(" ")[0] or text for text in whole[:prompts]]
+        return cls(pieces, beginnings)
+
+    def measure(self, model: Any, tokenizer: Any, new_ids: Collection[int] = ()) -> dict[str, float]:
+        """Bits per byte of each text and their mean, and the share of new tokens in what the model writes.
+
+        Args:
+            model: a causal language model; left in eval mode.
+            tokenizer: its tokenizer.
+            new_ids: the tokens that are new; without, their share is not measured.
+        """
+        if not self.pieces:
+            return {}
+        model.eval()
+        bits = {name: model_bits_per_byte(model, tokenizer, pieces) for name, pieces in self.pieces.items()}
+        result = {BITS: sum(bits.values()) / len(bits)}
+        result |= {f"{BITS}_{name}": value for name, value in bits.items()} if len(bits) > 1 else {}
+        if new_ids:
+            shares = {
+                name: share_of_new_tokens(model, tokenizer, prompts, new_ids) for name, prompts in self.prompts.items()
+            }
+            result[SHARE] = sum(shares.values()) / len(shares)
+            result |= {f"{SHARE}_{name}": value for name, value in shares.items()} if len(shares) > 1 else {}
+        return result
+
+
+def share_of_new_tokens(
+    model: Any, tokenizer: Any, prompts: Sequence[str], new_ids: Collection[int], *, max_new_tokens: int = 48
+) -> float:
+    """New tokens among those that the model writes greedily after the prompts, ``new / written`` (0 where none are).
+
+    Args:
+        model: a causal language model in eval mode.
+        tokenizer: its tokenizer.
+        prompts: texts to go on from.
+        new_ids: the tokens that are new.
+        max_new_tokens: most tokens written after each prompt.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    # The model's own settings may sample or punish repetitions.
+    end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=end,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    new, written, found = frozenset(new_ids), 0, 0
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+        with torch.no_grad():
+            answer = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=settings,
+            )[0, ids.shape[1] :].tolist()
+        written += len(answer)
+        found += sum(token in new for token in answer)
+    return found / written if written else 0.0

@@ -1,0 +1,1 @@
+"""A model folder, read and written tensor by tensor without building the model."""

@@ -1,0 +1,115 @@
+"""Folders that appear whole or not at all, and fingerprints of inputs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from darumeru.errors import DarumeruError, UserError
+
+_BLOCK = 4096
+_SAMPLES = 64
+
+
+@contextmanager
+def new_folder(output: Path, *, inputs: Iterable[Path] = (), force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `output` that becomes `output` when the block ends without an exception.
+
+    Nothing is left behind when the block fails. `inputs` are folders that must not be written over.
+
+    Raises:
+        UserError: `output` holds something already (and not `force`), or is one of the inputs.
+        DarumeruError: the disk is full.
+    """
+    output = output.absolute()
+    for folder in inputs:
+        if folder.exists() and output.exists() and output.samefile(folder):
+            raise UserError(f"The output folder {output} is also an input; inputs are never changed. Name another one.")
+        if folder.absolute() in output.parents:
+            raise UserError(f"The output folder {output} lies inside the input {folder}. Name one outside it.")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file, and the output is a folder. Name another one.")
+    if output.is_dir() and any(output.iterdir()) and not force:
+        raise UserError(f"The output folder {output} is not empty. Name a new one, or add --force to replace it.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".unfinished", dir=output.parent))
+    except OSError as error:
+        raise UserError(f"Cannot write beside {output}: {error.strerror}. Name a folder you may write to.") from error
+    try:
+        yield temporary
+        # mkdtemp makes private folders; the result gets the rights any new folder would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if output.exists():
+            old = temporary.with_suffix(".replaced")
+            output.rename(old)
+            temporary.rename(output)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(output)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DarumeruError(
+                f"No space left on the disk of {output}; nothing was written. Free some and repeat."
+            ) from error
+        raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def need_space(folder: Path, wanted: int) -> None:
+    """Refuse before writing when the disk of `folder` has fewer than `wanted` bytes free.
+
+    Raises:
+        DarumeruError: with both figures.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise DarumeruError(
+            f"The output needs {wanted / 1e9:.2f} GB and the disk of {folder.parent} has {free / 1e9:.2f} GB free. "
+            "Free some space, name another disk, or use --link to share unchanged files."
+        )
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 over a folder's JSON, Jinja and safetensors files, by name.
+
+    Small files count whole. Of a file over 32 MiB its size, its first 256 KiB and 64 evenly spaced blocks of 4 KiB
+    count, so that a 16 GB model takes well under a second; this recognises a folder, it does not authenticate it.
+    """
+    digest = hashlib.sha256()
+    suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in suffixes and p.name != "lep.json"):
+        _add(digest, path)
+    return "sha256-sampled:" + digest.hexdigest()
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """The same over single files, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        _add(digest, path)
+    return "sha256-sampled:" + digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name}\0{size}\0".encode())
+    with path.open("rb") as file:
+        if size <= 32 << 20:
+            digest.update(file.read())
+            return
+        digest.update(file.read(256 << 10))
+        for index in range(_SAMPLES):
+            file.seek((size - _BLOCK) * index // (_SAMPLES - 1))
+            digest.update(file.read(_BLOCK))

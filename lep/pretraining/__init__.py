@@ -1,0 +1,1 @@
+"""Continued pre-training: what is trained, on which rows, at which rates."""

@@ -1,0 +1,332 @@
+"""Which weights of a model are trained, and how: float32 masters of those, everything else frozen in the compute type.
+
+The model stays what it is: `forward` without labels, `generate` and the tokenizer work on it as on any other. Trained
+weights are float32 parameters; hooks bring what the embedding looks up into the compute type, and autocast does so for
+multiplications. With `new-rows` the parameter holds the new rows only, and the model's own matrix, frozen, follows it.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from darumeru.errors import UserError
+from lep.model.checkpoint import Checkpoint, match_tensor, read_blocks
+from lep.model.shards import NewTensor, StoredTensor, read_rows, write_shard
+from lep.pretraining.cross_entropy import Logits, linear_cross_entropy
+from lep.pretraining.hidden import HiddenStates
+
+TRAINABLE = ("embeddings", "head", "new-rows", "embeddings+ends", "all")
+"""What can be trained: both matrices; the head alone; rows that the vocabulary added; both matrices and the first and
+last layer; everything."""
+
+
+@dataclass
+class Trainable:
+    """A model with some of its weights ready to be trained.
+
+    Attributes:
+        model: the model, patched (see `prepare`).
+        what: one of `TRAINABLE`.
+        compute: type of multiplications.
+        parameters: the trained parameters by their name in the model.
+        embedding: names of those whose rows are tokens of the input embedding (and of a head tied to it).
+        head: names of those that belong to an untied head.
+        rows: with `new-rows` the row numbers of the new rows.
+        hidden: hidden states that are kept, for `head`.
+    """
+
+    model: Any
+    what: str
+    compute: torch.dtype
+    parameters: dict[str, nn.Parameter]
+    embedding: tuple[str, ...]
+    head: tuple[str, ...]
+    rows: torch.Tensor | None = None
+    hidden: HiddenStates | None = None
+    _matrices: list[tuple[nn.Parameter, nn.Parameter]] = field(default_factory=list)
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and head are one matrix."""
+        return self.model.get_input_embeddings().weight is self.model.get_output_embeddings().weight
+
+    @property
+    def count(self) -> int:
+        """Values that are trained."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    def follow(self) -> None:
+        """Bring the model's own matrices up to date with their new rows, after these changed."""
+        if self.rows is not None:
+            with torch.no_grad():
+                for matrix, new in self._matrices:
+                    matrix[self.rows] = new.to(matrix.dtype)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the model computes."""
+        device = self.model.get_input_embeddings().weight.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16)
+
+    def tensors(self, source: Checkpoint, values: Callable[[str], torch.Tensor] | None = None) -> dict[str, NewTensor]:
+        """The trained weights as the tensors of a folder, in its types and by its names.
+
+        Args:
+            source: the folder.
+            values: parameters by name; those of the model where None.
+
+        Raises:
+            UserError: the folder keeps one of them in another form.
+        """
+        result = {}
+        for name, parameter in self.parameters.items():
+            stored = _stored(self.model, parameter, name, source)
+            value = values(name) if values is not None else parameter.detach()
+            rows = self.rows if name.endswith(".new_rows") else None
+            if stored is None or stored.shape != (value.shape if rows is None else (stored.shape[0], value.shape[1])):
+                raise UserError(
+                    f"{source.folder.name} does not store the weight {name} in the form that transformers trains it in, "
+                    f"so --train {self.what} cannot write it back. Train embeddings, head or new-rows."
+                )
+
+            def blocks(
+                stored: Any = stored, value: torch.Tensor = value, rows: torch.Tensor | None = rows
+            ) -> Iterator[torch.Tensor]:
+                if rows is None:
+                    yield from torch.split(value.cpu(), 8192)
+                    return
+                order = rows.cpu()
+                for start, block in read_blocks(stored):
+                    inside = (order >= start) & (order < start + len(block))
+                    block[order[inside] - start] = value.cpu()[inside].to(block.dtype)
+                    yield block
+
+            result[stored.name] = NewTensor(stored.dtype, stored.shape, blocks)
+        return result
+
+    def save_masters(self, folder: Path) -> None:
+        """Write the float32 values, which the model's own type may round, to a safetensors file in `folder`."""
+        folder.mkdir()
+        tensors = {
+            name: NewTensor("F32", tuple(p.shape), lambda p=p: [p.detach().cpu()])  # type: ignore[misc]
+            for name, p in self.parameters.items()
+        }
+        write_shard(folder / "weights.safetensors", tensors, {"format": "pt"})
+
+    def load_masters(self, folder: Path) -> None:
+        """Read what `save_masters` wrote."""
+        from safetensors import safe_open
+
+        with torch.no_grad(), safe_open(folder / "weights.safetensors", framework="pt") as file:
+            for name, parameter in self.parameters.items():
+                parameter.copy_(file.get_tensor(name))
+        self.follow()
+
+
+def prepare(
+    model: Any, what: str, source: Checkpoint, *, new_ids: Sequence[int] = (), compute: torch.dtype, whole: bool = False
+) -> Trainable:
+    """Freeze and thaw the weights of a model, and give it a forward pass with a loss that never holds all logits.
+
+    `model(input_ids, labels=…, position_ids=…, num_items_in_batch=…)` then returns the loss only; without labels the
+    model answers as before. With `head`, no gradient crosses the trunk; a tied matrix then is trained by the gradient
+    of the head alone.
+
+    Args:
+        model: a causal language model of transformers in the compute type.
+        what: one of `TRAINABLE`.
+        source: the folder it came from; trained weights stored in float32 are read from it exactly.
+        new_ids: for `new-rows`.
+        compute: type of multiplications.
+        whole: the frozen weights are float32 too (FSDP wants one type).
+
+    Raises:
+        UserError: new rows are wanted and not known, or the layers are not found.
+    """
+    model.requires_grad_(False)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = embedding.weight is head.weight
+    # The row of the padding token is a token's row like any other; filling gets no gradient anyway.
+    embedding.padding_idx = None
+    if what == "new-rows":
+        if not len(new_ids):
+            raise UserError(
+                f"Which rows of {source.folder.name} are new is not known: no lep.json of `lep vocab` and `lep init` "
+                "tells. Name the first one with --new-from ROW."
+            )
+        rows = torch.tensor(sorted(new_ids), device=embedding.weight.device)
+        modules = [embedding] if tied else [embedding, head]
+        made = [nn.Parameter(_exact(model, m.weight, source)[rows].float()) for m in modules]
+        for module, parameter in zip(modules, made, strict=True):
+            module.register_parameter("new_rows", parameter)
+        if tied:
+            head.register_parameter("new_rows", made[0])
+        matrices = [(module.weight, parameter) for module, parameter in zip(modules, made, strict=True)]
+    else:
+        rows, matrices = None, []
+        for parameter in {id(p): p for p in _chosen(model, what)}.values():
+            parameter.data = _exact(model, parameter, source).float()
+            parameter.requires_grad_(True)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inside, outside = {id(p) for p in embedding.parameters()}, {id(p) for p in head.parameters()}
+    result = Trainable(
+        model,
+        what,
+        compute,
+        parameters,
+        tuple(name for name, p in parameters.items() if id(p) in inside),
+        tuple(name for name, p in parameters.items() if id(p) in outside and id(p) not in inside),
+        rows,
+        _matrices=matrices,
+    )
+    # Trained whole in bfloat16, the residual stream stays float32, as mixed precision usually has it.
+    cast = None if what == "all" or whole else compute
+    embedding.register_forward_hook(_looked_up(embedding, rows, cast, what == "head"))
+    _give_loss(result, head, Logits.of(model.config))
+    return result
+
+
+def check_forward(trainable: Trainable, *, packing: bool) -> None:
+    """Try on the model itself that our loss sees its logits and that packed documents do not see each other.
+
+    Raises:
+        UserError: one of them does not hold for this architecture.
+    """
+    model = trainable.model
+    device = model.get_input_embeddings().weight.device
+    ids = torch.arange(4, 36, device=device)[None] % model.config.get_text_config().vocab_size
+    tolerance = 0.05 if trainable.compute == torch.bfloat16 else 1e-3
+    name = type(model).__name__
+    model.eval()
+    with torch.no_grad(), trainable.autocast():
+        hidden = _trunk(model, input_ids=ids)
+        wanted = model(input_ids=ids).logits.float()
+        got = Logits.of(model.config)(model.get_output_embeddings()(hidden).float())
+        if _distance(got, wanted) > tolerance:
+            raise UserError(
+                f"{name} does something to its logits that lep does not know, so it cannot be trained here."
+            )
+        if not packing:
+            return
+        positions = torch.cat([torch.arange(20), torch.arange(12)])[None].to(device)
+        packed = _trunk(model, input_ids=ids, position_ids=positions)
+        parts = [_trunk(model, input_ids=part) for part in (ids[:, :20], ids[:, 20:])]
+        if _distance(packed, torch.cat(parts, dim=1)) > tolerance:
+            raise UserError(f"{name} does not keep packed documents apart. Use --no-packing.")
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12))
+
+
+def _stored(model: Any, parameter: nn.Parameter, name: str, source: Checkpoint) -> StoredTensor | None:
+    """Where a folder keeps a weight; heads go by several names."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    known = source.embeddings
+    for module, stored in ((embedding, known.input), (head, known.head)):
+        if parameter is module.weight or parameter is getattr(module, "new_rows", None):
+            return stored
+    if parameter is getattr(head, "bias", None):
+        return known.bias
+    return match_tensor(name, source.tensors)
+
+
+def _exact(model: Any, parameter: nn.Parameter, source: Checkpoint) -> torch.Tensor:
+    """A weight as it is stored, where the folder has more digits than the model in memory."""
+    name = next(name for name, other in model.named_parameters() if other is parameter)
+    stored = _stored(model, parameter, name, source)
+    if stored is None or stored.dtype != "F32" or parameter.dtype == torch.float32:
+        return parameter.detach()
+    return read_rows(stored, 0, stored.shape[0]).to(parameter.device).view(parameter.shape)
+
+
+def _chosen(model: Any, what: str) -> Iterator[nn.Parameter]:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    yield from head.parameters()
+    if what == "head":
+        return
+    yield from embedding.parameters()
+    if what == "all":
+        yield from model.get_decoder().parameters()
+    if what == "embeddings+ends":
+        count = model.config.get_text_config().num_hidden_layers
+        layers = [m for m in model.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+        if not layers:
+            raise UserError(f"The layers of {type(model).__name__} were not found. Train embeddings, or all.")
+        yield from layers[0][0].parameters()
+        yield from layers[0][-1].parameters()
+
+
+def _looked_up(embedding: Any, rows: torch.Tensor | None, cast: torch.dtype | None, detached: bool) -> Any:
+    """A forward hook of the embedding: the compute type, and the gradient's way to the new rows."""
+    # The same module around the small matrix, since some multiply what they look up.
+    twin = copy.copy(embedding)
+    twin._parameters = {"weight": getattr(embedding, "new_rows", None)}
+    twin._forward_hooks = OrderedDict()
+
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        if detached:
+            output = output.detach()
+        if rows is not None and torch.is_grad_enabled():
+            place = torch.searchsorted(rows, inputs[0]).clamp(max=len(rows) - 1)
+            is_new = rows[place] == inputs[0]
+            output = torch.where(is_new[..., None], twin(place).to(output.dtype), output)
+        return output if cast is None else output.to(cast)
+
+    return hook
+
+
+def _trunk(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
+    hidden: torch.Tensor = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
+    return hidden
+
+
+def _give_loss(trainable: Trainable, head: Any, logits: Logits) -> None:
+    model = trainable.model
+    plain = model.forward
+
+    @functools.wraps(plain.__func__)  # generate() looks at the signature
+    def forward(
+        self: Any,
+        *arguments: Any,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        rows: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        from transformers.modeling_outputs import CausalLMOutput
+
+        if labels is None:
+            return plain(*arguments, **inputs)
+        kept = trainable.hidden
+        hidden = kept.read(rows, labels.shape[1]) if kept is not None and rows is not None else None
+        if hidden is None:
+            hidden = _trunk(self, **inputs)
+            if kept is not None and rows is not None:
+                kept.write(rows, hidden)
+        hidden = hidden[:, :-1].flatten(0, 1).to(trainable.compute)
+        targets = labels[:, 1:].flatten()
+        total = linear_cross_entropy(
+            hidden,
+            head.weight,
+            targets,
+            bias=getattr(head, "bias", None),
+            new_rows=getattr(head, "new_rows", None),
+            rows=trainable.rows,
+            logits=logits,
+        )
+        count = num_items_in_batch if num_items_in_batch is not None else (targets >= 0).sum().clamp(min=1)
+        return CausalLMOutput(loss=total / count)
+
+    model.forward = MethodType(forward, model)
+    model.accepts_loss_kwargs = True

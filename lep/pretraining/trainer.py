@@ -1,0 +1,410 @@
+"""transformers' Trainer for `lep pretrain`: our loss, optimizer groups, held-out measures and checkpoints.
+
+A checkpoint is a plain model folder in the types of the original (`lep.model.checkpoint.write_checkpoint`; unchanged shards are
+hard links), with the Trainer's state and, in `trained/`, the float32 values. It is written under another name and renamed
+when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Collection, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.optimization import get_scheduler
+
+from darumeru.errors import DarumeruError, NotFiniteError
+from darumeru.files import read_json
+from lep.measure.held_out import BITS, SHARE, HeldOut
+from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.pretraining.row_adamw import RowAdamW, UsedRows
+from lep.pretraining.trainable import Trainable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STATE = "trainer_state.json"
+_MASTERS = "trained"
+_UNFINISHED = ".unfinished"
+_RESUMABLE = 2
+"""Checkpoints that keep what resuming needs (float32 values, optimizer state); older ones are models only."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of embedding, head and the rest."""
+
+    embedding: float
+    head: float
+    rest: float
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The whole checkpoints of a folder with their steps, rising."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match is not None and (path / _STATE).is_file():
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that `darumeru.watch` named the best one in `best.json`, if it is there."""
+    if not (folder / "best.json").is_file():
+        return None
+    name = read_json(folder / "best.json").get("checkpoint")
+    return next((path for _, path in checkpoints(folder) if path.name == name), None)
+
+
+class PretrainTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer of `Trainable` models that trains from one step of a schedule to another.
+
+    Args:
+        trainable: the model and what of it is trained.
+        arguments: of transformers; its `max_steps` are those of the whole schedule.
+        source: the folder that the model was loaded from.
+        rates: learning rates.
+        start: step at which this part of the schedule begins, with an optimizer of its own.
+        stop: step at which it ends.
+        held_out: texts to measure on.
+        new_ids: the new tokens.
+        settings: further arguments of Trainer.
+    """
+
+    optimizer: Any
+    lr_scheduler: Any
+    control: Any
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        arguments: TrainingArguments,
+        *,
+        source: Checkpoint,
+        rates: Rates,
+        start: int,
+        stop: int,
+        held_out: HeldOut,
+        new_ids: Collection[int] = (),
+        **settings: Any,
+    ) -> None:
+        self.trainable, self.source, self.rates, self.start, self.stop = trainable, source, rates, start, stop
+        self.held_out, self.new_ids = held_out, new_ids
+        embedding = trainable.model.get_input_embeddings()
+        self.used = UsedRows(embedding.weight.shape[0], arguments.device, trainable.rows)
+        self.peak_memory = 0
+        self._saving = False
+        self._trained_seconds, self._counted = 0.0, (0, 0.0)
+        super().__init__(model=trainable.model, args=arguments, eval_dataset=[], **settings)
+
+    # What is trained, and how.
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW in groups: embedding, head and the rest have rates of their own, token rows decay where they are used."""
+        if self.optimizer is None:
+            parameters = self.trainable.parameters if model is None else dict(_trained(model))
+            decayed = set(self.get_decay_parameter_names(self.trainable.model))
+            groups: dict[tuple[float, float, float], list[Any]] = {}
+            for name, parameter in parameters.items():
+                head = name in self.trainable.head
+                rate = self.rates.embedding if name in self.trainable.embedding else self.rates.head if head else None
+                rowwise = rate is not None and parameter.dim() == 2 and not self.is_fsdp_enabled
+                plain = rate is None and name in decayed
+                decay = self.args.weight_decay
+                key = (self.rates.rest if rate is None else rate, decay * plain, decay * rowwise)
+                groups.setdefault(key, []).append(parameter)
+            self.optimizer = RowAdamW(
+                [
+                    {"params": members, "lr": rate, "weight_decay": plain, "row_decay": rowwise}
+                    for (rate, plain, rowwise), members in groups.items()
+                ],
+                self.used,
+                lr=self.rates.embedding,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+                fused=not self.is_fsdp_enabled,
+            )
+            self.optimizer.register_step_post_hook(lambda *_: self.trainable.follow())
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule over the steps of this part."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = get_scheduler(
+                self.args.lr_scheduler_type,
+                optimizer=optimizer or self.optimizer,
+                num_warmup_steps=self.args.get_warmup_steps(self.stop - self.start),
+                num_training_steps=self.stop - self.start,
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One forward and backward pass."""
+        self.used.note(inputs["input_ids"])
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        # Called before every step of the optimizer, so that what is not a number never reaches the weights.
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            raise NotFiniteError(
+                f"The loss or its gradient is not a finite number at step {self.state.global_step + 1}. The checkpoints "
+                "before it are kept. Train with a lower learning rate, more warm-up steps or --dtype float32, in another "
+                "output folder."
+            )
+        return norm
+
+    # What is measured.
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Measure on the held-out texts; every process does so, for itself."""
+        with self.trainable.autocast():
+            found = self.held_out.measure(self.model, self.processing_class, self.new_ids)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        if metrics:
+            self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with tokens per second since the last time (evaluation and saving not counted) and memory."""
+        if "loss" in logs:
+            tokens, seconds = self._counted
+            spent = self._trained_seconds - seconds
+            if spent > 0:
+                logs["tokens_per_second"] = (self.state.num_input_tokens_seen - tokens) / spent
+            self._counted = (self.state.num_input_tokens_seen, self._trained_seconds)
+            self.peak_memory = peak_memory(self.args.device)
+            logs["memory_gb"] = self.peak_memory / 1e9
+        super().log(logs)
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        # The Trainer's own ways count filling, or mistake EOS for it.
+        seen = inputs["tokens"].sum().to(self.args.device)
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(seen).sum())
+
+    # Checkpoints.
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write a plain model folder."""
+        state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if not self.args.should_save or output_dir is None:
+            return
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)  # other processes put their random states there
+        tensors = self.trainable.tensors(self.source, None if state is None else lambda name: state[name])
+        write_checkpoint(
+            self.source, folder, replace=tensors, config=read_json(self.source.folder / "config.json"), link=True
+        )
+        if state is None:
+            self.trainable.save_masters(folder / _MASTERS)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = Path(super()._get_output_dir(trial))
+        return str(folder / _UNFINISHED if self._saving else folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        place = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(place / _UNFINISHED, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, DarumeruError) as error:
+            if self.args.should_save:
+                shutil.rmtree(place / _UNFINISHED, ignore_errors=True)
+            if isinstance(error, DarumeruError):
+                raise
+            raise DarumeruError(
+                f"The checkpoint of step {self.state.global_step} could not be written ({error}; "
+                f"{shutil.disk_usage(place).free / 1e9:.2f} GB are free on the disk of {place}). Earlier checkpoints are "
+                "kept: free some space and repeat the command, it goes on from the last one."
+            ) from error
+        finally:
+            self._saving = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(place / name, ignore_errors=True)
+            (place / _UNFINISHED / name).rename(place / name)
+            (place / _UNFINISHED).rmdir()
+            self._thin_out(place)
+        self.accelerator.wait_for_everyone()
+        self.source = open_checkpoint(place / name)
+
+    def _thin_out(self, place: Path) -> None:
+        """Older checkpoints lose what only resuming needs, or go where only some shall stay."""
+        kept = [path for _, path in checkpoints(place)]
+        limit = self.args.save_total_limit
+        if limit:
+            best = best_checkpoint(place)
+            for path in kept[:-limit]:
+                if path != best:
+                    shutil.rmtree(path)
+        for path in (path for path in kept[:-_RESUMABLE] if path.exists()):
+            shutil.rmtree(path / _MASTERS, ignore_errors=True)
+            for state in ("optimizer.pt", "scheduler.pt"):
+                (path / state).unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        elif not self._begins(resume_from_checkpoint):
+            # The model was loaded from this very checkpoint; only the digits that its type rounded off are missing.
+            self.trainable.load_masters(Path(resume_from_checkpoint) / _MASTERS)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and not self._begins(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _begins(self, checkpoint: str) -> bool:
+        """Whether this part of the schedule begins at a checkpoint that another part ended with."""
+        return Path(checkpoint).name == f"checkpoint-{self.start}"
+
+
+class Flow(TrainerCallback):  # type: ignore[misc]
+    """Ends a part of a schedule at its last step, and logs whenever a checkpoint is written, so that both agree."""
+
+    def __init__(self, stop: int) -> None:
+        self.stop = stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """See the class."""
+        if state.global_step >= self.stop:
+            control.should_training_stop = True
+        if control.should_training_stop:
+            control.should_evaluate = control.should_save = True
+        if control.should_save:
+            control.should_log = True
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Counts the seconds of training steps, without evaluation and saving."""
+
+    def __init__(self) -> None:
+        self.trainer: PretrainTrainer | None = None
+        self.began = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tokens of an earlier session took none of this one's seconds."""
+        if self.trainer is not None:
+            self.trainer._counted = (state.num_input_tokens_seen, 0.0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step begins."""
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step ends."""
+        if self.trainer is not None:
+            self.trainer._trained_seconds += time.perf_counter() - self.began
+
+
+class History(TrainerCallback):  # type: ignore[misc]
+    """Everything that is logged, one JSON object a line; after a restart the lines of lost steps are gone."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin with what the checkpoint knows."""
+        if state.is_world_process_zero:
+            lines = [json.dumps(entry) + "\n" for entry in state.log_history]
+            self.file.write_text("".join(lines), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Add a line."""
+        if state.is_world_process_zero:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(state.log_history[-1]) + "\n")
+
+
+class Bar(TrainerCallback):  # type: ignore[misc]
+    """A line on stderr: step, loss, tokens per second, memory, bits per byte."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.told: dict[str, float] = {}
+        self.progress: Progress | None = None
+        self.task: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show it."""
+        if state.is_world_process_zero:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.progress.start()
+            self.task = self.progress.add_task(self.what, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move it."""
+        if self.progress is not None:
+            self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Tell."""
+        self.told |= logs or {}
+        if self.progress is not None:
+            self.progress.update(self.task, description=f"{self.what} {_line(self.told)}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take it away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take it away, whatever happened."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+def _line(told: dict[str, float]) -> str:
+    shown = (
+        ("loss", "loss {:.3f}"),
+        ("tokens_per_second", "{:,.0f} tokens/s"),
+        ("memory_gb", "{:.1f} GB"),
+        (f"eval_{BITS}", "{:.3f} bits/byte"),
+        (f"eval_{SHARE}", "{:.0%} new tokens"),
+    )
+    return ", ".join(form.format(told[key]) for key, form in shown if key in told)
+
+
+@contextmanager
+def closing(bars: Sequence[Bar]) -> Iterator[None]:
+    """Take the bars away at the end, so that a message is not written over."""
+    try:
+        yield
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were in use: on the GPU, or of the whole process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _trained(model: Any) -> Iterator[tuple[str, Any]]:
+    """Trained parameters of a wrapped model by their plain names."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield re.sub(r"_fsdp_wrapped_module\.|_orig_mod\.|^module\.", "", name), parameter

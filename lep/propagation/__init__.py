@@ -1,0 +1,1 @@
+"""Trained embeddings carried over to an instruct variant by a linear map."""

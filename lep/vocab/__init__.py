@@ -1,0 +1,1 @@
+"""New vocabularies: extended, optimized, swapped or trained; checked and compared."""

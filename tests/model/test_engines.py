@@ -1,0 +1,202 @@
+"""Engines: what they answer is what a plain forward pass says, whatever the batch; labels as trees; where answers end."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from darumeru.engines import EngineOptions, open_engine, resolve_engine
+from darumeru.engines.base import finish, label_logprobs, label_tree
+from darumeru.engines.hf import shared_prefixes
+from darumeru.errors import UserError
+from darumeru.requests import Answer, Request
+from support.engines import collect, naive, open_hf, some_requests
+
+FLOAT32 = EngineOptions(dtype="float32", device="cpu")
+
+
+def test_hf_agrees_with_plain_forward_passes(tiny_base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    eos = AutoTokenizer.from_pretrained(tiny_base).eos_token_id
+    requests = some_requests()
+    with open_hf(tiny_base) as engine:
+        found = collect(engine, requests)
+    assert set(found) == {r.id for r in requests}
+    for request in requests:
+        want, got = naive(model, request), found[request.id]
+        assert got.logprobs == pytest.approx(want.logprobs, abs=1e-4), request.id
+        if request.kind == "generate":
+            tokens = want.tokens[: want.tokens.index(eos)] if eos in want.tokens else want.tokens
+            assert got.tokens == tokens
+            assert got.finish == ("stop" if eos in want.tokens else "length")
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
+def test_numbers_do_not_depend_on_batch_or_order(tiny_base: Path, batch_tokens: int) -> None:
+    requests = some_requests(1)
+    with open_hf(tiny_base) as engine:
+        want = collect(engine, requests)
+    shuffled = random.Random(3).sample(requests, len(requests))
+    with open_hf(tiny_base, batch_tokens=batch_tokens) as engine:
+        got = collect(engine, shuffled)
+    for id_, answer in want.items():
+        assert got[id_].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
+        assert (got[id_].tokens, got[id_].text, got[id_].finish) == (answer.tokens, answer.text, answer.finish)
+
+
+def test_exact_numbers_repeat_bit_by_bit(tiny_base: Path) -> None:
+    """Whatever the order in which the requests come."""
+    requests = some_requests(2)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    options = EngineOptions(dtype="float32", device="cpu", exact=True, model_args={"batch_tokens": 300})
+    found = []
+    for order in (requests, requests[::-1]):
+        with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
+            found.append(collect(engine, order))
+    assert found[0] == found[1]
+
+
+def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:
+    requests = some_requests()
+    with open_hf(tiny_base, batch_tokens=300) as engine:
+        everything = collect(engine, requests)
+        done = tuple(r.id for r in requests[::2])
+        rest = collect(engine, requests, done)
+    assert set(rest) == {r.id for r in requests} - set(done)
+    for id_, answer in rest.items():
+        assert answer.logprobs == pytest.approx(everything[id_].logprobs, abs=1e-4)
+
+
+def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [r for r in some_requests() if r.kind == "choose"]
+    with open_hf(tiny_base) as engine:
+        want = collect(engine, requests)
+        real, sizes = engine._choose, []  # type: ignore[attr-defined]
+
+        def crowded(batch: list[Request], *rest: Any) -> list[Answer]:
+            sizes.append(len(batch))
+            if len(batch) > 2 or any(r.id == "c/5/0" for r in batch):
+                raise torch.OutOfMemoryError("no room")
+            return real(batch, *rest)
+
+        monkeypatch.setattr(engine, "_choose", crowded)
+        got = collect(engine, requests)
+    assert max(sizes) > 2
+    assert "out of memory" in got["c/5/0"].error
+    for id_, answer in got.items():
+        if id_ != "c/5/0":
+            assert answer.logprobs == pytest.approx(want[id_].logprobs, abs=1e-5)
+
+
+def test_shared_beginnings_are_computed_once_and_change_nothing(tiny_base: Path) -> None:
+    """Few-shot prompts: two groups of prompts with common beginnings, and one prompt alone."""
+    rng = random.Random(5)
+    requests = []
+    for group, size in (("a", 5), ("b", 4), ("c", 1)):
+        head = tuple(rng.randrange(6, 600) for _ in range(150))
+        for i in range(size):
+            tail = tuple(rng.randrange(6, 600) for _ in range(rng.choice([1, 9, 30])))
+            requests.append(
+                Request(f"{group}/{i}/0", "choose", head + tail, "", labels=(((20,), (9, 20)), ((21,), (9, 21))))
+            )
+    requests.append(Request("a/same/0", "choose", requests[0].prompt, "", labels=requests[0].labels))
+    groups = shared_prefixes(requests)
+    assert sorted((n, len(g)) for n, g in groups) == [(0, 1), (150, 4), (150, 6)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    with open_hf(tiny_base) as engine:
+        found = collect(engine, requests)
+        prompts = []
+        real = engine.model.forward  # type: ignore[attr-defined]
+
+        def spy(*args: Any, **inputs: Any) -> Any:
+            prompts.append(tuple(inputs["input_ids"].shape))
+            return real(*args, **inputs)
+
+        engine.model.forward = spy  # type: ignore[attr-defined]
+        collect(engine, requests)
+    for request in requests:
+        assert found[request.id].logprobs == pytest.approx(naive(model, request).logprobs, abs=1e-4), request.id
+    assert prompts.count((1, 150)) == 2, "each common beginning is computed once"
+
+
+def test_label_tree_shares_the_space_token() -> None:
+    labels = (((32,), (216, 32)), ((33,), (216, 33)))
+    assert label_tree(labels) == {(): (32, 33, 216), (216,): (32, 33)}
+    logprobs = {(): {32: -5.0, 33: -6.0, 216: -0.1}, (216,): {32: -3.0, 33: -0.2}}
+    # The shared space token must not be taken for the label: 1 wins through its spaced spelling.
+    assert label_logprobs(labels, logprobs) == pytest.approx((-3.1, -0.3))
+
+
+def test_one_token_labels_need_one_forward_pass() -> None:
+    assert list(label_tree((((65,), (330,)), ((66,), (389,))))) == [()]
+
+
+def test_where_an_answer_ends(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    eos = frozenset({tokenizer.eos_token_id})
+
+    def answer(text: str, tail: tuple[int, ...] = (), until: tuple[str, ...] = ()) -> Answer:
+        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        request = Request("t/0/0", "generate", (1,), "", max_tokens=100, until=until)
+        return finish(request, ids + tail, eos, tokenizer)
+
+    plain = tuple(tokenizer("кот спит", add_special_tokens=False)["input_ids"])
+    assert answer("кот спит", (tokenizer.eos_token_id, 77)) == Answer(
+        "t/0/0", text="кот спит", tokens=plain, finish="stop"
+    )
+    assert answer("кот спит").finish == "length"
+    cut = answer("кот спит\n\nQuery: ещё", until=("\n\n",))
+    assert (cut.text, cut.tokens, cut.finish) == ("кот спит", plain, "stop")
+
+
+def test_engine_is_an_lm_eval_model(tiny_base: Path) -> None:
+    """The engine and lm-eval's own HFLM say the same of the same lm-eval requests, and our tasks run in stock lm-eval."""
+    import lm_eval
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    stock = HFLM(pretrained=str(tiny_base), dtype="float32", device="cpu", batch_size=1)
+    texts = [("Столица России —", " Москва"), ("Два плюс два", " равно четырём."), ("", " Текст без начала")]
+    asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(texts[:2])]
+    rolling = [Instance("loglikelihood_rolling", {}, (pair[1],), i) for i, pair in enumerate(texts)]
+    until = {"until": ["\n\n"], "max_gen_toks": 8, "do_sample": False}
+    writing = [Instance("generate_until", {}, (pair[0], dict(until)), i) for i, pair in enumerate(texts[:2])]
+    with open_hf(tiny_base) as engine:
+        for (a, ga), (b, gb) in zip(engine.loglikelihood(asked), stock.loglikelihood(asked), strict=True):
+            assert a == pytest.approx(b, abs=1e-3)
+            assert ga == gb
+        assert engine.loglikelihood_rolling(rolling) == pytest.approx(stock.loglikelihood_rolling(rolling), abs=1e-3)
+        assert engine.generate_until(writing) == stock.generate_until(writing)
+
+        from darumeru.task.suite import Catalogue
+
+        catalogue = Catalogue()
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_path=str(catalogue.paths[-1]), include_defaults=False, metadata={"data": "mini"})
+        for lm in (engine, stock):
+            results = lm_eval.simple_evaluate(
+                lm, tasks=["parus", "rucola", "multiq"], task_manager=manager, limit=6, bootstrap_iters=0, num_fewshot=1
+            )
+            assert results is not None
+            assert 0.0 <= results["results"]["parus"]["acc,none"] <= 1.0
+            assert "score,none" in results["results"]["multiq"]
+
+
+def test_unknown_engine_and_arguments(tiny_base: Path) -> None:
+    with pytest.raises(UserError, match=r"Unknown engine 'vlm'\. Did you mean 'vllm'\?"):
+        resolve_engine("vlm")
+    with pytest.raises(UserError, match="Unknown --model-args key for the hf engine 'batch_token'"):
+        open_hf(tiny_base, batch_token=3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    with pytest.raises(UserError, match=r"no GPU.*--device cpu"):
+        open_engine("hf", tiny_base, tokenizer, frozenset({1}), EngineOptions(device="cuda"))

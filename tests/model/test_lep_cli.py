@@ -1,0 +1,125 @@
+"""The command line: one call of one function each, one sentence for each mistake."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from darumeru.errors import UserError
+from lep import cli
+from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["lep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    code = stopped.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join((RUSSIAN + ENGLISH) * 5))
+    return path
+
+
+def test_the_whole_chain(
+    make_model: Callable[..., Path],
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    base = save_byte_level(make_model("base", "llama", rows=448), ENGLISH, 400)
+    vocabulary, adapted, out = tmp_path / "vocabulary", tmp_path / "adapted", tmp_path / "out"
+    extend = ["vocab", "extend", "--model", base, "--corpus", corpus, corpus, "--output", vocabulary, "--add", "50"]
+    assert run(monkeypatch, *extend) == 0
+    assert run(monkeypatch, "init", "--model", base, "--tokenizer", vocabulary, "--output", adapted) == 0
+    assert run(
+        monkeypatch, "propagate", "--base", base, "--adapted", adapted, "--instruct", base, "--output", out, "--link"
+    ) == 0  # fmt: skip
+    assert run(monkeypatch, "vocab", "check", base, out, "--text", corpus) == 0
+    said = capsys.readouterr().out
+    assert "vocab extend →" in said
+    assert "10 invariants hold" in said
+    assert "condition" in said
+    assert run(monkeypatch, "inspect", out) == 0
+    said = capsys.readouterr().out
+    for stage in ("this folder: propagate", "adapted: init", "tokenizer: vocab extend"):
+        assert stage in said
+    assert run(monkeypatch, "inspect", out, "--json") == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [stage["stage"] for stage in stages] == ["propagate", "init", "vocab extend"]
+
+    picture, record = tmp_path / "p.svg", tmp_path / "r.json"
+    report = ["vocab", "report", base, out, "--text", f"r<u>={corpus}", "--json", record, "--picture", picture]
+    assert run(monkeypatch, *report) == 0
+    assert "symbols/token" in capsys.readouterr().out
+    rows = json.loads(record.read_text())["rows"]
+    assert [row["tokenizer"] for row in rows] == ["base", "out"]
+    assert rows[1]["symbols_per_token"] > rows[0]["symbols_per_token"]
+    assert "r<u>" not in picture.read_text()
+    import xml.etree.ElementTree as ElementTree
+
+    assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")  # noqa: S314 - our own text
+
+
+def test_mistakes_are_one_sentence(
+    make_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, "inspect", tmp_path / "nowhere") == 2
+    said = capsys.readouterr().err
+    assert "There is no folder" in said
+    assert "Traceback" not in said
+    assert run(monkeypatch, "init", "--model", "x") == 2  # typer's own message for a missing option
+    monkeypatch.setattr(sys, "argv", ["lep", "inspect", str(tmp_path / "nowhere"), "--debug"])
+    with pytest.raises(UserError):
+        cli.main()
+    base = save_byte_level(make_model("base", "llama", rows=448), ENGLISH, 400)
+    other = save_byte_level(tmp_path / "other", RUSSIAN, 380)
+    (other / "chat_template.jinja").write_text("another template")
+    assert run(monkeypatch, "vocab", "check", base, other) == 1
+    assert "breaks an invariant" in capsys.readouterr().err
+
+
+def test_a_failure_that_nobody_foresaw_is_one_sentence_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lep import inspection
+
+    def fails(_: str) -> None:
+        raise RuntimeError("something odd")
+
+    monkeypatch.setattr(inspection, "inspect_folder", fails)
+    assert run(monkeypatch, "inspect", tmp_path) == 1
+    assert "something odd" in capsys.readouterr().err
+
+
+def test_options_take_several_values() -> None:
+    assert cli.expand(["vocab", "extend", "--corpus", "a", "b", "--add", "3"]) == [
+        "vocab", "extend", "--corpus", "a", "--corpus", "b", "--add", "3",
+    ]  # fmt: skip
+    assert cli.expand(["vocab", "report", "m1", "m2", "--text", "a", "b"]) == [
+        "vocab", "report", "m1", "m2", "--text", "a", "--text", "b",
+    ]  # fmt: skip
+
+
+def test_help_needs_no_heavy_imports() -> None:
+    code = (
+        "import sys; sys.argv = ['lep', '--help']; import lep.cli\n"
+        "try: lep.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'scipy', 'tokenizers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "propagate" in done.stdout

@@ -1,0 +1,246 @@
+"""The record of a run: it goes on after a kill, is not computed twice, differs when a setting does, names what failed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import darumeru
+from darumeru.errors import DarumeruError, UserError
+from darumeru.evaluation import Plan, execute, prepare, rescore, settings_of
+from darumeru.files import write_json
+from darumeru.record.run import Journal, load_run
+from support.tiny import KnowingEngine
+
+TASKS = ("parus", "sum_extractive", "multiq", "use")
+
+
+def plan_of(model: Path, **more: Any) -> Plan:
+    return prepare(settings_of(**{"model": str(model), "data": "mini", "tasks": TASKS, "engine": "hf", **more}))
+
+
+def comparable(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores without times."""
+    tasks = {t: {k: v for k, v in r.items() if k != "seconds"} for t, r in scores["tasks"].items()}
+    return {"suite": scores["suite"], "groups": scores["groups"], "tasks": tasks, "failed": scores["failed"]}
+
+
+def samples(run: darumeru.Run) -> dict[str, list[Any]]:
+    return {task: list(run.samples(task)) for task in run.tasks}
+
+
+def test_a_finished_run_is_complete_and_not_computed_again(tiny_chat: Path, tmp_path: Path) -> None:
+    plan = plan_of(tiny_chat)
+    run = execute(plan, tmp_path, open_engine=KnowingEngine)
+    assert run.complete
+    assert not (run.path / "journal.jsonl").exists()
+    header = run.header
+    assert header["model"]["name"] == "tiny-chat"
+    assert len(header["model"]["weights_sha256"]) == 64
+    assert header["model"]["chat_template"].startswith("{{ bos_token }}")
+    assert header["tasks"]["parus"]["data"]["test"]["rows"] == 28
+    assert len(header["tasks"]["parus"]["data"]["test"]["sha256"]) == 64
+    assert header["environment"] == {"engine": "oracle", "dtype": "none"}
+    time_ = run.scores["time"]
+    assert 0 <= time_["engine_seconds"] <= time_["wall_seconds"]
+    assert 0 <= time_["not_engine_share"] <= 1
+    for key in ("mode", "num_fewshot", "seed", "limit", "max_prompt_len", "engine", "generation", "suite"):
+        assert key in header
+    sample = next(iter(run.samples("parus")))
+    assert len(sample["requests"]) == 2
+    assert "<|user|>" in sample["requests"][0]["prompt"]
+    assert sample["score"] == {"acc": 1.0}
+
+    def never(plan: Plan) -> KnowingEngine:
+        raise AssertionError("a finished run needs no engine")
+
+    again = execute(plan, tmp_path, open_engine=never)
+    assert again.path == run.path
+
+
+def test_changed_settings_are_other_runs(tiny_chat: Path, tmp_path: Path) -> None:
+    wording = tmp_path / "w.yaml"
+    wording.write_text("multiq: {doc_to_text: 'Вопрос: {{inputs.question}}'}", encoding="utf-8")
+    variants: list[dict[str, Any]] = [
+        {}, {"limit": 5}, {"seed": 1}, {"num_fewshot": 1}, {"max_prompt_len": 300}, {"dtype": "float32"},
+        {"tasks": TASKS[:2]}, {"wording": wording}, {"mode": "foundation"}, {"model_args": {"batch_tokens": 64}},
+    ]  # fmt: skip
+    paths = {execute(plan_of(tiny_chat, **v), tmp_path / "runs", open_engine=KnowingEngine).path for v in variants}
+    assert len(paths) == len(variants)
+
+
+def test_limit_is_a_seeded_sample_of_whole_exams(tiny_chat: Path) -> None:
+    plans = [plan_of(tiny_chat, limit=10, seed=s) for s in (0, 0, 1)]
+    assert plans[0].documents == plans[1].documents != plans[2].documents
+    assert len(plans[0].documents["parus"]) == 10
+    assert plans[0].documents["parus"] != list(range(10))
+    docs = plans[0].tasks["use"].docs()
+    chosen = plans[0].documents["use"]
+    variants = {docs[i]["meta"]["variant"] for i in chosen}
+    assert chosen == [i for i, d in enumerate(docs) if d["meta"]["variant"] in variants]
+    # Tasks on the same documents get the same sample.
+    both = plan_of(tiny_chat, tasks=("mmlu_ru", "mmlu_en", "sum_abstractive", "sum_extractive"), limit=7)
+    assert both.documents["mmlu_ru"] == both.documents["mmlu_en"]
+    assert both.documents["sum_abstractive"] == both.documents["sum_extractive"]
+
+
+class DyingEngine(KnowingEngine):
+    """Breaks after some answers."""
+
+    def answers(self, requests: Any, done: Any = ()) -> Any:
+        for count, batch in enumerate(super().answers(requests, done)):
+            if count == 40:
+                raise RuntimeError("the engine died")
+            yield batch
+
+
+def test_a_broken_run_goes_on_where_it_stopped(tiny_chat: Path, tmp_path: Path) -> None:
+    plan = plan_of(tiny_chat)
+    with pytest.raises(RuntimeError, match="died"):
+        execute(plan, tmp_path / "a", open_engine=DyingEngine)
+    path = next((tmp_path / "a").iterdir())
+    assert not load_run(path).complete
+    with pytest.raises(UserError, match="not finished"):
+        _ = load_run(path).scores
+    journal = path / "journal.jsonl"
+    stored = len(journal.read_text(encoding="utf-8").splitlines())
+    assert stored == 40
+    with journal.open("a", encoding="utf-8") as file:
+        file.write('{"seconds": 0.1, "answers": [{"id": "parus/0/0", "logpr')  # cut off in the middle
+
+    engines: list[KnowingEngine] = []
+
+    def remember(plan: Plan) -> KnowingEngine:
+        engines.append(KnowingEngine(plan))
+        return engines[-1]
+
+    resumed = execute(plan, tmp_path / "a", open_engine=remember)
+    whole = execute(plan, tmp_path / "b", open_engine=remember)
+    assert len(engines[0].asked) == len(plan.requests) - stored
+    assert samples(resumed) == samples(whole)
+    assert comparable(resumed.scores) == comparable(whole.scores)
+
+
+@pytest.mark.slow
+def test_kill_in_the_middle_then_the_same_command(tiny_base: Path, tmp_path: Path) -> None:
+    """A real process on a real (tiny) model, killed with SIGKILL."""
+    command = [
+        sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(tiny_base), "--data", "mini",
+        "--engine", "hf", "--dtype", "float32", "--tasks", "parus,sum_extractive,cp_sent_ru", "--num-fewshot", "1",
+        "--model-args", "batch_tokens=400",
+    ]  # fmt: skip
+    process = subprocess.Popen([*command, "--output", str(tmp_path / "a")], stdout=subprocess.DEVNULL)
+    journal: Path | None = None
+    deadline = time.monotonic() + 120
+    while journal is None or journal.stat().st_size < 3000:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        journal = next((tmp_path / "a").glob("*/journal.jsonl"), None)
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    stored = set(Journal(journal).answers)
+    assert stored
+    before = journal.read_text(encoding="utf-8")
+
+    log = tmp_path / "asked.txt"
+    spy = (
+        "import darumeru.record.run as r, pathlib\n"
+        "old = r.Journal.append\n"
+        "def append(self, batch, *rest):\n"
+        f"    pathlib.Path({str(log)!r}).open('a').write(''.join(a.id + '\\n' for a in batch))\n"
+        "    old(self, batch, *rest)\n"
+        "r.Journal.append = append\n"
+    )
+    subprocess.run(
+        [command[0], "-c", spy + command[2], *command[3:], "--output", str(tmp_path / "a")],
+        check=True,
+        capture_output=True,
+    )
+    computed = log.read_text(encoding="utf-8").split()
+    assert len(computed) == len(set(computed))
+    assert not stored & set(computed), "a stored answer was computed again"
+    assert before
+    subprocess.run([*command, "--output", str(tmp_path / "b")], check=True, capture_output=True)
+    resumed, whole = (load_run(next((tmp_path / x).iterdir())) for x in "ab")
+    assert samples(resumed) == samples(whole)
+    assert comparable(resumed.scores) == comparable(whole.scores)
+    assert resumed.path.name == whole.path.name
+
+
+def test_a_task_that_fails_is_named_and_blanks_the_mean(tiny_chat: Path, tmp_path: Path) -> None:
+    class NoMemory(KnowingEngine):
+        def answer(self, request: Any) -> Any:
+            answer = super().answer(request)
+            return (
+                type(answer)(answer.id, error="out of memory on one prompt") if request.id == "multiq/3/0" else answer
+            )
+
+    plan = plan_of(tiny_chat)
+    run = execute(plan, tmp_path, open_engine=NoMemory)
+    assert not run.complete
+    assert run.scores["failed"] == {"multiq": "out of memory on one prompt"}
+    assert run.scores["suite"]["value"] is None
+    assert run.scores["groups"]["darumera"]["value"] is None
+    assert run.scores["tasks"]["parus"]["score"]["value"] == 1.0
+
+    engines = []
+    fixed = execute(plan, tmp_path, open_engine=lambda p: engines.append(KnowingEngine(p)) or engines[-1])  # type: ignore[func-returns-value]
+    assert engines[0].asked == ["multiq/3/0"]
+    assert fixed.complete
+    assert fixed.scores["suite"]["value"] == 1.0
+
+
+def test_rescore_gives_the_same_scores_and_repairs_the_record(tiny_chat: Path, tmp_path: Path) -> None:
+    plan = plan_of(tiny_chat)
+    run = execute(plan, tmp_path, open_engine=lambda p: KnowingEngine(p, spoil=0.4))
+    scores = run.scores
+    write_json(run.path / "scores.json", scores | {"suite": {"value": 0.99, "low": 0.98, "high": 1.0}})
+    with pytest.raises(DarumeruError, match=r"scores\.json.*rescore"):
+        execute(plan, tmp_path, open_engine=KnowingEngine)
+    again = rescore(load_run(run.path))
+    assert comparable(again.scores) == comparable(scores)
+    assert again.scores["rescored"]["darumeru"]
+    again.verify()
+
+
+def test_two_processes_do_not_compute_one_run(tiny_chat: Path, tmp_path: Path) -> None:
+    plan = plan_of(tiny_chat)
+
+    class Nosy(KnowingEngine):
+        def answers(self, requests: Any, done: Any = ()) -> Any:
+            with pytest.raises(UserError, match="Another process"):
+                execute(plan, tmp_path, open_engine=KnowingEngine)
+            yield from super().answers(requests, done)
+
+    assert execute(plan, tmp_path, open_engine=Nosy).complete
+
+
+def test_model_names_never_become_paths(tiny_chat: Path, tmp_path: Path) -> None:
+    from support.tiny import make_model
+
+    odd = make_model(tmp_path / "..odd & <b>name", chat=True)
+    run = execute(plan_of(odd, tasks=("parus",)), tmp_path / "runs", open_engine=KnowingEngine)
+    assert run.path.parent == tmp_path / "runs"
+    assert run.path.name.startswith("odd-b-name-darumeru-")
+    assert run.header["model"]["name"] == "..odd & <b>name"
+
+
+def test_python_api(tiny_chat: Path, tmp_path: Path) -> None:
+    seen = []
+    run = darumeru.evaluate(
+        tiny_chat, data="mini", tasks=["rwsd"], engine="hf", output=tmp_path, limit=4,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert isinstance(run, darumeru.Run)
+    assert darumeru.load_run(run.path).scores["tasks"]["rwsd"]["documents"] == 4
+    assert seen[-1][0] == seen[-1][1]
+    with pytest.raises(UserError, match=r"Unknown setting 'limits'\. Did you mean 'limit'\?"):
+        darumeru.evaluate(tiny_chat, limits=3)
+    assert json.loads((run.path / "manifest.json").read_text())["complete"] is True

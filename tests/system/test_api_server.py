@@ -1,0 +1,190 @@
+"""The api engine against a real `vllm serve` of SmolLM2-135M-Instruct on the loopback address, started and stopped here."""
+
+import ctypes
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from darumeru.errors import DarumeruError
+from darumeru.evaluation import evaluate
+from darumeru.record.run import Journal, Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed on this machine"),
+]
+
+ROOT = Path(__file__).parents[2]
+NAME = "smol"
+TASKS = ("rucola", "ruopenbookqa", "parus", "sum_extractive", "cp_sent_en")
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Path:
+    from darumeru.demo import fetch_smollm2
+
+    try:
+        return fetch_smollm2(ROOT / "models")
+    except DarumeruError as error:
+        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """Linux: the kernel kills the server should this process be killed before it can."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+class Served:
+    """A real server in a process group of its own."""
+
+    def __init__(self, model: Path, port: int, log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self.log = log
+        command = [
+            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", NAME,
+            "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "4096", "--enforce-eager",
+            "--max-num-seqs", "16", "--seed", "0",
+        ]  # fmt: skip
+        quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+        # One core, and not always the first: other tests may run beside this one.
+        small = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **quiet, **small},
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    def wait(self, seconds: float = 420) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text(errors="replace")[-3000:]
+            with suppress(urllib.error.URLError, OSError):
+                opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+                with opener.open(self.url.removesuffix("/v1") + "/health", timeout=5):
+                    return
+            time.sleep(1)
+        raise AssertionError("the server did not start:\n" + self.log.read_text(errors="replace")[-3000:])
+
+    def kill(self) -> None:
+        """End the server and its engine process, at once and for certain."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=60)
+
+
+@contextmanager
+def serving(model: Path, port: int, log: Path) -> Iterator[Served]:
+    served = Served(model, port, log)
+    try:
+        served.wait()
+        yield served
+    finally:
+        served.kill()
+
+
+def run(served: Served, model: Path, output: Path, limit: int = 4, **settings: object) -> Run:
+    return evaluate(
+        model, data="mini", tasks=TASKS, engine="api", base_url=served.url, served_model=NAME, output=output, limit=limit,
+        **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(1500)
+def test_a_real_server_says_what_the_model_says_and_may_die(
+    smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One test, because the server is started twice at most: numbers as from the hf engine; killed half way; resumed."""
+    tokenizer_only = tmp_path / "smollm2"
+    tokenizer_only.mkdir()
+    for file in smollm2.iterdir():
+        if file.suffix in (".json", ".jinja"):
+            (tokenizer_only / file.name).write_bytes(file.read_bytes())
+    port, log = free_port(), tmp_path / "server.log"
+
+    with serving(smollm2, port, log) as served:
+        whole = run(served, tokenizer_only, tmp_path / "whole")
+        killer = threading.Thread(target=kill_after_some_answers, args=(served, tmp_path / "cut"))
+        killer.start()
+        with pytest.raises(DarumeruError, match=r"The server at .* (broke the connection off|cannot be reached)"):
+            run(served, tokenizer_only, tmp_path / "cut", model_args={"retries": 1, "concurrency": 2})
+        killer.join()
+    path = next((tmp_path / "cut").iterdir())
+    before = Journal(path / "journal.jsonl").answers
+    assert before, "what was answered before the kill is kept"
+
+    with serving(smollm2, port, log) as served:
+        resumed = run(served, tokenizer_only, tmp_path / "cut", model_args={"retries": 1, "concurrency": 2})
+    assert resumed.path == path
+    assert resumed.complete
+    total = sum(len(s["requests"]) for t in TASKS for s in resumed.samples(t))
+    assert len(before) < total
+    abilities = whole.scores["engine"]["abilities"]
+    assert abilities["labels"] == "logprob_token_ids"
+    assert abilities["generated"] == "token_ids"
+    assert whole.header["model"]["weights_sha256"] is None
+
+    local = evaluate(
+        smollm2, data="mini", tasks=TASKS, engine="hf", dtype="float32", device="cpu", output=tmp_path / "hf", limit=4
+    )
+    for name, other in (("whole", whole), ("resumed", resumed)):
+        largest, texts = compare(local, other)
+        with capsys.disabled():
+            print(
+                f"\n{name}: largest difference of log-probabilities {largest:.2e}; same texts {texts[0]} of {texts[1]}"
+            )
+        assert largest < 1e-3
+        assert texts[0] >= texts[1] - 1
+
+
+def kill_after_some_answers(served: Served, output: Path) -> None:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        journal = next(output.glob("*/journal.jsonl"), None)
+        if journal is not None and journal.stat().st_size > 1000:
+            break
+        time.sleep(0.02)
+    served.kill()
+
+
+def compare(a: Run, b: Run) -> tuple[float, tuple[int, int]]:
+    """The largest difference of log-probabilities, and how many texts (with their tokens) of how many are the same."""
+    largest, same, texts = 0.0, 0, 0
+    for task in TASKS:
+        for one, other in zip(a.samples(task), b.samples(task), strict=True):
+            for left, right in zip(one["requests"], other["requests"], strict=True):
+                assert left["prompt"] == right["prompt"]
+                x, y = left["answer"], right["answer"]
+                assert set(x) == set(y), json.dumps([x, y])
+                if "logprobs" in x:
+                    largest = max(largest, *(abs(p - q) for p, q in zip(x["logprobs"], y["logprobs"], strict=True)))
+                    assert max(range(len(x["logprobs"])), key=x["logprobs"].__getitem__) == max(
+                        range(len(y["logprobs"])), key=y["logprobs"].__getitem__
+                    ), "another label"
+                else:
+                    texts += 1
+                    same += (x.get("text"), x.get("tokens")) == (y.get("text"), y.get("tokens"))
+    return largest, (same, texts)

