@@ -231,7 +231,7 @@ def test_buttons_and_fields_have_names(watched: Watched, folder: Path) -> None:
 
 
 def test_the_page_of_an_arena(watched: Watched, tmp_path: Path) -> None:
-    from test_arena import House, hold
+    from support.arena import House, hold
     from support.tiny import make_model
 
     from darumeru.requests import Answer
