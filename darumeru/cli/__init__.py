@@ -460,7 +460,7 @@ def data_pull(
     _options(debug)
     with _errors():
         from darumeru.cli.tables import console
-        from darumeru.data.check import pull
+        from darumeru.task.pull import pull
         from darumeru.task.suite import Catalogue
 
         _quiet()
@@ -479,7 +479,7 @@ def data_check(
     _options(debug)
     with _errors():
         from darumeru.cli.tables import check_view, console
-        from darumeru.data.check import check_folder
+        from darumeru.task.check import check_folder
         from darumeru.task.suite import Catalogue
 
         report = check_folder(folder, Catalogue(include_path or ()))

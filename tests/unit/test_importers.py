@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from darumeru.data.bundle import FolderBundle, Row, read_rows
-from darumeru.data.check import Report, check_folder
 from darumeru.data.importers import import_data, kinds
 from darumeru.data.importers.copy import paragraphs_of, sentences_of
 from darumeru.errors import UserError
+from darumeru.task.check import Report, check_folder
 from darumeru.task.suite import Catalogue
 from support.tiny import SHARED
 
