@@ -1,1 +1,1 @@
-"""Where rows come from: the hub, the built-in mini bundle or a folder; pulled, checked, imported."""
+"""Bundles of rows: read from the hub, the built-in mini bundle or a folder; pulled, checked, imported."""
