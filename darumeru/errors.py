@@ -13,7 +13,7 @@ class DarumeruError(Exception):
 
 
 class UserError(DarumeruError):
-    """What was asked for cannot be done as asked; the message says what can. Exit code 2."""
+    """An input that cannot be used as it is; the message says what can be done. Exit code 2."""
 
     exit_code = 2
 

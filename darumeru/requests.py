@@ -1,4 +1,4 @@
-"""What tasks ask and engines answer: a query in words, the request in tokens, the answer."""
+"""Questions and answers that pass between tasks and engines: a query in words, the request in tokens, the answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Query:
     reference: str | None = None
     """A text whose length in the model's own tokens the score needs."""
     droppable: int = 0
-    """How many pieces of the prompt (earlier dialogue turns) may be dropped, oldest first, to make it fit."""
+    """Number of pieces of the prompt (earlier dialogue turns) may be dropped, oldest first, to make it fit."""
     dropped: Callable[[int], list[Message]] | None = field(default=None, repr=False)
     """The messages with that many pieces dropped."""
 
@@ -65,7 +65,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine says to one request."""
+    """An engine's answer to one request."""
 
     id: str
     logprobs: tuple[float, ...] = ()
@@ -78,20 +78,20 @@ class Answer:
     tokens: Tokens = ()
     """generate: the tokens that the model really generated for `text`; no end-of-sequence token."""
     finish: Literal["", "stop", "length"] = ""
-    """generate: whether the model ended by itself or ran into the limit."""
+    """generate: `stop` if the model ended by itself, `length` if it hit max_tokens."""
     approximate: bool = False
-    """Whether a server gave less than was needed: `tokens` are a guess, or some label was not among its most probable."""
+    """True if a server gave less than was needed: `tokens` are a guess, or some label was not among its most probable."""
     error: str = ""
-    """Why there is no answer; such a request is asked again when the run goes on."""
+    """Why there is no answer; such a request is asked again when the run resumes."""
 
     def to_json(self) -> dict[str, Any]:
-        """The answer without its empty fields."""
+        """Return the answer without its empty fields."""
         kept = {k: v for k, v in asdict(self).items() if v not in ((), "") and v is not False}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()} | {"id": self.id}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Answer:
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return cls(
             id=value["id"],
             logprobs=tuple(value.get("logprobs", ())),

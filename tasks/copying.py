@@ -22,18 +22,18 @@ class Copy(GenerateTask):
     METRICS = {"len": mean, "lcs": mean, "symbols_per_token": mean, "tokens_per_word": mean}
 
     def gold(self, doc: Row) -> str:
-        """The source text."""
+        """Return the source text."""
         text = doc["inputs"]["text"]
         if not isinstance(text, str) or not text.strip():
             raise ValueError("field 'inputs.text' must be a non-empty text")
         return text
 
     def reference(self, doc: Row) -> str:
-        """The source text."""
+        """Return the source text."""
         return self.gold(doc)
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """Length ratio and coverage of the answer."""
+        """Return length ratio and coverage of the answer."""
         answer, source, source_tokens = answers[0], self.gold(doc), reference_tokens[0]
         text, generated = answer.text, len(answer.tokens)
         share = lcs_share(source, text)

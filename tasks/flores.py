@@ -24,7 +24,7 @@ class Flores(GenerateTask):
         return source, target
 
     def fields(self, doc: Row) -> dict[str, Any]:
-        """The names that the data set's templates use: languages, source and translation."""
+        """Return the names that the data set's templates use: languages, source and translation."""
         source, target = self.direction
         texts = doc["inputs"]
         return {
@@ -36,7 +36,7 @@ class Flores(GenerateTask):
         }
 
     def messages(self, doc: Row, with_answer: bool = False) -> list[Message]:
-        """The row's turns; an example whose last turn does not hold the translation gets it."""
+        """Return the row's turns; an example whose last turn does not hold the translation gets it."""
         turns = super().messages(doc, with_answer)
         last = turns[-1]
         if with_answer and last["role"] == "assistant" and self.gold(doc) not in last["content"]:
@@ -44,10 +44,10 @@ class Flores(GenerateTask):
         return turns
 
     def gold(self, doc: Row) -> str:
-        """The reference translation."""
+        """Return the reference translation."""
         return str(doc["inputs"][self.direction[1]])
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """ROUGE of the translation."""
+        """Return ROUGE of the translation."""
         scores = rouge(self.gold(doc), answers[0].text)
         return Score({name: scores[name] for name in self.METRICS}, cluster=self.cluster(doc))

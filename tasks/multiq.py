@@ -15,18 +15,18 @@ class MultiQ(GenerateTask):
     METRICS = {"f1": mean, "em": mean, "f1_ru": mean, "em_ru": mean}
 
     def gold(self, doc: Row) -> list[str]:
-        """The gold answers."""
+        """Return the gold answers."""
         golds = [str(answer["segment"]) for answer in doc["outputs"]]
         if not golds:
             raise ValueError("field 'outputs': no gold answer")
         return golds
 
     def target(self, doc: Row) -> str:
-        """The first gold answer."""
+        """Return the first gold answer."""
         return self.gold(doc)[0]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """The best match with a gold answer."""
+        """Return the best match with a gold answer."""
 
         def top(measure: Callable[[list[str], list[str]], float], words: Callable[[str], list[str]]) -> float:
             return max(measure(words(answers[0].text), words(gold)) for gold in self.gold(doc))

@@ -20,11 +20,11 @@ class Rutie(PairedChoiceTask):
         return turns
 
     def cluster(self, doc: Row) -> str:
-        """The dialogue: its turns are not independent."""
+        """Return the dialogue: its turns are not independent."""
         return str(doc["meta"]["dialog_id"])
 
     def earlier(self, doc: Row) -> list[str]:
-        """The turns before this one, each with its options and its right answer."""
+        """Return the turns before this one, each with its options and its right answer."""
         number = int(doc["meta"]["question_id"])
         return [
             f"{r['inputs']['question']}\n1. {r['inputs']['choice1']}\n2. {r['inputs']['choice2']}\nОтвет: {r['outputs']}"
@@ -33,7 +33,7 @@ class Rutie(PairedChoiceTask):
         ]
 
     def queries(self, doc: Row) -> list[Query]:
-        """Both orders, with as many of the earlier turns as fit."""
+        """Return both orders, with as many of the earlier turns as fit."""
         earlier = self.earlier(doc)
 
         def ask(row: Row) -> Query:

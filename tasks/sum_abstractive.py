@@ -15,9 +15,9 @@ class SumAbstractive(GenerateTask):
     METRICS = {f"rouge{n}_{part}": mean for n in "12L" for part in ("recall", "f1")}
 
     def gold(self, doc: Row) -> str:
-        """The reference summary."""
+        """Return the reference summary."""
         return self.target(doc)
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """ROUGE of the answer."""
+        """Return ROUGE of the answer."""
         return Score(rouge(self.gold(doc), answers[0].text), cluster=self.cluster(doc))

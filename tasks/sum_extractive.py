@@ -15,7 +15,7 @@ class SumExtractive(DarumeruTask):
     METRICS = {"r_precision": mean}
 
     def gold(self, doc: Row) -> list[int]:
-        """The indices of the gold sentences."""
+        """Return the indices of the gold sentences."""
         gold = [int(i) for i in doc["extractive_summary"]]
         if not gold or not all(0 <= i < len(doc["src_sents"]) for i in gold):
             raise ValueError(
@@ -24,15 +24,15 @@ class SumExtractive(DarumeruTask):
         return gold
 
     def gold_text(self, doc: Row) -> str:
-        """The gold sentences."""
+        """Return the gold sentences."""
         return " ".join(doc["src_sents"][i] for i in self.gold(doc))
 
     def queries(self, doc: Row) -> list[Query]:
-        """One ranking of all sentences."""
+        """Return one ranking of all sentences."""
         return [Query("rank", self.messages(doc), options=tuple(doc["src_sents"]))]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """R-precision of the ranking."""
+        """Return the R-precision of the ranking."""
         scores, gold = answers[0].logprobs, self.gold(doc)
         top = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(gold)]
         return Score({"r_precision": r_precision(scores, gold)}, cluster=self.cluster(doc), extra={"top": top})

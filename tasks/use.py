@@ -15,22 +15,22 @@ class Use(GenerateTask):
     METRICS = {"grade_norm": cluster_sum, "points": mean}
 
     def gold(self, doc: Row) -> str:
-        """The key."""
+        """Return the key."""
         for name in ("id_task", "type", "variant"):
             if name not in doc["meta"]:
                 raise ValueError(f"field 'meta.{name}' is missing")
         return str(doc["outputs"])
 
     def gold_text(self, doc: Row) -> str:
-        """The key; the first of several right words."""
+        """Return the key; the first of several right words."""
         return self.gold(doc).split(",")[0] if doc["meta"]["type"] == "text" else self.gold(doc)
 
     def cluster(self, doc: Row) -> str:
-        """The exam variant."""
+        """Return the exam variant."""
         return str(doc["meta"]["variant"])
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """The item's points."""
+        """Return the item's points."""
         meta = doc["meta"]
         points = exam_points(str(meta["type"]), str(meta["id_task"]), self.gold(doc), answers[0].text.strip())
         whole = float(meta.get("max_points") or EXAM_POINTS)

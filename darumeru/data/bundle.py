@@ -36,11 +36,11 @@ class Split:
 
     rows: list[Row]
     source: dict[str, Any]
-    """What the record of a run states: `source`, `rows`, `sha256` of the rows, and `revision` for the hub."""
+    """As the record of a run states it: `source`, `rows`, `sha256` of the rows, and `revision` for the hub."""
 
 
 class Bundle(Protocol):
-    """Where rows come from."""
+    """A place that rows come from."""
 
     name: str
 

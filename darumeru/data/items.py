@@ -26,7 +26,7 @@ class Item:
     group: Hashable = None
     """Items of one group share a text, so that none may be an example for another."""
     prefix: str = "Ответ:"
-    """How the assistant's turn begins; empty if the model begins it."""
+    """Prefix of the assistant's turn; empty for none."""
 
     def row(self, number: int, example: bool) -> Row:
         """Return the row with this number in its split, with its answer where it is an example."""

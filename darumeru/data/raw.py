@@ -21,7 +21,7 @@ Splits = dict[tuple[str, str], list[Row]]
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a user can choose about an import; `import_data` says what each is."""
+    """Options of an import, as `import_data` describes them."""
 
     lang: str = "ru"
     rows: int = 500

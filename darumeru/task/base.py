@@ -108,20 +108,20 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return local_name(self.config.dataset_path, self.config.dataset_name)
 
     def split(self, split: str) -> Split:
-        """The rows of a split."""
+        """Return the rows of a split."""
         return self.bundle.load(self.config.dataset_path, self.config.dataset_name, split)
 
     def sources(self) -> dict[str, Any]:
-        """For each split that is used: where it came from and its fingerprint."""
+        """Return for each split that is used where it came from and its fingerprint."""
         return {split: self.split(split).source for split in self.splits()}
 
     def splits(self) -> list[str]:
-        """The splits that the task reads: the test split, then the few-shot split if it takes examples."""
+        """Return the splits that the task reads: the test split, then the few-shot split if it takes examples."""
         fewshot = self.config.fewshot_split if self.config.num_fewshot != 0 else None
         return list(dict.fromkeys(filter(None, (self.config.test_split, fewshot))))
 
     def docs(self) -> list[Row]:
-        """The test rows, checked."""
+        """Return the test rows, checked."""
         if self._docs is None:
             rows = self.split(self.config.test_split).rows[: self.options.max_docs]
             if not rows:
@@ -139,7 +139,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
             )
 
     def check(self, doc: Row) -> str | None:
-        """What is wrong with a row, naming the field; None if nothing is."""
+        """Return what is wrong with a row, naming the field; None if nothing is."""
         try:
             queries = self.asked(doc)
             self.gold(doc)
@@ -155,7 +155,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return None
 
     def sample(self, limit: int | None, seed: int) -> list[int]:
-        """The indices of the documents to evaluate: all, or a seeded random sample of whole clusters, in order.
+        """Return the indices of the documents to evaluate: all, or a seeded random sample of whole clusters, in order.
 
         Tasks on the same data set get the same sample.
         """
@@ -179,14 +179,14 @@ class DarumeruTask(Task):  # type: ignore[misc]
     # -- words --------------------------------------------------------------------------------------------------------
 
     def fields(self, doc: Row) -> dict[str, Any]:
-        """What a template may use: the row's fields, and the row itself's `inputs` by name."""
+        """Return what a template may use: the row's fields, and the row itself's `inputs` by name."""
         return {**(doc.get("inputs") or {}), **doc}
 
     def _say(self, template: str, doc: Row) -> str:
         return render(template, self.fields(doc))
 
     def messages(self, doc: Row, with_answer: bool = False) -> list[Message]:
-        """The conversation of a row: its own `messages`, or the turns that the task's wording makes of it.
+        """Return the conversation of a row: its own `messages`, or the turns that the task's wording makes of it.
 
         Args:
             doc: the row.
@@ -212,11 +212,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return turns
 
     def target(self, doc: Row) -> str:
-        """An example's answer in words."""
+        """Return an example's answer in words."""
         return self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(self.gold(doc))
 
     def fewshot(self, doc: Row, count: int) -> list[list[Message]]:
-        """The first `count` example conversations for a document, none of them the document itself."""
+        """Return the first `count` example conversations for a document, none of them the document itself."""
         if count == 0 or self.config.num_fewshot == 0 or not self.config.fewshot_split:
             return []
         if self._shots is None:
@@ -238,14 +238,14 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return ("logprob",) if self.likelihood else self.options.primary
 
     def asked(self, doc: Row) -> list[Query]:
-        """What is asked about a document: `queries`, or the likelihood of its gold answer."""
+        """Return what is asked about a document: `queries`, or the likelihood of its gold answer."""
         if not self.likelihood:
             return self.queries(doc)
         messages, gold = self.queries(doc)[0].messages, self.gold_text(doc)
         return [Query("likelihood", messages, options=(gold,), reference=gold)]
 
     def rated(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """What the answers to `asked` are worth."""
+        """Return what the answers to `asked` are worth."""
         if not self.likelihood:
             return self.score(doc, answers, reference_tokens)
         total, tokens = answers[0].logprobs[0], reference_tokens[0] or 1
@@ -258,22 +258,22 @@ class DarumeruTask(Task):  # type: ignore[misc]
         )
 
     def gold_text(self, doc: Row) -> str:
-        """The gold answer as the model would write it."""
+        """Return the gold answer as the model would write it."""
         gold = self.gold(doc)
         return str(gold[0] if isinstance(gold, list) else gold)
 
     # -- what subclasses say ------------------------------------------------------------------------------------------
 
     def queries(self, doc: Row) -> list[Query]:
-        """What is asked about a document."""
+        """Return what is asked about a document."""
         raise NotImplementedError
 
     def gold(self, doc: Row) -> Any:
-        """The right answer, as the record shows it."""
+        """Return the right answer, as the record shows it."""
         return doc["outputs"]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """What the answers to a document's queries are worth.
+        """Return what the answers to a document's queries are worth.
 
         Args:
             doc: the row.
@@ -283,11 +283,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         raise NotImplementedError
 
     def cluster(self, doc: Row) -> str | None:
-        """What a document shares with others so that they are not independent; None if nothing."""
+        """Return what a document shares with others so that they are not independent; None if nothing."""
         return None
 
     def stratum(self, doc: Row) -> str | None:
-        """The stratum of a document."""
+        """Return the stratum of a document."""
         return str(doc[self.options.stratify]) if self.options.stratify else None
 
     # -- lm-eval ------------------------------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
 
 
 def table_of(scores: Sequence[Score]) -> Table:
-    """The scores of a task's documents as columns."""
+    """Return the scores of a task's documents as columns."""
     names = scores[0].metrics if scores else {}
     return Table.build(
         {n: [s.metrics[n] for s in scores] for n in names},

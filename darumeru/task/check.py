@@ -18,7 +18,7 @@ from darumeru.task.suite import Catalogue
 
 @dataclass(frozen=True)
 class Report:
-    """What a bundle holds and what can be run on it."""
+    """The data sets of a bundle, their faults, and the tasks that can run on it."""
 
     bundle: str
     datasets: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from darumeru.task.base import DarumeruTask, Score
 
 
 def best(answer: Answer) -> tuple[int, bool]:
-    """The index of the most probable option (the first of equals) and whether it had to share the top."""
+    """Return the index of the most probable option (the first of equals) and whether it had to share the top."""
     top = max(answer.logprobs)
     return answer.logprobs.index(top), answer.logprobs.count(top) > 1
 
@@ -26,18 +26,18 @@ class ChoiceTask(DarumeruTask):
         return [str(label) for label in self.config.doc_to_choice]
 
     def gold(self, doc: Row) -> str:
-        """The gold label."""
+        """Return the gold label."""
         gold = self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(doc["outputs"]).strip()
         if gold not in self.labels:
             raise ValueError(f"field 'outputs': label '{gold}' is not one of {', '.join(self.labels)}")
         return gold
 
     def queries(self, doc: Row) -> list[Query]:
-        """One question."""
+        """Return one question."""
         return [Query("choose", self.messages(doc), options=tuple(self.labels))]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """Right or wrong."""
+        """Return 1 for the gold label, 0 for another, under every metric."""
         index, tie = best(answers[0])
         gold, pred = self.gold(doc), self.labels[index]
         return Score(
@@ -57,7 +57,7 @@ class ChoiceF1Task(ChoiceTask):
 
 
 def swapped(doc: Row) -> Row:
-    """The document with its inputs `choice1` and `choice2` exchanged."""
+    """Return the document with its inputs `choice1` and `choice2` exchanged."""
     inputs = doc["inputs"]
     return {**doc, "inputs": {**inputs, "choice1": inputs["choice2"], "choice2": inputs["choice1"]}}
 
@@ -66,11 +66,11 @@ class PairedChoiceTask(ChoiceTask):
     """A choice between two options, asked in both orders; right only if both answers are."""
 
     def queries(self, doc: Row) -> list[Query]:
-        """The question, and the question with the options exchanged."""
+        """Return the question, and the question with the options exchanged."""
         return [*super().queries(doc), *super().queries(swapped(doc))]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """Right if the gold label wins, and in the other order the other label."""
+        """Return 1 if the gold label wins, and in the other order the other label."""
         gold = self.gold(doc)
         other = self.labels[1 - self.labels.index(gold)]
         chosen = [best(answer) for answer in answers]

@@ -16,7 +16,7 @@ class GenerateTask(DarumeruTask):
     METRICS: ClassVar[dict[str, Aggregate]] = {"score": mean}
 
     def queries(self, doc: Row) -> list[Query]:
-        """One request for a text."""
+        """Return one request for a text."""
         return [
             Query(
                 "generate",
@@ -28,5 +28,5 @@ class GenerateTask(DarumeruTask):
         ]
 
     def reference(self, doc: Row) -> str | None:
-        """A text whose length in the model's tokens the score needs."""
+        """Return a text whose length in the model's tokens the score needs."""
         return None

@@ -1,4 +1,4 @@
-"""Settings of a task: what its YAML says beyond lm-eval's keys, and what a wording file may replace."""
+"""Settings of a task: the keys of its YAML that lm-eval does not have, and overrides of its prompt template."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Options(BaseModel):
-    """What a task's YAML may say under `metadata: darumeru:`."""
+    """Keys of a task's YAML under `metadata: darumeru:`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,7 +21,7 @@ class Options(BaseModel):
     max_docs: int | None = None
     """Only the first documents are used."""
     until: tuple[str, ...] = ()
-    """Texts that end an answer of a foundation model, in place of the blank line."""
+    """Texts that end an answer of a base model, in place of the blank line."""
     fraction: float = Field(1.0, gt=0, le=1)
     """A seeded sample of that share of the documents is used."""
     likelihood: bool = False
@@ -29,7 +29,7 @@ class Options(BaseModel):
 
 
 class Wording(BaseModel):
-    """What a wording file may say of a task: an entry of a YAML mapping task → wording (`--wording FILE`)."""
+    """Overrides of a task's prompt template: an entry of a YAML mapping task → wording (`--wording FILE`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +38,7 @@ class Wording(BaseModel):
     doc_to_target: str | None = None
     """Jinja template of an example's answer."""
     gen_prefix: str | None = None
-    """The beginning of the assistant's turn; empty for none."""
+    """Prefix of the assistant's turn; empty for none."""
     doc_to_choice: list[str] | None = None
     """The labels that the model chooses among, in the order of the task's own."""
     description: str | None = None

@@ -31,10 +31,10 @@ class Group:
     title: str
     tasks: tuple[str, ...]
     counts: bool = True
-    """Whether its tasks count in the suite's mean (bits per byte do not mix with shares of right answers)."""
+    """False if its tasks do not count in the suite's mean (bits per byte do not mix with shares of right answers)."""
 
     def describe(self) -> dict[str, Any]:
-        """As a record states it."""
+        """Return the group as a record states it."""
         described = {"name": self.name, "title": self.title, "tasks": list(self.tasks)}
         return described if self.counts else described | {"counts": False}
 
@@ -45,7 +45,7 @@ class Suite:
 
     name: str
     summary: str
-    """What the mean over all its tasks is called."""
+    """Title of the mean over all its tasks."""
     groups: tuple[Group, ...]
     version: str
 
@@ -60,7 +60,7 @@ class Suite:
         return tuple(task for group in self.groups if group.counts for task in group.tasks)
 
     def only(self, tasks: Sequence[str]) -> Suite:
-        """The suite with no other than these tasks; its means are named so that none is taken for the whole suite's."""
+        """Return the suite with no other than these tasks; its means are named so that none is taken for the whole suite's."""
         groups = []
         for group in self.groups:
             if chosen := tuple(t for t in group.tasks if t in tasks):
@@ -74,7 +74,7 @@ class Suite:
 
 
 def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | None]:
-    """The score of each group and of the suite: the means over their tasks, None where a task has no score.
+    """Return the score of each group and of the suite: the means over their tasks, None where a task has no score.
 
     >>> suite = Suite("s", "Mean", (Group("a", "A", ("x", "y")), Group("b", "B", ("z",))), "1")
     >>> summarise(suite, {"x": 0.0, "y": 1.0, "z": 0.2})
@@ -88,7 +88,7 @@ def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | No
 
 
 def summarise_draws(suite: Suite, draws: Mapping[str, Floats]) -> dict[str, Floats]:
-    """The same for bootstrap draws, (B,) values a task; a group or suite that lacks a task is left out."""
+    """Return the same for bootstrap draws, (B,) values a task; a group or suite that lacks a task is left out."""
     sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.counted}
     return {
         n: np.mean([draws[t] for t in tasks], axis=0) for n, tasks in sets.items() if all(t in draws for t in tasks)
@@ -114,11 +114,11 @@ class Catalogue:
         self._index = _manager(self.paths).task_index
 
     def tasks(self) -> list[str]:
-        """The names of all tasks."""
+        """Return the names of all tasks."""
         return sorted(n for n, entry in self._index.items() if entry.kind.name in ("TASK", "PY_TASK"))
 
     def suites(self) -> dict[str, Suite]:
-        """All suites by name."""
+        """Return all suites by name."""
         found = {}
         for name, entry in self._index.items():
             if entry.kind.name == "GROUP":
@@ -126,7 +126,7 @@ class Catalogue:
         return found
 
     def suite(self, name: str, tasks: Sequence[str] = ()) -> Suite:
-        """A suite, or those of its tasks that are named; tasks of no suite form one of their own.
+        """Return a suite, or those of its tasks that are named; tasks of no suite form one of their own.
 
         Raises:
             UserError: no such suite or task.
@@ -155,7 +155,7 @@ class Catalogue:
         likelihood: bool = False,
         corpus: Path | None = None,
     ) -> dict[str, DarumeruTask]:
-        """The task objects, by name.
+        """Return the task objects, by name.
 
         Args:
             tasks: names.
@@ -199,7 +199,7 @@ def _manager(paths: Sequence[Path], metadata: dict[str, Any] | None = None) -> A
 
 
 def read_suite(cfg: Mapping[str, Any]) -> Suite:
-    """The suite that an lm-eval group file describes."""
+    """Return the suite that an lm-eval group file describes."""
     groups: list[Group] = []
     plain: list[str] = []
     for member in cfg["task"]:
@@ -216,7 +216,7 @@ def read_suite(cfg: Mapping[str, Any]) -> Suite:
 
 
 def read_wording(file: Path) -> dict[str, Wording]:
-    """Task → wording from a YAML file.
+    """Return task → wording from a YAML file.
 
     Raises:
         UserError: it is missing, no YAML mapping, or has a key that a wording does not know.

@@ -36,7 +36,7 @@ def read(source: Path, options: ImportOptions) -> Splits:
 
 
 def _qa_records(source: Path) -> Iterator[Raw]:
-    """The questions of JSON lines, or of SQuAD's JSON; in the latter a line is the question's number."""
+    """Yield the questions of JSON lines, or of SQuAD's JSON; in the latter a line is the question's number."""
     for file in files_of(source, (*LINES, ".json")):
         if file.suffix != ".json":
             yield from records(file)
@@ -85,7 +85,7 @@ def _objects(raw: Raw, name: str) -> list[dict[str, Any]]:
 
 
 def _segments(raw: Raw, name: str, text: str, answers: Sequence[tuple[Any, Any]]) -> list[Row]:
-    """The gold answers with their place in the text; where the stated place is wrong, the first right one."""
+    """Return the gold answers with their place in the text; where the stated place is wrong, the first right one."""
     outputs: dict[str, Row] = {}
     for segment, offset in answers:
         if not isinstance(segment, str) or not segment.strip():

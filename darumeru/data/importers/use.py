@@ -49,7 +49,7 @@ def read(source: Path, options: ImportOptions) -> Splits:
 
 
 def _use_records(source: Path) -> Iterator[Raw]:
-    """The items of JSON lines, or of one JSON file a variant with `{"tasks": […]}`; a JSON file's line is the item's number."""
+    """Yield the items of JSON lines, or of a JSON file a variant, `{"tasks": […]}`, where the item's number stands for the line."""
     for file in files_of(source, (*LINES, ".json")):
         if file.suffix != ".json":
             yield from records(file)
@@ -63,7 +63,7 @@ def _use_records(source: Path) -> Iterator[Raw]:
 
 
 def _use_item(raw: Raw) -> Item:
-    """One item of the exam.
+    """Return one item of the exam.
 
     Raises:
         _InexpressibleError: its key is no word, no list of numbers and no matching, or there are several different ones.
@@ -98,7 +98,7 @@ class _Option:
     id: str
     text: str
     link: bool
-    """Whether it is a sentence's number in the text."""
+    """True for the number of a sentence of the text."""
 
     @classmethod
     def of(cls, raw: Raw, name: str, value: Any) -> _Option:
@@ -112,7 +112,7 @@ class _Option:
 def _use_key(
     raw: Raw, number: str, question: str, choices: Sequence[_Option], left: Sequence[_Option]
 ) -> tuple[str, str]:
-    """The item's type and gold answer."""
+    """Return the item's type and gold answer."""
     solution = raw.value("solution")
     key = solution.get("correct_variants", solution.get("correct")) if isinstance(solution, dict) else None
     if not key:
@@ -145,13 +145,13 @@ def _use_key(
 
 
 def _tidy(text: str) -> str:
-    """Plain spaces, no soft hyphens and marks, no space at the ends of lines."""
+    """Return a text with plain spaces, no soft hyphens and marks, no space at the ends of lines."""
     text = text.translate({0xA0: " ", 0xAD: None, 0xFEFF: None})
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r"[ \t]+", " ", text))).strip()
 
 
 def _cut_out(body: str, options: Sequence[_Option]) -> tuple[str, str]:
-    """The text without the options where it repeats them one after another, and the options, one a line."""
+    """Return the text without the options where it repeats them one after another, and the options, one a line."""
     if not options:
         return body, ""
     parts = [
@@ -167,14 +167,14 @@ def _cut_out(body: str, options: Sequence[_Option]) -> tuple[str, str]:
 
 
 def _cut_task(body: str) -> tuple[str, str]:
-    """What is to be done, and the text after it; no word is lost, wherever the cut falls."""
+    """Return what is to be done, and the text after it; no word is lost, wherever the cut falls."""
     match = re.search(r"(?<=[.!?:])(?=\s*\(?1\))|(?<=[.!?:])\s*[\n\xa0]|\n", body.strip())
     cut = match.start() if match else len(body)
     return _tidy(body.strip()[:cut]), _tidy(body.strip()[cut:])
 
 
 def _use_examples(source: Path, variants: dict[str, list[Item]], count: int) -> tuple[list[Item], list[Item]]:
-    """Test items and examples; the examples' whole variant is kept out of the test, and so are items that repeat them.
+    """Return test items and examples; the examples' whole variant is kept out of the test, and so are items that repeat them.
 
     Examples are of different types: the shortest of each type, then the shortest left; they come from the variant with
     the most types, of such the one where they are shortest in all, so that a prompt can hold them.
