@@ -35,7 +35,7 @@ _NOT_LOCAL: dict[str, Any] = {"dtype": "auto", "device": "auto"}
 
 @dataclass(frozen=True)
 class Plan:
-    """An arena that has been thought through: nothing is computed yet."""
+    """A planned arena: nothing is computed yet."""
 
     settings: ArenaSettings
     players: tuple[Player, ...]
@@ -96,7 +96,7 @@ def arena(
     stage: Stage | None = None,
     **settings: Any,
 ) -> Arena:
-    """Let models answer prompts and a judge compare the answers; one that was begun goes on, a finished one is returned.
+    """Let models answer prompts and a judge compare the answers; one that was begun resumes, a finished one is returned.
 
     Args:
         models: two or more model folders or hub ids.

@@ -78,12 +78,12 @@ _TAGS = tuple(f"</{tag}" for tag in ("запрос", "ответ", "request", "a
 
 
 def rubric_sha256(lang: Lang) -> str:
-    """Fingerprint of all that the judge is told beside prompt and answers."""
+    """Return the fingerprint of all that the judge is told beside prompt and answers."""
     return fingerprint([_RUBRIC[lang], _LEAD[lang], _EMPTY[lang], LABELS])
 
 
 def question(prompt: Prompt, first: str, second: str, lang: Lang, special: Iterable[str] = ()) -> Query:
-    """What the judge is asked of two answers.
+    """Return what the judge is asked of two answers.
 
     Args:
         prompt: what was answered.
@@ -111,14 +111,14 @@ def _harmless(text: str, marks: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the judge thinks of a pair in one order."""
+    """The judge's opinion of a pair in one order."""
 
     probabilities: tuple[float, float, float]
     """Of first, second and no difference, given that it says one of the three."""
 
     @classmethod
     def of(cls, logprobs: Sequence[float]) -> Opinion:
-        """From the log-probabilities of `LABELS`."""
+        """Return the opinion that follows from the log-probabilities of `LABELS`."""
         top = max(logprobs)
         weights = [math.exp(v - top) for v in logprobs]
         total = sum(weights)
@@ -131,7 +131,7 @@ class Opinion:
         return max((FIRST, SECOND, TIE), key=lambda place: self.probabilities[place])
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the opinion as a JSON object."""
         names = ("first", "second", "tie")
         return {"choice": names[self.choice]} | {n: round(p, 6) for n, p in zip(names, self.probabilities, strict=True)}
 
@@ -142,7 +142,7 @@ Reason = Literal["agreed", "disagreed", "same answer", "unjudged"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a pair: model `a` against model `b` on a prompt."""
+    """The verdict on a pair: model `a` against model `b` on a prompt."""
 
     prompt: int
     a: str
@@ -157,14 +157,14 @@ class Verdict:
 
     @classmethod
     def of(cls, prompt: int, a: str, b: str, a_first: Opinion, b_first: Opinion) -> Verdict:
-        """The verdict of two opinions."""
+        """Return the verdict of two opinions."""
         winners: dict[tuple[int, int], Winner] = {(FIRST, SECOND): "a", (SECOND, FIRST): "b", (TIE, TIE): "tie"}
         winner = winners.get((a_first.choice, b_first.choice))
         return cls(prompt, a, b, "agreed" if winner else "disagreed", winner or "tie", opinions=(a_first, b_first))
 
     @property
     def preference(self) -> float | None:
-        """How much of the judge's probability is for a, a tie half, as the mean of both orders; None without opinions."""
+        """Return how much of the judge's probability is for a, a tie half, as the mean of both orders; None without opinions."""
         if self.reason == "same answer":
             return 0.5
         if not self.opinions:
@@ -173,7 +173,7 @@ class Verdict:
         return (a1 + a2 + (t1 + t2) / 2) / 2
 
     def to_json(self) -> dict[str, Any]:
-        """As a line of verdicts.jsonl."""
+        """Return the verdict as a line of verdicts.jsonl."""
         row: dict[str, Any] = {
             "prompt": self.prompt, "a": self.a, "b": self.b, "winner": self.winner, "reason": self.reason,
         }  # fmt: skip

@@ -49,7 +49,7 @@ class Player:
         return cls(name, settings, model, tokenizer, engine, server, mode)
 
     def prompter(self) -> Prompter:
-        """What writes its prompts."""
+        """Return what writes its prompts."""
         return Prompter(self.tokenizer, self.mode, Limits(self.settings.max_prompt_len, self.context_len))
 
     @property
@@ -63,11 +63,11 @@ class Player:
         return [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
 
     def load(self, max_len: int) -> Engine:
-        """The model in its engine, for inputs of at most `max_len` tokens."""
+        """Return the model in its engine, for inputs of at most `max_len` tokens."""
         return load(self.settings, self.engine, self.model, self.tokenizer, self.server, max_len)
 
     def facts(self) -> dict[str, Any]:
-        """What decides its answers, whatever it is called; equal facts, equal model."""
+        """Return what decides its answers, whatever it is called; equal facts, equal model."""
         model = model_facts(self.model, self.tokenizer, self.mode, self.context_len, self.server)
         del model["name"]
         return {
@@ -81,7 +81,7 @@ class Player:
 
 
 def distinct_names(models: Sequence[str]) -> list[str]:
-    """Short names of models: the last part of each path (a hub id as it is), with as many parts before it as tell them apart.
+    """Return short names of models: the last part of each path (a hub id as it is), after as many others as tell them apart.
 
     Raises:
         UserError: a model is named twice.

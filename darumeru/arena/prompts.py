@@ -31,7 +31,7 @@ class Prompt:
         return "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in self.messages)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the prompt as a JSON object."""
         return {"id": self.id, "messages": list(self.messages)}
 
 
@@ -41,9 +41,9 @@ class Prompts:
 
     chosen: tuple[Prompt, ...]
     of: int
-    """How many different ones the file has."""
+    """Number of different ones the file has."""
     repeated: int
-    """How many of its lines repeat an earlier one; they are left out, since they would count as new evidence."""
+    """Number of its lines that repeat an earlier one; they are left out, since they would count as new evidence."""
 
 
 def read_prompts(path: Path, limit: int | None = None, seed: int = 0) -> Prompts:
@@ -100,7 +100,7 @@ def _rows(path: Path) -> Iterator[Prompt]:
 
 
 def _messages(row: Any) -> list[Message]:
-    """The conversation of a line.
+    """Return the conversation of a line.
 
     Raises:
         ValueError: it holds none; says why.

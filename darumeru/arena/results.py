@@ -23,7 +23,7 @@ Answers = Mapping[str, Mapping[int, tuple[Request, Answer]]]
 
 
 def points_of(names: Sequence[str], count: int, verdicts: Sequence[Verdict]) -> Floats:
-    """(P, M, M) points: 1 to the winner, ½ to both sides of a tie, 0 where nothing was judged."""
+    """Return (P, M, M) points: 1 to the winner, ½ to both sides of a tie, 0 where nothing was judged."""
     place = {name: i for i, name in enumerate(names)}
     points = np.zeros((count, len(names), len(names)))
     for v in verdicts:
@@ -35,7 +35,7 @@ def points_of(names: Sequence[str], count: int, verdicts: Sequence[Verdict]) -> 
 
 
 def score(names: Sequence[str], count: int, answers: Answers, verdicts: Sequence[Verdict], seed: int) -> dict[str, Any]:
-    """All that scores.json states.
+    """Return all that scores.json states.
 
     Args:
         names: the models.
@@ -76,7 +76,7 @@ def _verdict_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def _tally(verdicts: Sequence[Verdict], name: str) -> dict[str, int]:
-    """How a model fared."""
+    """Return how a model fared."""
     tally = {"wins": 0, "losses": 0, "ties": 0, "unjudged": 0}
     for v in verdicts:
         if name in (v.a, v.b):
@@ -97,7 +97,7 @@ def _tally(verdicts: Sequence[Verdict], name: str) -> dict[str, int]:
 def _models(
     names: Sequence[str], answers: Answers, verdicts: Sequence[Verdict], fitted: BradleyTerry | None, units: int
 ) -> list[dict[str, Any]]:
-    """The models, the strongest first; those that cannot be told apart share a rank."""
+    """Return the models, the strongest first; those that cannot be told apart share a rank."""
     rows = []
     nothing = {"value": None, "low": None, "high": None}
     ranks: list[int | None] = [None] * len(names)
@@ -141,7 +141,7 @@ def _answer_facts(given: Sequence[tuple[Request, Answer]]) -> dict[str, Any]:
 
 
 def _pairs(names: Sequence[str], verdicts: Sequence[Verdict], fitted: BradleyTerry | None) -> list[dict[str, Any]]:
-    """Every two models: who won how often, and whether that is chance (sign test on decided prompts, Holm over pairs)."""
+    """Return for every two models who won how often, and if it is chance (sign test on decided prompts, Holm over pairs)."""
     rows: list[dict[str, Any]] = []
     for (i, a), (j, b) in combinations(enumerate(names), 2):
         tally = _tally([v for v in verdicts if (v.a, v.b) == (a, b)], a)
@@ -153,7 +153,7 @@ def _pairs(names: Sequence[str], verdicts: Sequence[Verdict], fitted: BradleyTer
 
 
 def length_bias(answers: Answers, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """How often the longer answer (in characters) won where one won: share, exact interval, two-sided binomial p against ½.
+    """Return how often the longer answer (in characters) won where one won: share, exact interval, two-sided binomial p for ½.
 
     A hint only: longer answers may be better. Clopper and Pearson (1934) for the interval.
     """
@@ -177,7 +177,7 @@ def length_bias(answers: Answers, verdicts: Sequence[Verdict]) -> dict[str, Any]
 def remarks(
     names: Sequence[str], result: Mapping[str, Any], judging: Judging | None, fitted: BradleyTerry | None
 ) -> list[str]:
-    """What a reader has to know before believing the numbers, the gravest first."""
+    """Return what a reader has to know before believing the numbers, the gravest first."""
     found = []
     counts = result["verdicts"]
     if judging is None:
@@ -218,11 +218,11 @@ def remarks(
     for row in result["models"]:
         facts = row["answers"]
         if facts["prompts_cut"]:
-            found.append(f"{row['name']}: {facts['prompts_cut']} prompts were too long and lost their beginning.")
+            found.append(f"{row['name']}: {facts['prompts_cut']} prompts were too long and were truncated.")
         if facts["empty"]:
             found.append(f"{row['name']}: {facts['empty']} of {facts['count']} answers are empty.")
         if facts["at_limit"] > facts["count"] / 2:
-            found.append(f"{row['name']}: {facts['at_limit']} of {facts['count']} answers were cut at --max-tokens.")
+            found.append(f"{row['name']}: {facts['at_limit']} of {facts['count']} answers hit --max-tokens.")
         if facts["approximate"]:
             found.append(f"{row['name']}: {facts['approximate']} answers are approximate (--approximate).")
     return found

@@ -17,7 +17,7 @@ from darumeru.files import file_sha256, fingerprint, read_json
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
 _TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
-"""What a Trainer saves beside the weights."""
+"""Files that a Trainer saves beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Model:
         return tokenizer_sha256(self.tokenizer_path or self.path)
 
     def text_config(self, key: str) -> Any:
-        """A setting of the language model, which multimodal models keep in `text_config`."""
+        """Return a setting of the language model, which multimodal models keep in `text_config`."""
         inner = self.config.get("text_config") or {}
         return inner.get(key, self.config.get(key))
 
     def context_len(self, tokenizer: Any) -> int | None:
-        """The longest input in tokens, if the model says."""
+        """Return the longest input in tokens, if the model says."""
         lengths = [self.text_config("max_position_embeddings"), self.text_config("n_positions")]
         lengths.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
         known = [int(n) for n in lengths if n]
@@ -66,14 +66,14 @@ class Model:
         return dict(read_json(file)) if file.is_file() else {}
 
     def eos_ids(self, tokenizer: Any) -> frozenset[int]:
-        """The tokens that end an answer: those of the generation settings, the configuration and the tokenizer."""
+        """Return the tokens that end an answer: those of the generation settings, the configuration and the tokenizer."""
         found: set[int] = set()
         for value in (self.generation.get("eos_token_id"), self.text_config("eos_token_id"), tokenizer.eos_token_id):
             found.update(value if isinstance(value, list) else [] if value is None else [value])
         return frozenset(found)
 
     def tokenizer(self, trust_remote_code: bool = False) -> Any:
-        """The model's tokenizer.
+        """Return the model's tokenizer.
 
         Raises:
             UserError: there is none, or it needs code of its own.
@@ -141,7 +141,7 @@ def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool, 
 
 
 def _weights(path: Path) -> list[Path]:
-    """The safetensors files of a folder, all there."""
+    """Return the safetensors files of a folder, all there."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         shards = sorted(set(read_json(index).get("weight_map", {}).values()))
@@ -164,7 +164,7 @@ def _weights(path: Path) -> list[Path]:
 
 
 def _parameters(file: Path) -> int:
-    """The number of values in a safetensors file, from its header.
+    """Return the number of values in a safetensors file, from its header.
 
     Raises:
         UserError: the file is cut off or no safetensors file.
@@ -193,23 +193,23 @@ def _parameters(file: Path) -> int:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer."""
+    """Return whether a folder holds a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def tokenizer_sha256(folder: Path) -> str:
-    """Fingerprint of the tokenizer's files in a folder."""
+    """Return the fingerprint of the tokenizer's files in a folder."""
     names = (*_TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     return fingerprint([[n, file_sha256(folder / n)] for n in names if (folder / n).is_file()])
 
 
 def template_sha256(template: str | None) -> str | None:
-    """Fingerprint of a chat template."""
+    """Return the fingerprint of a chat template; None where there is none."""
     return hashlib.sha256(template.encode()).hexdigest() if template else None
 
 
 def adapter_sha256(adapter: Path) -> str:
-    """Fingerprint of a LoRA adapter's folder.
+    """Return the fingerprint of a LoRA adapter's folder.
 
     Raises:
         UserError: the folder holds no adapter in safetensors.

@@ -13,9 +13,9 @@ from darumeru.requests import Message, Query, Request, Tokens
 Mode = Literal["instruct", "foundation"]
 
 FOUNDATION_STOP = "\n\n"
-"""A blank line ends an answer of a foundation model: the few-shot examples before it end so."""
+"""A blank line ends an answer of a base model: the few-shot examples before it end so."""
 FOUNDATION_TURN = "\n\nQuery:"
-"""The same for tasks whose answers may hold blank lines: the next example's beginning."""
+"""The same for tasks whose answers may hold blank lines: the prefix of the next example."""
 
 # Texts after which a label or a sentence is tokenized to see how it is spelled inside a text. An answer usually follows
 # a colon; the others serve tokenizers that would merge the colon with what follows.
@@ -23,7 +23,7 @@ _ANCHORS = (":", "\n", "=", "a")
 
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """The template for foundation models: `Query:` / `Response:` pairs with a blank line between them."""
+    """Return a conversation as base models get it: `Query:` / `Response:` pairs with a blank line between them."""
     parts: list[str] = []
     for message in messages:
         if message["role"] == "assistant":
@@ -36,20 +36,20 @@ def plain_text(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long prompts may be, in tokens."""
+    """Limits of prompts and answers, in tokens."""
 
     max_prompt_len: int = 4096
     context_len: int | None = None
     """The model's context; a prompt leaves room for its answer in it."""
 
     def prompt(self, answer_tokens: int) -> int:
-        """The longest prompt that leaves room for an answer; an answer may claim half of the context at most."""
+        """Return the longest prompt that leaves room for an answer; an answer may claim half of the context at most."""
         if self.context_len is None:
             return self.max_prompt_len
         return min(self.max_prompt_len, self.context_len - min(answer_tokens, self.context_len // 2))
 
     def answer(self, prompt_tokens: int, max_tokens: int) -> int:
-        """The longest answer that fits behind a prompt."""
+        """Return the longest answer that fits behind a prompt."""
         return max_tokens if self.context_len is None else min(max_tokens, self.context_len - prompt_tokens)
 
 
@@ -79,7 +79,7 @@ class Prompter:
     # -- text ---------------------------------------------------------------------------------------------------------
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation; a last assistant turn is left open for the model to continue."""
+        """Return the prompt text of a conversation; a last assistant turn is left open for the model to continue."""
         if self.mode == "foundation":
             return plain_text(messages)
         open_turn = messages[-1]["role"] == "assistant"
@@ -95,7 +95,7 @@ class Prompter:
             return self._template(merged, False)
 
     def finished(self, messages: Sequence[Message]) -> str:
-        """The text of a conversation whose last turn, the assistant's, is complete: what a model is trained on."""
+        """Return the text of a conversation whose last turn, the assistant's, is complete: what a model is trained on."""
 
         def closed(turns: Sequence[Message]) -> str:
             text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False)
@@ -117,7 +117,7 @@ class Prompter:
     # -- tokens -------------------------------------------------------------------------------------------------------
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of whole prompts. Chat templates write their own special tokens; none is ever added twice."""
+        """Return the token ids of whole prompts. Chat templates write their own special tokens; none is ever added twice."""
         if not texts:
             return []
         ids: list[list[int]] = self.tokenizer(
@@ -132,7 +132,7 @@ class Prompter:
         return ids
 
     def continuation(self, text: str) -> Tokens:
-        """The tokens of `text` as they come inside a text: no sentence-initial space, no special tokens."""
+        """Return the tokens of `text` as they come inside a text: no sentence-initial space, no special tokens."""
         return self._spelled(text)
 
     def _spell(self, text: str) -> Tokens:
@@ -144,7 +144,7 @@ class Prompter:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def whole(self, text: str) -> Tokens:
-        """The tokens of `text` as a text of its own, without special tokens."""
+        """Return the tokens of `text` as a text of its own, without special tokens."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
@@ -154,13 +154,13 @@ class Prompter:
         return int(bos if bos is not None else self.tokenizer.eos_token_id)
 
     def spellings(self, label: str) -> tuple[Tokens, ...]:
-        """The token sequences of a label without and with a leading space; equal ones once."""
+        """Return the token sequences of a label without and with a leading space; equal ones once."""
         return tuple(dict.fromkeys((self.continuation(label), self.continuation(" " + label))))
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def requests(self, queries: Iterable[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
-        """Requests for (id, query, few-shot conversations), in order.
+        """Return the requests for (id, query, few-shot conversations), in order.
 
         As many of the few-shot conversations as fit are put before the query, the first ones first; a prompt that is too
         long without any is cut on its left, behind the BOS token.
@@ -175,7 +175,7 @@ class Prompter:
             request = Request(id_, query.kind, (), "", num_fewshot=len(shots), messages=tuple(messages))
             request = self._complete(request, query)
             if not query.messages:
-                # A text of its own follows what the model takes for the beginning of a text.
+                # A text of its own follows what the model takes for the start of a text.
                 ids = [self.first_token]
             limit = self.limits.prompt(_answer_tokens(request))
             if len(ids) > limit:
@@ -187,7 +187,7 @@ class Prompter:
     def _fit(
         self, query: Query, shots: Sequence[Sequence[Message]], limit: int, request: Request
     ) -> tuple[str, list[int], Request]:
-        """The prompt with fewer examples, fewer earlier turns or, at last, cut on the left."""
+        """Return the prompt with fewer examples, fewer earlier turns or, at last, truncated on the left."""
         for count in range(len(shots) - 1, -1, -1):
             messages = [m for shot in shots[:count] for m in shot] + query.messages
             text = self.render(messages)
@@ -217,7 +217,7 @@ class Prompter:
         return self.tokenizer.decode(kept), kept, replace(request, truncated=len(ids) - len(kept), messages=())
 
     def _complete(self, request: Request, query: Query) -> Request:
-        """`request` with its options as tokens."""
+        """Return `request` with its options as tokens."""
         if query.kind == "choose":
             return replace(request, labels=tuple(self.spellings(label) for label in query.options))
         if query.kind == "rank":
@@ -242,7 +242,7 @@ def _answer_tokens(request: Request) -> int:
 
 
 def _merge_system(messages: Sequence[Message]) -> list[Message]:
-    """The same conversation with system turns put before the user turn that follows them."""
+    """Return the same conversation with system turns put before the user turn that follows them."""
     merged: list[Message] = []
     system = ""
     for message in messages:

@@ -40,7 +40,7 @@ class Table:
         clusters: Sequence[str | None],
         strata: Sequence[str | None],
     ) -> Table:
-        """Columns from lists; a document without a cluster is one of its own, without a stratum in the common one."""
+        """Return columns from lists; a document without a cluster is one of its own, without a stratum in the common one."""
         labels = sorted({x for x in (*gold, *pred) if x is not None})
         index = {label: i for i, label in enumerate(labels)}
         return cls(
@@ -56,11 +56,11 @@ class Table:
         return len(self.clusters)
 
     def ones(self) -> Floats:
-        """The weighting (1, N) that counts every document once."""
+        """Return the weighting (1, N) that counts every document once."""
         return np.ones((1, len(self)))
 
     def confusion(self, weights: Floats) -> Floats:
-        """Weighted confusion matrices, shape (B, labels, labels): [b, g, p] is the weight of gold g chosen as p."""
+        """Return the weighted confusion matrices, shape (B, labels, labels): [b, g, p] is the weight of gold g chosen as p."""
         k = len(self.labels)
         cell = np.zeros((len(self), k * k))
         cell[np.arange(len(self)), self.gold * k + self.pred] = 1.0
@@ -69,26 +69,26 @@ class Table:
 
 
 def _codes(values: Sequence[str]) -> Ints:
-    """Each value's number in order of first appearance."""
+    """Return each value's number in order of first appearance."""
     seen: dict[str, int] = {}
     return np.array([seen.setdefault(v, len(seen)) for v in values], dtype=np.int64)
 
 
 class Aggregate(Protocol):
-    """How the documents' values of one metric become the task's."""
+    """Aggregate of the documents' values of one metric: the task's value."""
 
     def __call__(self, table: Table, name: str, weights: Floats) -> Floats:
-        """Values of shape (B,) for weights of shape (B, N)."""
+        """Return values of shape (B,) for weights of shape (B, N)."""
         ...
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Quotient, 0 where the denominator is 0."""
+    """Return the quotient, 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
 def mean(table: Table, name: str, weights: Floats) -> Floats:
-    """The weighted mean over documents."""
+    """Return the weighted mean over documents."""
     return _ratio(weights @ table.columns[name], weights.sum(axis=1))
 
 
@@ -96,12 +96,12 @@ accuracy: Aggregate = mean
 
 
 def bits_per_byte(table: Table, name: str, weights: Floats) -> Floats:
-    """The sum of the column `bits` over the sum of the column `bytes`: compares across tokenizers, as perplexity does not."""
+    """Return the sum of column `bits` over the sum of column `bytes`: compares across tokenizers, as perplexity does not."""
     return _ratio(weights @ table.columns["bits"], weights @ table.columns["bytes"])
 
 
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
-    """The mean over strata of each stratum's weighted mean."""
+    """Return the mean over strata of each stratum's weighted mean."""
     k = int(table.strata.max()) + 1
     member = np.eye(k)[table.strata]
     means: Floats = _ratio((weights * table.columns[name]) @ member, weights @ member).mean(axis=1)
@@ -109,7 +109,7 @@ def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
-    """The mean over labels of F1 = 2 TP / (2 TP + FP + FN), over labels that occur as gold or choice."""
+    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN), over labels that occur as gold or choice."""
     confusion = table.confusion(weights)
     hit = np.einsum("bkk->bk", confusion)
     total = confusion.sum(axis=1) + confusion.sum(axis=2)
@@ -117,7 +117,7 @@ def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def matthews(table: Table, name: str, weights: Floats) -> Floats:
-    """Matthews correlation, (c·s - Σ t_k p_k) / sqrt((s² - Σ p_k²)(s² - Σ t_k²)); 0 where the root is 0.
+    """Return the Matthews correlation, (c·s - Σ t_k p_k) / sqrt((s² - Σ p_k²)(s² - Σ t_k²)); 0 where the root is 0.
 
     c: right, s: all, t_k: times label k is gold, p_k: times it is chosen (Gorodkin 2004).
     """
@@ -130,7 +130,7 @@ def matthews(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def cluster_sum(table: Table, name: str, weights: Floats) -> Floats:
-    """The mean over clusters of the sum of a cluster's values (an exam's grade is the sum of its items' points).
+    """Return the mean over clusters of the sum of a cluster's values (an exam's grade is the sum of its items' points).
 
     A cluster is drawn as a whole, so that all its documents have one weight.
     """
@@ -150,5 +150,5 @@ AGGREGATES: dict[str, Aggregate] = {
 
 
 def name_of(aggregate: Aggregate) -> str | None:
-    """The name in `AGGREGATES`; None for an aggregate that a task brings of its own."""
+    """Return the name in `AGGREGATES`; None for an aggregate that a task brings of its own."""
     return next((name for name, known in AGGREGATES.items() if known is aggregate), None)

@@ -13,7 +13,7 @@ from darumeru.scoring.bootstrap import RESAMPLES, interval, resample
 from darumeru.scoring.summary import with_interval
 
 FIRST, SECOND, TIE = 0, 1, 2
-"""What a judge may choose: a place, or that there is no difference."""
+"""Labels that a judge chooses among: a place, or that there is no difference."""
 
 BIASED = 0.2
 """So far the shares of first and second place may lie apart; a larger difference that is no chance is called a bias."""
@@ -23,7 +23,7 @@ LEVEL_OF_CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Judging:
-    """How a judge judged N pairs in two orders."""
+    """Agreement of a judge with itself on N pairs in two orders."""
 
     pairs: int
     consistency: dict[str, float | None]
@@ -43,28 +43,28 @@ class Judging:
 
     @property
     def chance(self) -> bool:
-        """Whether its agreement with itself may be chance: then its verdicts say nothing."""
+        """Return whether its agreement with itself may be chance: then its verdicts say nothing."""
         return self.p_chance > LEVEL_OF_CHANCE
 
     @property
     def biased(self) -> bool:
-        """Whether it prefers a place."""
+        """Return whether it prefers a place."""
         return abs(self.bias["value"]) > BIASED and (self.bias["low"] > 0 or self.bias["high"] < 0)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the figures as a JSON object."""
         return asdict(self) | {"chance": self.chance, "biased": self.biased}
 
 
 def agree(choices: Ints) -> Ints:
-    """(N, 2) choices in the two orders → (N,) whether they name the same answer: other places, or a tie twice."""
+    """Return for (N, 2) choices in the two orders, (N,), whether they name the same answer: other places, or a tie twice."""
     a, b = choices[:, 0], choices[:, 1]
     same: Ints = ((a == TIE) & (b == TIE)) | ((a != TIE) & (b != TIE) & (a != b))
     return same
 
 
 def judge_judge(choices: Ints, prompts: Sequence[int], seed: int, resamples: int = RESAMPLES) -> Judging:
-    """How far a judge agrees with itself.
+    """Return how far a judge agrees with itself.
 
     Args:
         choices: (N, 2), N > 0; for each pair the choice with one answer first and with the other first.

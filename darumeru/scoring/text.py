@@ -26,7 +26,7 @@ def _morph() -> Any:
 
 @lru_cache(maxsize=200_000)
 def lemma(word: str) -> str:
-    """The normal form of a word: pymorphy3's first parse."""
+    """Return the normal form of a word: pymorphy3's first parse."""
     return str(_morph().parse(word)[0].normal_form)
 
 
@@ -34,22 +34,22 @@ def lemma(word: str) -> str:
 
 
 def squad_words(text: str) -> list[str]:
-    """SQuAD v1.1 normalisation: lower case, no ASCII punctuation, no English articles."""
+    """Return the words after SQuAD v1.1's normalisation: lower case, no ASCII punctuation, no English articles."""
     return _ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION)).split()
 
 
 def russian_words(text: str) -> list[str]:
-    """The same for Russian: lower case, ё as е, no punctuation of any kind, lemmas."""
+    """Return the same for Russian: lower case, ё as е, no punctuation of any kind, lemmas."""
     return [lemma(w).replace("ё", "е") for w in re.findall(r"[^\W_]+", text.lower().replace("ё", "е"))]
 
 
 def exact(answer: Sequence[str], gold: Sequence[str]) -> float:
-    """1 if two normalised texts are equal."""
+    """Return 1 if two normalised texts are equal."""
     return float(list(answer) == list(gold))
 
 
 def f1(answer: Sequence[str], gold: Sequence[str]) -> float:
-    """F1 of two bags of words; if either is empty, 1 only if both are."""
+    """Return the F1 of two bags of words; if either is empty, 1 only if both are."""
     if not answer or not gold:
         return float(list(answer) == list(gold))
     common = sum((Counter(answer) & Counter(gold)).values())
@@ -63,7 +63,7 @@ EXAM_POINTS = 34
 
 
 def exam_points(kind: str, number: str, gold: str, answer: str) -> int:
-    """The points of one item of the exam.
+    """Return the points of one item of the exam.
 
     Args:
         kind: `matching`, `text`, or any kind of multiple choice.
@@ -90,7 +90,7 @@ class LemmaTokenizer:
     """rouge-score's tokenizer interface; its default one drops every Cyrillic letter."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower case, ASCII punctuation as spaces, words as lemmas."""
+        """Return words: lower case, ASCII punctuation as spaces, words as lemmas."""
         return [lemma(word) for word in text.lower().translate(_ASCII_PUNCTUATION_TO_SPACE).split()]
 
 
@@ -102,7 +102,7 @@ def _rouge() -> Any:
 
 
 def rouge(reference: str, answer: str) -> dict[str, float]:
-    """Recall and F of ROUGE-1, -2 and -L on lemmas."""
+    """Return recall and F of ROUGE-1, -2 and -L on lemmas."""
     scores = _rouge().score(reference, answer)
     return {
         f"{name}_{part}": float(value)
@@ -112,7 +112,7 @@ def rouge(reference: str, answer: str) -> dict[str, float]:
 
 
 def r_precision(scores: Sequence[float], gold: Sequence[int]) -> float:
-    """The share of gold items among the R best-scored ones, R = number of gold items; earlier items win ties."""
+    """Return the share of gold items among the R best-scored ones, R = number of gold items; earlier items win ties."""
     top = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(gold)]
     return len(set(top) & set(gold)) / len(gold)
 
@@ -121,12 +121,12 @@ def r_precision(scores: Sequence[float], gold: Sequence[int]) -> float:
 
 
 def length_ratio(generated: int, source: int) -> float:
-    """`min(g/s, s/g)` of two token counts; 0 if either is 0."""
+    """Return `min(g/s, s/g)` of two token counts; 0 if either is 0."""
     return min(generated / source, source / generated) if generated and source else 0.0
 
 
 def lcs_share(source: str, answer: str) -> float:
-    """The share of the source's characters that the longest common subsequence with the answer covers (both stripped)."""
+    """Return the share of the source's characters that the longest common subsequence with the answer covers (both stripped)."""
     from rapidfuzz.distance import LCSseq
 
     source, answer = source.strip(), answer.strip()

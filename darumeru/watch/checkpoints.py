@@ -54,7 +54,7 @@ class Checkpoint:
 
 
 def find_checkpoints(folder: Path, trust_remote_code: bool = False, settle: float = SETTLE) -> dict[int, Checkpoint]:
-    """All checkpoints directly under a folder, by step."""
+    """Return all checkpoints directly under a folder, by step."""
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if (match := _NAME.fullmatch(path.name)) and path.is_dir():
@@ -94,7 +94,7 @@ def look(path: Path, step: int, trust_remote_code: bool = False, settle: float =
 
 
 def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of all files below a folder."""
+    """Return name, size and time of change of all files below a folder."""
     found = []
     for folder, _, names in os.walk(path, onerror=_raise):
         for name in names:
@@ -109,7 +109,7 @@ def _raise(error: OSError) -> None:
 
 
 def tokenizer_of(checkpoint: Path) -> Path | None:
-    """Where its tokenizer is, if not with it: in the folder above (a Trainer without `processing_class` saves none).
+    """Return where its tokenizer is, if not with it: in the folder above (a Trainer without `processing_class` saves none).
 
     Raises:
         UserError: neither has one.

@@ -1,4 +1,4 @@
-"""What a curve says of a training: does the model lose the new tokens when it writes, or what it knew? A pure function."""
+"""Diagnosis of a curve: does the model lose the new tokens when it writes, or what it knew? A pure function."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong, and what to do."""
+    """A problem of the training, and its remedy."""
 
     kind: Literal["reads-only", "both-fall"]
     text: str
 
 
 def diagnose(points: Sequence[Point], metrics: Metrics, margin: float = MARGIN) -> Diagnosis | None:
-    """What DaruCopy and the likelihood say together.
+    """Return what DaruCopy and the likelihood say together.
 
     Each is held against its best value so far. It *falls* if it is worse by more than `margin` of that value and lies outside of
     its 95 % interval (where there is one). DaruCopy falls while the likelihood holds: the model reads the new tokens but does
@@ -66,24 +66,24 @@ def diagnose(points: Sequence[Point], metrics: Metrics, margin: float = MARGIN) 
 
 
 def _copies(metrics: Metrics) -> list[str]:
-    """What measures copying, the Russian first."""
+    """Return what measures copying, the Russian first."""
     ours = [n for n in (*metrics.groups, *metrics.tasks) if n.startswith(("darucopy", "cp_"))]
     return sorted(ours, key=lambda n: (not n.endswith("_ru"), n not in metrics.groups))
 
 
 def _likelihoods(metrics: Metrics) -> list[str]:
-    """What measures how well the model reads: bits per byte, else likelihoods of answers, else choices."""
+    """Return what measures how well the model reads: bits per byte, else likelihoods of answers, else choices."""
     order = ("bpb_ru", "bpb_corpus", "bits_per_byte", "gold_likelihood", "choices", "darummlu", "darumera")
     return [n for n in order if n in metrics.titles]
 
 
 def _first(points: Sequence[Point], names: Sequence[str]) -> str | None:
-    """The first metric that two points have, so that it can have changed."""
+    """Return the first metric that two points have, so that it can have changed."""
     return next((n for n in names if sum(n in p.values for p in points) > 1), None)
 
 
 def _ends(points: Sequence[Point], metric: str, metrics: Metrics) -> tuple[Point, Point] | None:
-    """The best and the last point of a metric."""
+    """Return the best and the last point of a metric."""
     top = best(points, metric, metrics)
     last = max((p for p in points if metric in p.values), key=lambda p: p.step)
     return (top, last) if top is not None else None

@@ -66,7 +66,7 @@ def loaded_model(name: str, model: Any, tokenizer: Any) -> LoadedModel:
 
 
 def weights_sha256(model: Any) -> str:
-    """Fingerprint of a model's parameters: of each one's name, type, shape and the SHA-256 of its bytes.
+    """Return the fingerprint of a model's parameters: of each one's name, type, shape and the SHA-256 of its bytes.
 
     Tied parameters count once. A piece at a time is copied to the CPU; several parameters are hashed at a time.
     """
@@ -91,7 +91,7 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def unwrapped(model: Any) -> Any:
-    """The transformers model inside wrappers of PyTorch (DDP, DataParallel, compile) and of PEFT, its adapters in place."""
+    """Return the transformers model inside wrappers of PyTorch (DDP, DataParallel, compile) and of PEFT, adapters in place."""
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
@@ -129,7 +129,7 @@ def refuse_sharded(model: Any) -> None:
 
 @contextmanager
 def untouched(model: torch.nn.Module) -> Iterator[None]:
-    """Whatever happens inside, afterwards the model and the random numbers are as they were.
+    """Restore the model and the random numbers to what they were, whatever happens inside.
 
     Put back are: of each module the attributes (train mode, gradient checkpointing, generation settings, caches, patched
     methods), buffers with their content, which parameters want gradients, and the configuration; and the random states of Python,
@@ -171,7 +171,7 @@ def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
 
 @contextmanager
 def same_random(gpus: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had drawn any: Python's, NumPy's, PyTorch's on the CPU and on `gpus`."""
+    """Restore the random numbers afterwards, as if none had been drawn: Python's, NumPy's, PyTorch's on the CPU and on `gpus`."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=list(gpus)):

@@ -80,14 +80,14 @@ class Fired:
 
 
 def _shown(rule: Rule, point: Point) -> tuple[str, float]:
-    """The metric and value of a point that a rule is about."""
+    """Return the metric and value of a point that a rule is about."""
     broken_gradient = rule.kind == "finite" and math.isfinite(point.values.get(LOSS, 0.0))
     metric = GRAD_NORM if broken_gradient else rule.metric
     return metric, point.values[metric]
 
 
 def parse_rule(text: str, metrics: Metrics) -> Rule:
-    """A rule from its text.
+    """Return a rule from its text.
 
     Raises:
         UserError: it is no rule, its metric is not measured by the suite, or K is 0.
@@ -111,7 +111,7 @@ def parse_rule(text: str, metrics: Metrics) -> Rule:
 
 
 def known_metric(name: str, metrics: Metrics, what: str = "metric") -> str:
-    """The name of a metric, checked.
+    """Return the name of a metric, checked.
 
     Raises:
         UserError: the suite does not measure it; the message names the nearest and all.
@@ -122,7 +122,7 @@ def known_metric(name: str, metrics: Metrics, what: str = "metric") -> str:
 
 
 def check(rule: Rule, points: Sequence[Point], metrics: Metrics) -> Fired | None:
-    """Whether a rule holds at the end of a curve.
+    """Return whether a rule holds at the end of a curve.
 
     Points without the rule's metric are passed over, so evaluations and log entries may come together. A comparison with a value
     that is no number does not hold, and such a value is no improvement.

@@ -1,4 +1,4 @@
-"""What follows from a curve: rules that fire, the best point, a diagnosis; and the files that say so.
+"""Verdict on a curve: rules that fire, the best point, a diagnosis; and the files that say so.
 
 rules.jsonl   beside the runs: a line for each rule that fired and each diagnosis, with the evidence
 best.json     beside the checkpoints: the best step, its value and its checkpoint
@@ -22,7 +22,7 @@ STOP = "STOP"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a curve says."""
+    """The verdict on a curve."""
 
     fired: tuple[Fired, ...]
     best: Point | None
@@ -38,7 +38,7 @@ class Judge:
     keep_best: str | None = None
 
     def verdict(self, points: Sequence[Point], log: Sequence[Point] = ()) -> Verdict:
-        """What evaluations and the Trainer's log entries say."""
+        """Return what evaluations and the Trainer's log entries say."""
         found = [check(rule, [*points, *log], self.metrics) for rule in self.rules]
         top = best(points, self.keep_best, self.metrics) if self.keep_best else None
         return Verdict(tuple(f for f in found if f), top, diagnose(points, self.metrics))
@@ -47,7 +47,7 @@ class Judge:
 def make_judge(
     metrics: Metrics, rules: Sequence[str] = (), keep_best: str | None = None, patience: int | None = None
 ) -> Judge:
-    """A judge from texts.
+    """Return a judge from texts.
 
     Args:
         metrics: what the suite measures.

@@ -1,7 +1,7 @@
 """`darumeru watch`: evaluates each checkpoint of a training, in a process of its own, while the training runs or afterwards.
 
 What is done is told by the run records alone: a complete record of the checkpoint's weights means evaluated, an interrupted one
-goes on from its journal. So either side can be killed and started again, and each checkpoint is evaluated exactly once.
+resumes from its journal. So either side can be killed and started again, and each checkpoint is evaluated exactly once.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from darumeru.watch.rules import Fired
 from darumeru.watch.verdict import STOP, Judge, Verdict, make_judge, note, write_best
 
 ATTEMPTS = 3
-"""How often a checkpoint is tried before it counts as failed."""
+"""Number of times a checkpoint is tried before it counts as failed."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a watch has come."""
+    """Progress of a watch."""
 
     metrics: Metrics
     points: Sequence[Point]
     remarks: Mapping[int, str]
-    """What is to be said of a step: that it is being evaluated, waited for, failed, deleted."""
+    """The state of a step: being evaluated, waited for, failed, deleted."""
     event: str | None = None
-    """What has just happened, in a sentence."""
+    """The latest event, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a watch found."""
+    """Findings of a watch."""
 
     metrics: Metrics
     points: tuple[Point, ...]
@@ -149,7 +149,7 @@ def _check_settings(settings: Settings) -> None:
 
 
 def _device(device: str) -> tuple[str, dict[str, str]]:
-    """The device of the runs, and the environment that gives their processes that GPU only.
+    """Return the device of the runs, and the environment that gives their processes that GPU only.
 
     Raises:
         UserError: no such device.
@@ -169,7 +169,7 @@ def _device(device: str) -> tuple[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is needed of a complete run record."""
+    """The needed part of a complete run record."""
 
     point: Point
     weights: list[list[Any]]
@@ -259,7 +259,7 @@ class _Watch:
         return self.attempts.get((checkpoint.step, checkpoint.signature), 0)
 
     def _pending(self) -> list[Checkpoint]:
-        """Checkpoints that are still to be evaluated, oldest first; one that just settles counts, a half-written one does not."""
+        """Return the checkpoints still to be evaluated, oldest first; one that just settles counts, a half-written one does not."""
         return [
             c
             for c in self.checkpoints.values()
@@ -267,7 +267,7 @@ class _Watch:
         ]
 
     def _points(self) -> list[Point]:
-        """The curve: for each step the record of the checkpoint that is there, else the one that was finished last.
+        """Return the curve: for each step the record of the checkpoint that is there, else the one that was finished last.
 
         Steps behind the newest checkpoint are of an earlier training in the same folder.
         """
@@ -282,7 +282,7 @@ class _Watch:
         return points
 
     def _over(self, until_step: int | None) -> bool:
-        """Whether the training has ended; asked when nothing is pending."""
+        """Return whether the training has ended; asked when nothing is pending."""
         if not self.checkpoints:
             return False
         newest = self.checkpoints[max(self.checkpoints)]
@@ -453,7 +453,7 @@ class _Watch:
 
 @contextmanager
 def _process(environment: Mapping[str, str], errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """The process of a checkpoint; it is ended if we are."""
+    """Give the process of a checkpoint; it is ended if we are."""
     import darumeru
 
     root = str(Path(darumeru.__file__).parents[1])
@@ -480,7 +480,7 @@ def _process(environment: Mapping[str, str], errors: IO[str]) -> Iterator[subpro
 
 
 def _last_words(code: int, errors: IO[str]) -> str:
-    """Why a process ended that said nothing itself."""
+    """Return why a process ended that said nothing itself."""
     errors.seek(0)
     lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
     with suppress(ValueError):

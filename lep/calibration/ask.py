@@ -1,7 +1,7 @@
 """Questions to a model through one of Darumeru's engines; every answer is kept as it comes.
 
 An answer is kept under what it answers (the prompt's tokens, the limit), in a journal of its own for each model and way to
-compute it. So a call goes on where an earlier one stopped, and more prompts ask nothing twice.
+compute it. So a call resumes where an earlier one stopped, and more prompts ask nothing twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What came of some queries, in their order."""
+    """The answers to some queries, in their order."""
 
     requests: tuple[Request, ...]
     answers: tuple[Answer | None, ...]

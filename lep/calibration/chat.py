@@ -40,7 +40,7 @@ class Example:
 
 
 def read_chats(path: Path) -> Iterator[list[Message]]:
-    """The conversations of a JSON lines file, field `messages`.
+    """Yield the conversations of a JSON lines file, field `messages`.
 
     Raises:
         UserError: the file is missing, or a line is no such conversation.
@@ -52,7 +52,7 @@ def read_chats(path: Path) -> Iterator[list[Message]]:
 
 
 def messages_of(row: Any, where: str) -> list[Message]:
-    """The field `messages` of a row, checked; `where` goes into the error.
+    """Return the field `messages` of a row, checked; `where` goes into the error.
 
     Raises:
         UserError: there is no such field, or it is no conversation.
@@ -71,7 +71,7 @@ def messages_of(row: Any, where: str) -> list[Message]:
 
 
 def render(prompter: Prompter, messages: Sequence[Message], ends: frozenset[int], max_length: int) -> Example | Reason:
-    """A conversation in tokens, or why it is left out.
+    """Return a conversation in tokens, or why it is left out.
 
     Args:
         prompter: the model's tokenizer with its chat template.
@@ -103,7 +103,7 @@ def render(prompter: Prompter, messages: Sequence[Message], ends: frozenset[int]
 def render_all(
     prompter: Prompter, chats: Iterator[list[Message]], ends: frozenset[int], max_length: int
 ) -> tuple[list[Example], dict[str, int]]:
-    """All examples that can be trained on, and how many were left out for which reason.
+    """Return all examples that can be trained on, and how many were left out for which reason.
 
     Raises:
         UserError: none can, with the reasons.

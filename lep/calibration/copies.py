@@ -43,9 +43,9 @@ class Copies:
     eligible: int
     """Texts of the corpus that are neither too short nor too long."""
     drawn: int
-    """How many of these were looked at."""
+    """Number of these that were looked at."""
     overlapping: int
-    """How many of these share a run of words with a text that must not be in the data."""
+    """Number of these that share a run of words with a text that must not be in the data."""
 
 
 def draw_copies(
@@ -93,7 +93,7 @@ def draw_copies(
 
 
 def copy_example(text: str, number: int) -> list[Message]:
-    """The conversation in which text number `number` is copied; in Russian where it is mostly Cyrillic."""
+    """Return the conversation in which text number `number` is copied; in Russian where it is mostly Cyrillic."""
     cyrillic, latin = count_script(text, ("Cyrillic",)), count_script(text, ("Latin",))
     wordings = _RUSSIAN if cyrillic > latin else _ENGLISH
     asked = wordings[number % len(wordings)].replace("{text}", text)
@@ -101,7 +101,7 @@ def copy_example(text: str, number: int) -> list[Message]:
 
 
 def benchmark_texts(bundle: str) -> Iterator[str]:
-    """Every text in the rows of a bundle's data sets.
+    """Yield every text in the rows of a bundle's data sets.
 
     Args:
         bundle: `mini` or a folder; the hub's bundle has to be pulled first.

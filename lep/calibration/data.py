@@ -79,7 +79,7 @@ def make_data(
     """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
 
     A line is `{"messages": […], "source": "self" | "given" | "copy", "grade": 1…5}`. Answers and grades are kept as they
-    come in `OUTPUT.journal` (without the output's ending), so the same call goes on where it was stopped, and other prompts,
+    come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was stopped, and other prompts,
     grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data is whole.
 
     Args:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from darumeru.requests import Answer, Query
 
 By = Literal["text", "labels"]
-"""How a grade is got: the judge writes it, or the probabilities of the five digits say which it would write."""
+"""Source of a grade: the judge writes it, or the probabilities of the five digits say which it would write."""
 
 GRADES = ("1", "2", "3", "4", "5")
 TOKENS = 16
@@ -45,7 +45,7 @@ _ALONE = re.compile(r"\s*([1-5])\s*")
 
 
 def question(request: str, answer: str, by: By) -> Query:
-    """What the judge is asked about one pair."""
+    """Return what the judge is asked about one pair."""
     from darumeru.requests import Query
 
     # A closing tag inside the texts would let them speak to the judge.
@@ -59,7 +59,7 @@ def question(request: str, answer: str, by: By) -> Query:
 
 
 def parse_grade(text: str) -> int | None:
-    """The grade in a judge's words: the line `Grade: N`, or the digit alone; None for anything else.
+    """Return the grade in a judge's words: the line `Grade: N`, or the digit alone; None for anything else.
 
     >>> parse_grade("Grade: 4"), parse_grade("5"), parse_grade("4 out of 5"), parse_grade("Grade: 4\\nGrade: 2")
     (4, 5, None, None)
@@ -69,7 +69,7 @@ def parse_grade(text: str) -> int | None:
 
 
 def grade(answer: Answer | None, by: By) -> int | None:
-    """The grade in a judge's answer to `question`; None where there is none."""
+    """Return the grade in a judge's answer to `question`; None where there is none."""
     if answer is None:
         return None
     if by == "text":

@@ -13,7 +13,7 @@ from lep.calibration.recipe import Recipe
 
 
 def linear_layers(model: Any, which: str) -> list[str]:
-    """The names of all linear maps (attention and MLP) in a causal language model's transformer layers.
+    """Return the names of all linear maps (attention and MLP) in a causal language model's transformer layers.
 
     Args:
         model: a transformers model.
@@ -52,7 +52,7 @@ def linear_layers(model: Any, which: str) -> list[str]:
 
 
 def is_tied(model: Any) -> bool:
-    """Whether input embedding and output head are one matrix."""
+    """Return whether input embedding and output head are one matrix."""
     return bool(model.get_input_embeddings().weight is model.get_output_embeddings().weight)
 
 
@@ -127,7 +127,7 @@ def check_tie(wrapped: Any, tied: bool) -> None:
 
 
 def trained_parameters(wrapped: Any) -> Iterator[tuple[str, str]]:
-    """(name of a parameter in the plain model, how it is trained: `lora`, `embedding` or `head`) for all that change."""
+    """Yield (name of a parameter in the plain model, how it is trained: `lora`, `embedding` or `head`) for all that change."""
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -144,7 +144,7 @@ def trained_parameters(wrapped: Any) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the notices of libraries about what is done here on purpose."""
+    """Silence the notices of libraries about what is done here on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -39,7 +39,7 @@ class Comparison:
     writing: float
     """Between the merged model in memory, rounded as it is stored, and the folder read back."""
     rounding: float
-    """What rounding to the stored type changes; nothing where that is float32."""
+    """Changes by rounding to the stored type; nothing where that is float32."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SampleLoss:
 
 
 def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
-    """Where the folder keeps each parameter that training changes, by its name in the model.
+    """Return where the folder keeps each parameter that training changes, by its name in the model.
 
     Asked before the training, so that a model that cannot be written is found then.
 
@@ -146,7 +146,7 @@ def merge(
 
 
 def load(folder: Path, dtype: str) -> Any:
-    """A causal language model from a folder, in a floating-point type, ready to be asked.
+    """Return a causal language model from a folder, in a floating-point type, ready to be asked.
 
     Raises:
         UserError: transformers cannot load it.
@@ -164,7 +164,7 @@ def load(folder: Path, dtype: str) -> Any:
 
 
 def _by_ending(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    """The only stored tensor whose name ends with that of the parameter, or the other way round (other prefixes)."""
+    """Return the only stored tensor whose name ends with that of the parameter, or the other way round (other prefixes)."""
     found = [t for key, t in tensors.items() if name.endswith("." + key) or key.endswith("." + name)]
     return found[0] if len(found) == 1 else None
 

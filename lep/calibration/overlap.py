@@ -1,4 +1,4 @@
-"""Which texts share a run of words with other texts, exactly and without keeping the others in memory."""
+"""Texts that share a run of words with other texts, found exactly and without keeping the others in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def overlapping(candidates: Sequence[str], others: Iterable[str], words: int = WORDS) -> set[int]:
-    """The candidates that have `words` words in a row in common with any of the other texts.
+    """Return the candidates that have `words` words in a row in common with any of the other texts.
 
     Words are runs of letters and digits, lower case, so that layout and punctuation do not hide an overlap. The candidates'
     runs are kept as sorted 64-bit hashes (a false alarm: about 1 in 10^19 for each pair of runs), the others are streamed.
@@ -46,7 +46,7 @@ def overlapping(candidates: Sequence[str], others: Iterable[str], words: int = W
 
 
 def _runs(text: str, words: int) -> NDArray[np.uint64]:
-    """A hash of each run of `words` words: Σ hash(word k) · factor^k, modulo 2^64."""
+    """Return a hash of each run of `words` words: Σ hash(word k) · factor^k, modulo 2^64."""
     values = np.array([_hash(word) for word in _WORD.findall(text.lower())], dtype=np.uint64)
     count = len(values) - words + 1
     if count < 1:

@@ -26,7 +26,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What the user says, all turns."""
+        """Return what the user says, all turns."""
         return "\n\n".join(m["content"] for m in self.messages if m["role"] == "user")
 
     @property
@@ -37,7 +37,7 @@ class Prompt:
 
 
 def read_prompts(path: Path) -> Iterator[Prompt]:
-    """The prompts of a file.
+    """Yield the prompts of a file.
 
     A row of a `.jsonl` file (also `.gz`) has `messages`; or `turns` with `content` (the Arena-Hard form; the first turn is
     taken); or `instruction` with `input` and `output`, of its own or in `instances` (the Alpaca forms; the first instance is

@@ -1,4 +1,4 @@
-"""What a set of chat examples is like: lengths, languages, refusals."""
+"""Statistics of a set of chat examples: lengths, languages, refusals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _BEGINNING = 200
 
 
 def is_refusal(answer: str) -> bool:
-    """Whether an answer begins with one of the usual Russian or English phrases of refusing."""
+    """Return whether an answer begins with one of the usual Russian or English phrases of refusing."""
     return _REFUSALS.search(answer[:_BEGINNING]) is not None
 
 
 def main_script(text: str) -> str:
-    """`Cyrillic`, `Latin` or `other`: where most of a text's letters belong; `none` where it has no letters."""
+    """Return `Cyrillic`, `Latin` or `other`: where most of a text's letters belong; `none` where it has no letters."""
     letters = sum(map(str.isalpha, text))
     counts = {script: count_script(text, (script,)) for script in ("Cyrillic", "Latin")}
     counts["other"] = letters - sum(counts.values())
@@ -35,7 +35,7 @@ def main_script(text: str) -> str:
 
 
 def describe(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Figures of (prompt, answer) pairs: how many, lengths of answers, scripts, refusals, answers in another script."""
+    """Return figures of (prompt, answer) pairs: how many, lengths of answers, scripts, refusals, answers in another script."""
     answers = [answer for _, answer in pairs]
     scripts = Counter(map(main_script, answers))
     return {
@@ -49,7 +49,7 @@ def describe(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[int]) -> dict[str, float]:
-    """Smallest, median, mean and largest value; empty where there are none."""
+    """Return the smallest, median, mean and largest value; empty where there are none."""
     if not values:
         return {}
     mean = round(sum(values) / len(values), 1)

@@ -18,7 +18,7 @@ _HUB = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]*))?(:(?P<sp
 
 
 def read_texts(sources: Iterable[str | Path], *, field: str = "text") -> Iterator[str]:
-    """The documents of all sources, one after another; nothing but the current one is kept.
+    """Yield the documents of all sources, one after another; nothing but the current one is kept.
 
     Args:
         sources: files ending in .txt, .jsonl or .parquet (the first two also with .gz or .zst), or
@@ -47,14 +47,14 @@ def read_texts(sources: Iterable[str | Path], *, field: str = "text") -> Iterato
 
 
 def text_kind(path: Path) -> str | None:
-    """How a file holds its documents, by its name: "txt" (one a line), "jsonl", "parquet", or None for an unknown ending."""
+    """Return how a file holds its documents, by its name: "txt" (one a line), "jsonl", "parquet", or None for another ending."""
     ending = path.name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2].lower()
     kinds = {"txt": "txt", "text": "txt", "md": "txt", "jsonl": "jsonl", "json": "jsonl", "ndjson": "jsonl"}
     return "parquet" if ending == "parquet" else kinds.get(ending)
 
 
 def read_all(sources: Sequence[str | Path], *, field: str = "text", limit: int | None = None) -> list[str]:
-    """The documents as a list, at most `limit` characters in all.
+    """Return the documents as a list, at most `limit` characters in all.
 
     Raises:
         UserError: there is no text at all.

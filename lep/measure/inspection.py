@@ -1,4 +1,4 @@
-"""What a folder is and how it was made: `lep inspect`."""
+"""Facts about a folder and how it was made: `lep inspect`."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def need_space(folder: Path, wanted: int) -> None:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 over a folder's JSON, Jinja and safetensors files, by name.
+    """Return the SHA-256 over a folder's JSON, Jinja and safetensors files, by name.
 
     Small files count whole. Of a file over 32 MiB its size, its first 256 KiB and 64 evenly spaced blocks of 4 KiB
     count, so that a 16 GB model takes well under a second; this recognises a folder, it does not authenticate it.
@@ -95,7 +95,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """The same over single files, in their order."""
+    """Return the same over single files, in their order."""
     digest = hashlib.sha256()
     for path in files:
         _add(digest, path)

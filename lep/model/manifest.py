@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that shape a result; those not installed are left out."""
+    """Return the versions of Python and of the packages that shape a result; those not installed are left out."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -61,7 +61,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None where it was not made by `lep`."""
+    """Return the manifest of a folder, or None where it was not made by `lep`."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def added_ids(manifest: Mapping[str, Any] | None) -> list[int]:
-    """Ids of the tokens that the last `lep vocab` command added to a folder, as its chain of manifests tells; [] unknown.
+    """Return the ids of the tokens that the last `lep vocab` command added to a folder, by its chain of manifests; [] unknown.
 
     The chain is followed through the tokenizer (init), the adapted model (propagate) and the model that was trained.
     """

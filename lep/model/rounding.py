@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def round_unbiased(values: torch.Tensor, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """Float32 values in bfloat16 or float16, each at one of its two neighbours, drawn so that the mean is the value.
+    """Return float32 values in bfloat16 or float16, each at one of its two neighbours, drawn so that the mean is the value.
 
     With neighbours a ≤ |x| < b, the result is b with probability (|x| − a) / (b − a), with the sign of x. What the type can
     express stays as it is. Rounding to the nearest undoes a change that is smaller than half a step of the type: of a short
@@ -42,7 +42,7 @@ def round_unbiased(values: torch.Tensor, dtype: torch.dtype, generator: torch.Ge
 
 
 def generator_for(name: str, seed: int = 0) -> torch.Generator:
-    """The draws for one tensor: the same for its name and the seed, wherever and in whatever order it is rounded."""
+    """Return the draws for one tensor: the same for its name and the seed, wherever and in whatever order it is rounded."""
     import torch
 
     return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))

@@ -30,7 +30,7 @@ _COPY_BLOCK = 16 << 20
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies: its file, the offset of its first byte, its type (as safetensors names it) and shape."""
+    """The place of one tensor: its file, the offset of its first byte, its type (as safetensors names it) and shape."""
 
     name: str
     dtype: str
@@ -50,7 +50,7 @@ class NewTensor:
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch type of a safetensors float type.
+    """Return the torch type of a safetensors float type.
 
     Raises:
         UserError: the type is none of F64, F32, F16, BF16 (a quantized model, say).
@@ -67,7 +67,7 @@ def torch_dtype(dtype: str) -> torch.dtype:
 
 
 def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """The tensors of a safetensors file by name, in the order of their bytes, and the file's metadata.
+    """Return the tensors of a safetensors file by name, in the order of their bytes, and the file's metadata.
 
     Raises:
         UserError: the file is cut short or is no safetensors file.
@@ -100,7 +100,7 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
 
 
 def read_rows(tensor: StoredTensor, start: int, stop: int) -> torch.Tensor:
-    """Rows `start` to `stop` (exclusive) of a tensor, (stop - start) x the other dimensions, in the stored type."""
+    """Return rows `start` to `stop` (exclusive) of a tensor, (stop - start) x the other dimensions, in the stored type."""
     import torch
 
     row = tensor.nbytes // max(tensor.shape[0], 1)
@@ -113,7 +113,7 @@ def read_rows(tensor: StoredTensor, start: int, stop: int) -> torch.Tensor:
 
 
 def gather_rows(tensor: StoredTensor, rows: NDArray[np.int64]) -> torch.Tensor:
-    """The given rows, len(rows) x the other dimensions; neighbouring rows are read in one go.
+    """Return the given rows, len(rows) x the other dimensions; neighbouring rows are read in one go.
 
     Args:
         tensor: the stored tensor.

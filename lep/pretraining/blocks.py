@@ -35,7 +35,7 @@ _IGNORE = -100
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a corpus.
+    """The blocks of a corpus.
 
     Attributes:
         documents: documents read.
@@ -89,7 +89,7 @@ def open_blocks(
     scripts: tuple[str, ...] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Blocks:
-    """The blocks of a corpus, made once and found again in `folder` as long as corpus, tokenizer and size stay.
+    """Return the blocks of a corpus, made once and found again in `folder` as long as corpus, tokenizer and size stay.
 
     A block is the tokenizer's start token (BOS, else EOS: as `lep.measure.bits` scores texts), whole paragraphs, and EOS where
     the document ends. Texts that look like control tokens are tokenized as text.
@@ -147,7 +147,7 @@ def open_blocks(
 def blocks_fingerprint(
     corpus: Sequence[str | Path], tokenizer: Any, *, block_size: int, field: str = "text", scripts: tuple[str, ...] = ()
 ) -> str:
-    """What the blocks of `open_blocks` depend on, in short: names, sizes and samples of the files, tokenizer, settings.
+    """Return what the blocks of `open_blocks` depend on, in short: names, sizes and samples of the files, tokenizer, settings.
 
     Raises:
         UserError: as there.
@@ -165,7 +165,7 @@ def blocks_fingerprint(
 
 
 def start_token(tokenizer: Any) -> int:
-    """What a text begins with: BOS, EOS where there is none.
+    """Return what a text begins with: BOS, EOS where there is none.
 
     Raises:
         UserError: the tokenizer has neither.
@@ -177,9 +177,9 @@ def start_token(tokenizer: Any) -> int:
 
 
 def paragraph_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Positions of the tokens that a paragraph (a line that is not empty) begins with; the first is 0.
+    """Return the positions of the tokens that a paragraph (a line that is not empty) begins with; the first is 0.
 
-    A paragraph whose beginning lies inside a token is no place to begin at and is left to the one before it.
+    A paragraph whose start lies inside a token is no place to begin at and is left to the one before it.
 
     Args:
         text: what was tokenized.
@@ -202,7 +202,7 @@ def paragraph_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]
 
 
 def cut_at_paragraphs(starts: Sequence[int], total: int, room: int) -> Iterator[tuple[int, int]]:
-    """Blocks [begin, stop) of at most `room` tokens, each beginning at one of `starts`, as few as greed gives.
+    """Yield blocks [begin, stop) of at most `room` tokens, each beginning at one of `starts`, as few as greed gives.
 
     Args:
         starts: tokens that a paragraph begins with, rising, the first 0.
@@ -224,7 +224,7 @@ def cut_at_paragraphs(starts: Sequence[int], total: int, room: int) -> Iterator[
 
 
 def pack_rows(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[np.int64]]:
-    """Blocks put together to rows of at most `size` tokens: best fit, longest first, equal ones in random order.
+    """Return blocks put together to rows of at most `size` tokens: best fit, longest first, equal ones in random order.
 
     Args:
         lengths: tokens of each block, none above `size`.
@@ -260,9 +260,9 @@ def pack_rows(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[
 
 
 class TrainingRows:
-    """What a training reads, in order: item i is the i-th row of an endless walk over the rows, anew shuffled each time.
+    """Rows that a training reads, in order: item i is the i-th row of an endless walk over the rows, anew shuffled each time.
 
-    The order is a function of seed and i alone, so a training that goes on at step n reads what it would have read.
+    The order is a function of seed and i alone, so a training that resumes at step n reads what it would have read.
     """
 
     def __init__(self, blocks: Blocks, *, block_size: int, packing: bool, seed: int) -> None:
@@ -341,7 +341,7 @@ def _backend(tokenizer: Any) -> Any:
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Documents in pieces that begin at a paragraph, and whether a document ends with the piece."""
+    """Yield documents in pieces that begin at a paragraph, and whether a document ends with the piece."""
     for text in texts:
         if not text.strip():
             continue

@@ -21,7 +21,7 @@ _CPU_VALUES, _GPU_VALUES = 1 << 24, 1 << 28
 
 @dataclass(frozen=True)
 class Logits:
-    """What a model does to its head's output: ``cap · tanh(scale · x / cap)`` (Gemma 2: cap; Cohere, Granite: scale)."""
+    """Transform of a model head's output: ``cap · tanh(scale · x / cap)`` (Gemma 2: cap; Cohere, Granite: scale)."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -50,7 +50,7 @@ def linear_cross_entropy(
     logits: Logits = Logits(),
     chunk: int | None = None,
 ) -> torch.Tensor:
-    """``Σ_i −log softmax(f(W h_i + b))[t_i]`` over the positions with a target, a float32 scalar.
+    """Return ``Σ_i −log softmax(f(W h_i + b))[t_i]`` over the positions with a target, a float32 scalar.
 
     Multiplications are in the type of `hidden`, log-sum-exp and sums in float32.
 
@@ -78,7 +78,7 @@ def linear_cross_entropy(
 
 
 def _kernel(hidden: torch.Tensor) -> Callable[..., torch.Tensor] | None:
-    """The best fused kernel that is installed, for half precision on a GPU."""
+    """Return the best fused kernel that is installed, for half precision on a GPU."""
     if not hidden.is_cuda or hidden.dtype not in (torch.bfloat16, torch.float16):
         return None
     try:

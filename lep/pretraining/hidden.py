@@ -1,4 +1,4 @@
-"""Hidden states of a frozen trunk, kept on disk: a head that passes over its text again need not compute them again."""
+"""Hidden states of a frozen backbone, kept on disk: a head that passes over its text again need not compute them again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HiddenStates:
         self.read_rows = 0
 
     def read(self, rows: torch.Tensor, width: int) -> torch.Tensor | None:
-        """The states of these rows, rows x width x d, zero beyond what was kept; None where one of them is missing."""
+        """Return the states of these rows, rows x width x d, zero beyond what was kept; None where one of them is missing."""
         chosen = rows.cpu().numpy()
         if self._states is None or not all(row < len(self._lengths) and self._lengths[row] for row in chosen):
             return None

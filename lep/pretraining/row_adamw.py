@@ -31,7 +31,7 @@ class UsedRows:
         self._used[ids.to(self._used.device).flatten()] = 1
 
     def take(self) -> torch.Tensor:
-        """Which rows were used, as row numbers of the matrices; the memory is emptied."""
+        """Return the rows that were used, as row numbers of the matrices; the memory is emptied."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self._used, op=torch.distributed.ReduceOp.MAX)
         used = self._used if self._only is None else self._used[self._only]
@@ -55,7 +55,7 @@ class RowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step."""
+        """Take one step."""
         rows = self._rows_used.take()
         for group in self.param_groups:
             if group["row_decay"]:

@@ -25,13 +25,13 @@ PROBES = (
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of `tokenizer_config.json`, or an empty dictionary."""
+    """Return the content of `tokenizer_config.json`, or an empty dictionary."""
     path = folder / "tokenizer_config.json"
     return dict(read_json(path)) if path.is_file() else {}
 
 
 def chat_template(folder: Path) -> str | None:
-    """The chat template of a folder, from its own file or from the tokenizer's configuration."""
+    """Return the chat template of a folder, from its own file or from the tokenizer's configuration."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def save_tokenizer(
 
 
 def loading_difference(folder: Path, texts: Sequence[str], *, model_config: Path | None = None) -> str | None:
-    """How `AutoTokenizer` differs from `tokenizer.json` on these texts; None where all ids agree."""
+    """Return how `AutoTokenizer` differs from `tokenizer.json` on these texts; None where all ids agree."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as name:
@@ -120,7 +120,7 @@ def loading_difference(folder: Path, texts: Sequence[str], *, model_config: Path
 
 
 def with_ids(spec: Mapping[str, Any], ids: Mapping[int, int]) -> dict[str, Any]:
-    """A copy of a `tokenizer.json` whose added tokens and post-processor use new ids.
+    """Return a copy of a `tokenizer.json` whose added tokens and post-processor use new ids.
 
     The model's own vocabulary is left as it is.
 

@@ -47,7 +47,7 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
 
 
 def scripts_of(lang: str | None, scripts: Sequence[str] | None) -> tuple[str, ...]:
-    """The scripts that were asked for: `scripts` if given (`any` stands for all), else those of the language.
+    """Return the scripts that were asked for: `scripts` if given (`any` stands for all), else those of the language.
 
     Raises:
         UserError: an unknown script, or a language without an entry here.
@@ -77,17 +77,17 @@ def _pattern(scripts: tuple[str, ...]) -> regex.Pattern[str]:
 
 
 def has_script(text: str, scripts: tuple[str, ...]) -> bool:
-    """Whether a character of one of the scripts is in the text (any text, where no script is named)."""
+    """Return whether a character of one of the scripts is in the text (any text, where no script is named)."""
     return not scripts or _pattern(scripts).search(text) is not None
 
 
 def count_script(text: str, scripts: tuple[str, ...]) -> int:
-    """How many characters of the text belong to one of the scripts."""
+    """Return how many characters of the text belong to one of the scripts."""
     return len(text) if not scripts else len(_pattern(scripts).findall(text))
 
 
 def script_shares(texts: Iterable[str], *, limit: int | None = 1_000_000) -> dict[str, float]:
-    """The scripts of the texts' letters with their shares, the largest first; {} where there is no letter.
+    """Return the scripts of the texts' letters with their shares, the largest first; {} where there is no letter.
 
     Letters are those of Unicode's classes L and M; those that all scripts share (Common, Inherited) do not count, and
     rare scripts are together "other".
@@ -122,7 +122,7 @@ _LIVING = (
 
 @lru_cache(maxsize=1 << 16)
 def _script(character: str) -> str | None:
-    """The script of a letter or mark; None for anything else and for what all scripts share."""
+    """Return the script of a letter or mark; None for anything else and for what all scripts share."""
     if not _LETTER.match(character):
         return None
     return next((name for name in _LIVING if _pattern((name,)).match(character)), "other")
@@ -133,7 +133,7 @@ _LETTER = regex.compile(r"[[\p{L}\p{M}]--[\p{Script=Common}\p{Script=Inherited}]
 
 @lru_cache(maxsize=32)
 def foreign_letters(scripts: tuple[str, ...]) -> regex.Pattern[str]:
-    """A pattern of one letter or mark of any script but these and what all scripts share.
+    """Return a pattern of one letter or mark of any script but these and what all scripts share.
 
     Raises:
         UserError: an unknown script.
@@ -144,9 +144,9 @@ def foreign_letters(scripts: tuple[str, ...]) -> regex.Pattern[str]:
 
 
 def only_in_script(data: bytes, scripts: tuple[str, ...]) -> bool:
-    """Whether these bytes can only ever be part of a text that holds the script.
+    """Return whether these bytes can only ever be part of a text that holds the script.
 
-    True if they hold a whole character of it, or if they end with the beginning of a character and every assigned
+    True if they hold a whole character of it, or if they end with the first bytes of a character and every assigned
     character that begins so belongs to the script. Continuation bytes alone (the end of some character) do not count.
     """
     if has_script(data.decode("utf-8", errors="ignore"), scripts):
@@ -155,7 +155,7 @@ def only_in_script(data: bytes, scripts: tuple[str, ...]) -> bool:
 
 
 def _unfinished(data: bytes) -> bytes:
-    """The beginning of a character at the end of `data`, if there is one."""
+    """Return the first bytes of a character at the end of `data`, if there is one."""
     for length in range(1, min(3, len(data)) + 1):
         lead = data[-length]
         if lead & 0xC0 == 0x80:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Weights = Literal["mean", "weighted"]
 SPACE_WEIGHT = 0.1
-"""What a piece that is only white space counts, against a piece with something in it, under `weighted`."""
+"""Weight of a piece that is only white space, against a piece with something in it, under `weighted`."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How new rows come from old ones.
+    """The map from old rows to new ones.
 
     Attributes:
         matrix: float64 CSR, new rows x old rows; each row sums to 1, or is empty (padding, or no source).
@@ -41,7 +41,7 @@ class Transfer:
     tokens: NDArray[np.bool_]
 
     def summary(self) -> dict[str, object]:
-        """Counts for a manifest: tokens copied, averaged (and from how many pieces), and left without a source."""
+        """Return counts for a manifest: tokens copied, averaged (and from how many pieces), and left without a source."""
         averaged = self.tokens & ~self.copied & (self.pieces > 0)
         counts = np.bincount(np.minimum(self.pieces[averaged], 8), minlength=9)
         return {
@@ -56,7 +56,7 @@ class Transfer:
 def build_transfer(
     old: Vocabulary, new: Vocabulary, *, old_rows: int, new_rows: int, weights: Weights = "mean"
 ) -> Transfer:
-    """T for a pair of vocabularies.
+    """Return T for a pair of vocabularies.
 
     Tokens are matched by their bytes (never by decoded text: several incomplete UTF-8 tokens all decode to "�"), added
     tokens by their text. A token that the old vocabulary has is copied. Any other is the mean of the old tokens that
@@ -115,7 +115,7 @@ def build_transfer(
 def split_coupled(
     matrix: scipy.sparse.csr_array,
 ) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, NDArray[np.int64]]:
-    """T's rows that only copy a token on its own, and the others.
+    """Return T's rows that only copy a token on its own, and the others.
 
     Tens of thousands of new tokens are made of a few thousand old ones, U; every row that reaches U is of the second kind.
 
@@ -134,7 +134,7 @@ def split_coupled(
 
 
 def apply_rows(matrix: scipy.sparse.csr_array, tensor: StoredTensor) -> NDArray[np.floating]:
-    """``matrix @ tensor`` for a few rows of T: only the old rows that they use are read.
+    """Return ``matrix @ tensor`` for a few rows of T: only the old rows that they use are read.
 
     Computed in float32 where the rows are stored in 16 bits (65,536 times finer than what they are rounded to), and in
     float64 otherwise.

@@ -26,7 +26,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def _byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, by byte."""
+    """Return GPT-2's printable stand-ins for the 256 bytes, by byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     stand_ins = {byte: chr(byte) for byte in printable}
     for byte in range(256):
@@ -41,12 +41,12 @@ _TO_CHARS = dict(enumerate(BYTE_TO_CHAR))
 
 
 def bytes_to_chars(data: bytes) -> str:
-    """The way a byte-level tokenizer writes these bytes."""
+    """Return the way a byte-level tokenizer writes these bytes."""
     return data.decode("latin-1").translate(_TO_CHARS)
 
 
 def chars_to_bytes(token: str) -> bytes | None:
-    """The bytes of a byte-level token, or None where it holds a character outside the alphabet."""
+    """Return the bytes of a byte-level token, or None where it holds a character outside the alphabet."""
     try:
         return bytes(CHAR_TO_BYTE[char] for char in token)
     except KeyError:
@@ -126,24 +126,24 @@ class Vocabulary:
         return Tokenizer(Tokenizer.from_str(json.dumps({**self.spec, "added_tokens": []})).model)
 
     def is_special(self, index: int) -> bool:
-        """Whether this id is an added token with the special flag (a control token)."""
+        """Return whether this id is an added token with the special flag (a control token)."""
         return bool(self.added.get(index, {}).get("special", False))
 
     def written(self, text: str) -> str:
-        """A piece of text as the model's own alphabet writes it, with no space added at the start."""
+        """Return a piece of text as the model's own alphabet writes it, with no space added at the start."""
         if self.family == "byte-level":
             return bytes_to_chars(text.encode("utf-8", errors="surrogatepass"))
         return text.replace(" ", SPACE)
 
     def bytes_of(self, index: int) -> bytes:
-        """The bytes that a token stands for in a text (an added token: its own text)."""
+        """Return the bytes that a token stands for in a text (an added token: its own text)."""
         if index in self.added:
             content: str = self.added[index]["content"]
             return content.encode()
         return self.bytes_of_written(self.strings[index])
 
     def bytes_of_written(self, token: str) -> bytes:
-        """The bytes of a token as written in the vocabulary."""
+        """Return the bytes of a token as written in the vocabulary."""
         if self.family == "byte-level":
             data = chars_to_bytes(token)
             return token.encode() if data is None else data
@@ -151,7 +151,7 @@ class Vocabulary:
         return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode()
 
     def is_byte(self, index: int) -> bool:
-        """Whether the token is one byte of the alphabet, which every text may need."""
+        """Return whether the token is one byte of the alphabet, which every text may need."""
         token = self.strings[index]
         return len(token) == 1 if self.family == "byte-level" else _BYTE_TOKEN.fullmatch(token) is not None
 
@@ -219,7 +219,7 @@ def _parts(*roots: Any) -> Iterable[dict[str, Any]]:
 
 
 def _valid_parts(data: bytes) -> list[str]:
-    """Bytes cut into valid text (spaces as ▁) and byte tokens for what is not valid."""
+    """Return bytes cut into valid text (spaces as ▁) and byte tokens for what is not valid."""
     parts: list[str] = []
     start = 0
     while start < len(data):

@@ -1,4 +1,4 @@
-"""What a corpus holds, counted: its words in a tokenizer's own alphabet, and how often each token is used."""
+"""Counts of a corpus: its words in a tokenizer's own alphabet, and how often each token is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_CHUNKS = 6_000_000
 
 
 def count_words(texts: Iterable[str], vocabulary: Vocabulary, scripts: tuple[str, ...]) -> dict[str, int]:
-    """Words that hold one of the scripts, written in the model's alphabet, with their counts in order of first sight.
+    """Return the words that hold one of the scripts, written in the model's alphabet, with their counts in order of first sight.
 
     A word is what the tokenizer never merges across: the parts that its own pre-tokenizer makes (byte-level), or a run
     of letters and marks with the space before it (SentencePiece style, whose tokenizers have no pre-tokenizer). Texts
@@ -59,7 +59,7 @@ def count_words(texts: Iterable[str], vocabulary: Vocabulary, scripts: tuple[str
 def segment(
     words: Iterable[str], vocabulary: Vocabulary, block: int = 100_000
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The words' tokens by the vocabulary's own merges: all ids in one array, and each word's length."""
+    """Return the words' tokens by the vocabulary's own merges: all ids in one array, and each word's length."""
     ids: list[NDArray[np.int32]] = []
     lengths: list[NDArray[np.int64]] = []
     for batch in _batches(words, block):
@@ -75,7 +75,7 @@ def segment(
 def count_tokens(
     texts: Iterable[str], vocabulary: Vocabulary, *, limit: int | None = None, block: int = 256
 ) -> NDArray[np.int64]:
-    """How often each id is used when the texts are encoded, |V|.
+    """Return how often each id is used when the texts are encoded, |V|.
 
     Args:
         texts: documents, streamed.
@@ -95,7 +95,7 @@ def count_tokens(
 
 
 def _bounded(texts: Iterable[str], most: int = 1 << 16) -> Iterator[str]:
-    """Long documents in parts of at most 65,536 characters, cut at line ends where there are any."""
+    """Yield long documents in parts of at most 65,536 characters, cut at line ends where there are any."""
     for text in texts:
         start = 0
         while len(text) - start > most:

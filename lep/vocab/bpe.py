@@ -1,6 +1,6 @@
 """Continued byte-pair encoding: new merges learned on top of the old ones.
 
-Words come already segmented by the old merges; from there the usual counting of neighbouring pairs goes on (Sennrich et
+Words come already segmented by the old merges; from there the usual counting of neighbouring pairs continues (Sennrich et
 al., arXiv 1508.07909; Purason et al., arXiv 2512.03989, for the idea of continuing). Every learned token can then be
 produced, because the segmentation it was counted in is the one the tokenizer makes.
 
@@ -190,7 +190,7 @@ class _Learner:
         return found
 
     def _without_overlaps(self, places: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Of the places of a pair of equals ("aaa"), every second one in a run, from the left."""
+        """Return, of the places of a pair of equals ("aaa"), every second one in a run, from the left."""
         joined = np.zeros(len(places), dtype=bool)
         joined[1:] = self.next[places[:-1]] == places[1:]
         run_starts = np.flatnonzero(~joined)

@@ -1,4 +1,4 @@
-"""What must hold of a new vocabulary, whatever made it; checked before anything is written."""
+"""Invariants of a new vocabulary, whatever made it; checked before anything is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Check:
 
 
 def way_of(old: Vocabulary, new: Vocabulary) -> Way:
-    """How a vocabulary was made from another, judged by what they share."""
+    """Return how a vocabulary was made from another, judged by what they share."""
     if all(new.ids.get(token) == index for token, index in old.ids.items()):
         return "extend"
     shared = sum(new.ids.get(token) == index for token, index in old.ids.items())
@@ -243,7 +243,7 @@ def _boundaries(vocabulary: Vocabulary, ids: Sequence[int]) -> list[int]:
 
 
 def _random_texts(number: int = 50) -> list[str]:
-    """Fixed noise: characters of all planes, and byte soup as a text reader would hand it on."""
+    """Return fixed noise: characters of all planes, and byte soup as a text reader would hand it on."""
     rng = random.Random(20261121)
     blocks = [(0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x400, 0x52F), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF)]
     texts = []

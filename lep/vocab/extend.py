@@ -173,7 +173,7 @@ def prune(
 
 
 def without(old: Vocabulary, gone: Collection[int], *, compact: bool) -> tuple[dict[str, Any], dict[int, int]]:
-    """`tokenizer.json` without some tokens, and old id → new id of the others.
+    """Return `tokenizer.json` without some tokens, and old id → new id of the others.
 
     Merges whose parts or result vanished are dropped, the others keep their order.
 
@@ -198,7 +198,7 @@ def _learn(
     min_count: int,
     free: Iterable[int],
 ) -> tuple[list[Merge], dict[int, str], set[int]]:
-    """Merges over the counted words, the strings of the new ids, and the old ids that came back to life."""
+    """Return merges over the counted words, the strings of the new ids, and the old ids that came back to life."""
     names = dict(vocabulary.strings)
     ids = dict(vocabulary.ids)
     strings: dict[int, str] = {}
@@ -244,7 +244,7 @@ def _learn(
 
 
 def _missing_characters(old: Vocabulary, counted: Mapping[str, int], scripts: tuple[str, ...]) -> list[tuple[str, int]]:
-    """SentencePiece style: characters of the scripts without a token, most frequent first, up to the coverage."""
+    """Return, in SentencePiece's style, characters of the scripts without a token, most frequent first, up to the coverage."""
     if old.family == "byte-level":
         return []
     characters: Counter[str] = Counter()
@@ -264,7 +264,7 @@ def _missing_characters(old: Vocabulary, counted: Mapping[str, int], scripts: tu
 
 
 def _with(old: Vocabulary, vocab: Mapping[str, int], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The old `tokenizer.json` with another vocabulary and further merges after the old ones."""
+    """Return the old `tokenizer.json` with another vocabulary and further merges after the old ones."""
     return {**old.spec, "model": _model(old, vocab, [*old.merges, *pairs])}
 
 

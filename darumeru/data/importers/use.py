@@ -49,7 +49,7 @@ def read(source: Path, options: ImportOptions) -> Splits:
 
 
 def _use_records(source: Path) -> Iterator[Raw]:
-    """Yield the items of JSON lines, or of a JSON file a variant, `{"tasks": […]}`, where the item's number stands for the line."""
+    """Yield the items of JSON lines, or of one JSON file a variant, `{"tasks": […]}`, whose lines are item numbers."""
     for file in files_of(source, (*LINES, ".json")):
         if file.suffix != ".json":
             yield from records(file)

@@ -242,7 +242,7 @@ class Client:
         except _Again as error:
             raise DarumeruError(
                 f"The server at {self.base} {error} (asked {made} times in {time.monotonic() - began:.0f} s). "
-                "The answers so far are kept: when it is there again, the same command goes on from here."
+                "The answers so far are kept: when it is there again, the same command resumes from here."
             ) from None
         raise AssertionError  # `attempt` returns or raises
 
