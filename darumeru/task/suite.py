@@ -219,7 +219,7 @@ def read_wording(file: Path) -> dict[str, Wording]:
     """Return task → wording from a YAML file.
 
     Raises:
-        UserError: it is missing, no YAML mapping, or has a key that a wording does not know.
+        UserError: it is missing, no YAML mapping, or has a key that cannot be overridden.
     """
     import yaml
     from pydantic import ValidationError
@@ -234,7 +234,7 @@ def read_wording(file: Path) -> dict[str, Wording]:
         raise UserError(f"Wording file '{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise UserError(
-            f"Wording file '{file}' must map task names to their wording, e.g. 'rucola: {{gen_prefix: …}}'."
+            f"Wording file '{file}' must map task names to the prompt settings to override, e.g. 'rucola: {{gen_prefix: …}}'."
         )
     try:
         return {str(task): Wording(**value) for task, value in content.items()}
@@ -242,4 +242,4 @@ def read_wording(file: Path) -> dict[str, Wording]:
         allowed = ", ".join(Wording.model_fields)
         detail = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, detail["loc"]))
-        raise UserError(f"Wording file '{file}': {where}: {detail['msg']}. A wording has: {allowed}.") from None
+        raise UserError(f"Wording file '{file}': {where}: {detail['msg']}. It may override: {allowed}.") from None

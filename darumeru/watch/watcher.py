@@ -259,7 +259,7 @@ class _Watch:
         return self.attempts.get((checkpoint.step, checkpoint.signature), 0)
 
     def _pending(self) -> list[Checkpoint]:
-        """Return the checkpoints still to be evaluated, oldest first; one that just settles counts, a half-written one does not."""
+        """Return the checkpoints still to be evaluated, oldest first; a settling one counts, a half-written one does not."""
         return [
             c
             for c in self.checkpoints.values()
