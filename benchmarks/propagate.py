@@ -125,7 +125,7 @@ def make_models(place: Path, shape: str) -> None:
 
 def measure_ours(place: Path) -> dict[str, Any]:
     """The whole command, with the time of each fit inside it."""
-    from lep import propagation
+    from lep.propagation import job as propagation
 
     fits: list[dict[str, Any]] = []
     real, real_sums = propagation.least_squares, propagation.conversion_sums

@@ -105,7 +105,7 @@ def test_weights_fall_along_the_pieces(make_model: Callable[..., Path], tmp_path
 def test_every_strategy_copies_shared_rows_and_is_reproducible(
     strategy: Any, make_model: Callable[..., Path], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep import initialisation as module
+    from lep.initialisation import job as module
 
     monkeypatch.setattr(
         module,

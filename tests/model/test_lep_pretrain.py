@@ -20,10 +20,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darumeru.errors import DarumeruError, NotFiniteError, UserError
-from lep import cli, pretraining
-from lep import trainer as trainer_module
+from lep import cli
 from lep.model.checkpoint import open_checkpoint
 from lep.model.shards import read_rows
+from lep.pretraining import job as pretraining
+from lep.pretraining import trainer as trainer_module
 from lep.pretraining.blocks import (
     Collator,
     TrainingRows,
@@ -541,7 +542,7 @@ def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Pat
 def test_hidden_states_that_are_kept_change_nothing(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep import hidden
+    from lep.pretraining import hidden
 
     read = []
     plain = hidden.HiddenStates.read

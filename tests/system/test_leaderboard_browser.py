@@ -232,9 +232,9 @@ def test_buttons_and_fields_have_names(watched: Watched, folder: Path) -> None:
 
 def test_the_page_of_an_arena(watched: Watched, tmp_path: Path) -> None:
     from support.arena import House, hold
-    from support.tiny import make_model
 
     from darumeru.requests import Answer
+    from support.tiny import make_model
 
     for seed, name in enumerate(("best", "poor", "judge")):
         make_model(tmp_path / name, chat=True, seed=seed)
