@@ -1,4 +1,4 @@
-"""The two ways in which a command can end badly, and how to name what was meant instead."""
+"""Errors that a command reports in one sentence, and its exit code; names close to one that does not exist."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class NotFiniteError(DarumeruError):
 
 
 class BusyError(UserError):
-    """Another process is doing just that."""
+    """Another process holds the lock of what was asked for."""
 
 
 def unknown(what: str, value: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that does not exist: states it, the nearest one and all that do."""
+    """Return the error for a name that does not exist: it states the name, the nearest one and all that do."""
     names = sorted(set(allowed))
     near = difflib.get_close_matches(value, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""

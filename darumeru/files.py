@@ -11,23 +11,27 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from darumeru.errors import UserError
 
 
 def dumps(value: Any) -> str:
-    """`value` as one line of JSON: sorted keys, non-ASCII letters kept, so that equal values give equal text."""
+    """Return `value` as one line of JSON: sorted keys, non-ASCII letters kept, so that equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(", ", ": "))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either its old content or all of the new, whatever happens."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a binary file that becomes `path` when the block ends without an exception; else nothing is left of it.
+
+    So `path` holds either its old content or all of the new, whatever happens.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -38,6 +42,12 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically (`replacing`)."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,17 +95,17 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of `value`'s canonical JSON, as 64 hexadecimal digits."""
+    """Return the SHA-256 of `value`'s canonical JSON, as 64 hexadecimal digits."""
     return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def slug(name: str) -> str:
-    """`name` as a single harmless path component: letters, digits, `.`, `_`, `-`; never empty, never hidden."""
+    """Return `name` as a single harmless path component: letters, digits, `.`, `_`, `-`; never empty, never hidden."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_")
     return safe[:80] or "model"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from darumeru.data.importers import kinds
 from darumeru.errors import DarumeruError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -459,7 +460,7 @@ def data_pull(
     _options(debug)
     with _errors():
         from darumeru.cli.tables import console
-        from darumeru.data.check import pull
+        from darumeru.task.pull import pull
         from darumeru.task.suite import Catalogue
 
         _quiet()
@@ -478,7 +479,7 @@ def data_check(
     _options(debug)
     with _errors():
         from darumeru.cli.tables import check_view, console
-        from darumeru.data.check import check_folder
+        from darumeru.task.check import check_folder
         from darumeru.task.suite import Catalogue
 
         report = check_folder(folder, Catalogue(include_path or ()))
@@ -490,7 +491,7 @@ def data_check(
 @data_app.command("import")
 def data_import(
     kind: Annotated[
-        str, typer.Argument(help="Format of the source: rucola, mmlu, parus, rwsd, use, multiq, flores, copy.")
+        str, typer.Argument(help=f"Format of the source: {', '.join(kinds())}.")
     ],
     source: Annotated[
         Path, typer.Argument(help="File or folder of the raw data (.jsonl, .jsonl.gz, .json, .csv, .tsv, .txt).")

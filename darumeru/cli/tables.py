@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from darumeru.data.check import Report
     from darumeru.evaluation import Plan
     from darumeru.record.run import Run, Sample
+    from darumeru.task.check import Report
     from darumeru.task.suite import Suite
     from darumeru.watch.curve import Point
     from darumeru.watch.watcher import Status

@@ -11,16 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from darumeru.errors import DarumeruError, UserError, unknown
-from darumeru.files import fingerprint, read_json, read_jsonl
+from darumeru import hub
+from darumeru.errors import UserError, unknown
+from darumeru.files import fingerprint, read_json, read_jsonl, slug
 
 Row = dict[str, Any]
 
 MINI = Path(__file__).parent / "mini"
+FORMAT = 1
+"""The format of `bundle.json`."""
 LOCK_NAME = "bundle.json"
 CONVERSION = "refs/convert/parquet"
 """The hub's branch with the automatic Parquet conversion of a data set."""
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+_WITHOUT_HUB = (
+    "Without the hub use --data mini, or --data DIR with a bundle made by 'darumeru data pull' "
+    "where the hub can be reached."
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,12 @@ class Bundle(Protocol):
     name: str
 
     def load(self, path: str, name: str | None, split: str) -> Split:
-        """The rows of `split` of the data set with this hub path and configuration name."""
+        """Return the rows of `split` of the data set with this hub path and configuration name."""
         ...
 
 
 def local_name(path: str, name: str | None) -> str:
-    """The folder of a data set inside a bundle: its configuration, or the last part of its path."""
+    """Return the folder of a data set inside a bundle: its configuration, or the last part of its path."""
     return name or path.rsplit("/", 1)[-1]
 
 
@@ -82,11 +89,11 @@ class FolderBundle:
     _cache: dict[tuple[str, str], Split] = field(default_factory=dict, repr=False)
 
     def datasets(self) -> list[str]:
-        """The data sets that the folder holds."""
+        """Return the names of the data sets that the folder holds."""
         return sorted(p.name for p in self.root.iterdir() if p.is_dir() and any(_split_files(p)))
 
     def file(self, dataset: str, split: str) -> Path:
-        """The file of a split.
+        """Return the file of a split.
 
         Raises:
             UserError: the bundle has no such data set or split.
@@ -127,22 +134,14 @@ class HubBundle:
     _cache: dict[tuple[str, str | None, str], Split] = field(default_factory=dict, repr=False)
 
     def revision(self, path: str, branch: str | None = None) -> str:
-        """The commit that `path` (of a branch other than the main one, if given) is read at.
+        """Return the commit that `path` (of a branch other than the main one, if given) is read at.
 
         Raises:
-            DarumeruError: the hub cannot be asked.
+            DarumeruError: the hub has no such data set, or cannot be asked.
         """
         key = f"{path}@{branch}" if branch else path
         if key not in self.lock:
-            import huggingface_hub
-
-            try:
-                sha = huggingface_hub.HfApi().dataset_info(path, revision=branch).sha
-            except Exception as error:  # the client's and its transport's errors have no common ancestor
-                raise _unreachable(path, error) from None
-            if sha is None:
-                raise DarumeruError(f"The hub gave no revision for data set '{path}'.")
-            self.lock[key] = sha
+            self.lock[key] = hub.dataset_revision(path, branch, advice=_WITHOUT_HUB)
         return self.lock[key]
 
     def load(self, path: str, name: str | None, split: str) -> Split:
@@ -153,36 +152,20 @@ class HubBundle:
         return self._cache[key]
 
     def _fetch(self, path: str, name: str | None, split: str) -> Split:
-        import datasets
-
         revision = self.revision(path)
         more: dict[str, Any] = {"revision": revision}
         try:
-            try:
-                data = datasets.load_dataset(path, name, split=split, revision=revision)
-            except RuntimeError as error:
-                if "script" not in str(error).lower():
-                    raise
-                # datasets >= 4 runs no loading scripts; the hub keeps a Parquet conversion of such data sets.
-                converted = self.revision(path, CONVERSION)
-                more |= {"conversion": CONVERSION, "conversion_revision": converted}
-                data = datasets.load_dataset(path, name, split=split, revision=converted)
-        except DarumeruError:
-            raise
-        except Exception as error:
-            raise _unreachable(path, error) from None
-        return _split([dict(row) for row in data], f"hub:{path}" + (f"/{name}" if name else ""), **more)
-
-
-def _unreachable(path: str, error: Exception) -> DarumeruError:
-    return DarumeruError(
-        f"Data set '{path}' could not be loaded from the hub ({type(error).__name__}: {str(error).partition(chr(10))[0]}). "
-        "Without the hub use --data mini, or --data DIR with a bundle made by 'darumeru data pull' where the hub can be reached."
-    )
+            rows = hub.dataset_rows(path, name, split, revision, advice=_WITHOUT_HUB)
+        except hub.LoadingScriptError:
+            # The hub keeps a Parquet conversion of data sets that need a loading script.
+            converted = self.revision(path, CONVERSION)
+            more |= {"conversion": CONVERSION, "conversion_revision": converted}
+            rows = hub.dataset_rows(path, name, split, converted, advice=_WITHOUT_HUB)
+        return _split(rows, f"hub:{path}" + (f"/{name}" if name else ""), **more)
 
 
 def read_lock(file: Path) -> dict[str, str]:
-    """Repository → revision from a `bundle.json`.
+    """Return repository → revision from a `bundle.json`.
 
     Raises:
         UserError: the file is not such a lock.
@@ -194,8 +177,30 @@ def read_lock(file: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in revisions.items()}
 
 
+def read_entries(file: Path) -> dict[str, Any]:
+    """Return the data sets that a `bundle.json` lists: data set → `path`, `name`, `splits`.
+
+    Raises:
+        UserError: `darumeru data pull` has not written it, or another version has.
+    """
+    content = read_json(file)
+    entries = content.get("datasets") if isinstance(content, dict) else None
+    well_formed = isinstance(entries, dict) and all(
+        slug(dataset) == dataset
+        and isinstance(entry, dict)
+        and isinstance(entry.get("splits"), dict)
+        and all(slug(split) == split and isinstance(source, dict) for split, source in entry["splits"].items())
+        for dataset, entry in entries.items()
+    )
+    if not isinstance(entries, dict) or not well_formed:
+        raise UserError(f"'{file}' was not written by 'darumeru data pull'; choose another --output.")
+    if content.get("format") != FORMAT:
+        raise UserError(f"'{file}' has format {content.get('format')}; this version of darumeru reads format {FORMAT}.")
+    return entries
+
+
 def open_bundle(data: str | Path, lock: Path | None = None) -> FolderBundle | HubBundle:
-    """The bundle that `--data` names: `hub`, `mini`, or a folder.
+    """Return the bundle that `--data` names: `hub`, `mini`, or a folder.
 
     Args:
         data: `hub`, `mini` or the path of a bundle folder.

@@ -163,7 +163,7 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
     Raises:
         UserError: the run is not finished.
     """
-    from darumeru.task.base import Wording
+    from darumeru.task.options import Wording
 
     header = run.header
     if not all((run.path / "samples" / f"{t}.jsonl").is_file() for t in run.tasks):

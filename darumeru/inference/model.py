@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from darumeru import hub
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import file_sha256, fingerprint, read_json
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
 _TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 """What a Trainer saves beside the weights."""
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def open_model(
 
     Raises:
         UserError: it is missing, truncated, has no safetensors weights, or needs code that was not allowed.
-        DarumeruError: the hub cannot be asked.
+        DarumeruError: the hub cannot be reached.
     """
     path = Path(model)
     if path.is_dir():
@@ -121,25 +119,10 @@ def open_model(
     text = str(model)
     if path.exists():
         raise UserError(f"Model '{model}' is a file; give the folder that holds config.json and *.safetensors.")
-    if text.startswith((".", "/", "~")) or text.count("/") > 1 or not _HUB_ID.fullmatch(text):
+    if not hub.is_hub_id(text):
         raise UserError(f"Model folder '{model}' does not exist, and the name is no hub id (owner/name).")
-    folder, sha = _download(text, revision, weights)
-    return _look(text, folder, sha, trust_remote_code, weights)
-
-
-def _download(hub_id: str, revision: str | None, weights: bool) -> tuple[Path, str]:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
-
-    files = [p for p in _HUB_FILES if weights or "safetensors" not in p]
-    try:
-        folder = Path(huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=files))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise DarumeruError(
-            f"Model '{hub_id}' is no folder here, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Give the path of a model folder, or check the name."
-        ) from None
-    return folder, folder.name
+    folder = hub.model_folder(text, revision=revision, weights=weights)
+    return _look(text, folder, folder.name, trust_remote_code, weights)
 
 
 def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool, weights: bool) -> Model:

@@ -3,17 +3,10 @@
 A task's YAML file names one of these classes: `class: !function darumeru.task.ChoiceTask`.
 """
 
-from darumeru.task.base import (
-    ChoiceF1Task,
-    ChoiceTask,
-    DarumeruTask,
-    GenerateTask,
-    Options,
-    PairedChoiceTask,
-    Score,
-    Wording,
-    swapped,
-)
+from darumeru.task.base import DarumeruTask, Score
+from darumeru.task.choice import ChoiceF1Task, ChoiceTask, PairedChoiceTask, swapped
+from darumeru.task.generate import GenerateTask
+from darumeru.task.options import Options, Wording
 
 __all__ = [
     "ChoiceF1Task",

@@ -12,63 +12,22 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from string import Formatter
 from typing import Any, ClassVar
 
 import jinja2
-import jinja2.sandbox
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task, TaskConfig
 from lm_eval.filters import build_filter_ensemble
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from darumeru.data.bundle import Bundle, Row, Split, local_name, open_bundle
 from darumeru.errors import UserError
 from darumeru.inference.prompt import plain_text
 from darumeru.requests import Answer, Message, Query
-from darumeru.scoring.aggregate import Aggregate, Table, accuracy, bits_per_byte, f1_macro, mean
-
-
-class Options(BaseModel):
-    """What a task's YAML may say under `metadata: darumeru:`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    primary: tuple[str, ...]
-    """The metrics whose mean is the task's score."""
-    fewshot_start: int = 0
-    """The first row of the few-shot split that is used as an example."""
-    fewshot_match: str | None = None
-    """A field that an example must share with the question (the subject of an MMLU question)."""
-    stratify: str | None = None
-    """A field whose values are strata: macro-averaged over, and resampled one by one."""
-    max_docs: int | None = None
-    """Only the first documents are used."""
-    until: tuple[str, ...] = ()
-    """Texts that end an answer of a foundation model, in place of the blank line."""
-    fraction: float = Field(1.0, gt=0, le=1)
-    """A seeded sample of that share of the documents is used."""
-    likelihood: bool = False
-    """Ask for the likelihood of the gold answer in place of an answer."""
-
-
-class Wording(BaseModel):
-    """What a wording file may say of a task: an entry of a YAML mapping task → wording (`--wording FILE`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    doc_to_text: str | None = None
-    """Jinja template of the user's turn over the row's fields (`{{inputs.premise}}`, `{{sentence}}`)."""
-    doc_to_target: str | None = None
-    """Jinja template of an example's answer."""
-    gen_prefix: str | None = None
-    """The beginning of the assistant's turn; empty for none."""
-    doc_to_choice: list[str] | None = None
-    """The labels that the model chooses among, in the order of the task's own."""
-    description: str | None = None
-    """A system turn."""
+from darumeru.scoring.aggregate import Aggregate, Table, accuracy, bits_per_byte, mean
+from darumeru.task.options import Options, Wording
+from darumeru.task.template import fill, render, speaker
 
 
 @dataclass(frozen=True)
@@ -91,31 +50,6 @@ class Score:
 
 LIKELIHOOD_METRICS: dict[str, Aggregate] = {"logprob": mean, "bits_per_byte": bits_per_byte}
 """With `likelihood`: the mean log-probability of a token of the gold answer, and the bits that a byte of it takes."""
-
-_JINJA = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-
-
-@lru_cache(maxsize=256)
-def _template(text: str) -> jinja2.Template:
-    return _JINJA.from_string(text)
-
-
-def fill(template: str, values: Mapping[str, Any]) -> str:
-    """`str.format` over plain `{names}` only: data must not reach attributes or items of objects.
-
-    Raises:
-        KeyError: a name has no value.
-        ValueError: the template is malformed or asks for more than a name.
-    """
-    parts = []
-    for literal, name, spec, conversion in Formatter().parse(template):
-        parts.append(literal)
-        if name is None:
-            continue
-        if not name.isidentifier() or spec or conversion:
-            raise ValueError(f"'{{{name}}}' is not a plain name")
-        parts.append(str(values[name]))
-    return "".join(parts)
 
 
 class DarumeruTask(Task):  # type: ignore[misc]
@@ -249,7 +183,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return {**(doc.get("inputs") or {}), **doc}
 
     def _say(self, template: str, doc: Row) -> str:
-        return _template(template).render(self.fields(doc))
+        return render(template, self.fields(doc))
 
     def messages(self, doc: Row, with_answer: bool = False) -> list[Message]:
         """The conversation of a row: its own `messages`, or the turns that the task's wording makes of it.
@@ -261,7 +195,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
         prefix = self.config.gen_prefix
         if self.config.doc_to_text is None:
             turns = [
-                {"role": _role(m["role"]), "content": fill(m["content"], self.fields(doc))} for m in doc["messages"]
+                {"role": speaker(m["role"]), "content": fill(m["content"], self.fields(doc))} for m in doc["messages"]
             ]
             if prefix is not None and not with_answer:
                 turns = [t for i, t in enumerate(turns) if i < len(turns) - 1 or t["role"] != "assistant"]
@@ -467,113 +401,8 @@ def table_of(scores: Sequence[Score]) -> Table:
     )
 
 
-def _role(role: str) -> str:
-    if role not in ("system", "user", "assistant", "bot"):
-        raise ValueError(f"field 'messages': unknown role '{role}', allowed are system, user, assistant, bot")
-    return "assistant" if role == "bot" else role
-
-
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return str(error)
-
-
-# -- the three kinds --------------------------------------------------------------------------------------------------
-
-
-def best(answer: Answer) -> tuple[int, bool]:
-    """The index of the most probable option (the first of equals) and whether it had to share the top."""
-    top = max(answer.logprobs)
-    return answer.logprobs.index(top), answer.logprobs.count(top) > 1
-
-
-class ChoiceTask(DarumeruTask):
-    """The model chooses one of a fixed set of labels (`doc_to_choice`)."""
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels as data and record name them."""
-        return [str(label) for label in self.config.doc_to_choice]
-
-    def gold(self, doc: Row) -> str:
-        """The gold label."""
-        gold = self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(doc["outputs"]).strip()
-        if gold not in self.labels:
-            raise ValueError(f"field 'outputs': label '{gold}' is not one of {', '.join(self.labels)}")
-        return gold
-
-    def queries(self, doc: Row) -> list[Query]:
-        """One question."""
-        return [Query("choose", self.messages(doc), options=tuple(self.labels))]
-
-    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """Right or wrong."""
-        index, tie = best(answers[0])
-        gold, pred = self.gold(doc), self.labels[index]
-        return Score(
-            {name: float(gold == pred) for name in self.METRICS},
-            gold=gold,
-            pred=pred,
-            cluster=self.cluster(doc),
-            stratum=self.stratum(doc),
-            ties=int(tie),
-        )
-
-
-class ChoiceF1Task(ChoiceTask):
-    """A choice that is also scored by macro-averaged F1."""
-
-    METRICS: ClassVar[dict[str, Aggregate]] = {"acc": accuracy, "f1_macro": f1_macro}
-
-
-def swapped(doc: Row) -> Row:
-    """The document with its inputs `choice1` and `choice2` exchanged."""
-    inputs = doc["inputs"]
-    return {**doc, "inputs": {**inputs, "choice1": inputs["choice2"], "choice2": inputs["choice1"]}}
-
-
-class PairedChoiceTask(ChoiceTask):
-    """A choice between two options, asked in both orders; right only if both answers are."""
-
-    def queries(self, doc: Row) -> list[Query]:
-        """The question, and the question with the options exchanged."""
-        return [*super().queries(doc), *super().queries(swapped(doc))]
-
-    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """Right if the gold label wins, and in the other order the other label."""
-        gold = self.gold(doc)
-        other = self.labels[1 - self.labels.index(gold)]
-        chosen = [best(answer) for answer in answers]
-        preds = [self.labels[index] for index, _ in chosen]
-        return Score(
-            {"acc": float(preds == [gold, other])},
-            gold=gold,
-            pred=preds[0],
-            cluster=self.cluster(doc),
-            ties=sum(tie for _, tie in chosen),
-            extra={"pred_swapped": preds[1]},
-        )
-
-
-class GenerateTask(DarumeruTask):
-    """The model writes a text."""
-
-    METRICS: ClassVar[dict[str, Aggregate]] = {"score": mean}
-
-    def queries(self, doc: Row) -> list[Query]:
-        """One request for a text."""
-        return [
-            Query(
-                "generate",
-                self.messages(doc),
-                max_tokens=int((self.config.generation_kwargs or {})["max_gen_toks"]),
-                until=self.options.until,
-                reference=self.reference(doc),
-            )
-        ]
-
-    def reference(self, doc: Row) -> str | None:
-        """A text whose length in the model's tokens the score needs."""
-        return None

@@ -15,7 +15,8 @@ from darumeru.errors import UserError, unknown
 from darumeru.scoring.aggregate import Floats
 
 if TYPE_CHECKING:
-    from darumeru.task.base import DarumeruTask, Wording
+    from darumeru.task.base import DarumeruTask
+    from darumeru.task.options import Wording
 
 # In a wheel the tasks lie inside the package, in a checkout beside it.
 _INSIDE = Path(__file__).parents[1] / "tasks"
@@ -184,7 +185,7 @@ class Catalogue:
 
 def _not_ours(name: str) -> UserError:
     return UserError(
-        f"Task '{name}' is a stock lm-eval task; darumeru runs tasks whose YAML names a class of darumeru.task.base. "
+        f"Task '{name}' is a stock lm-eval task; darumeru runs tasks whose YAML names a class of darumeru.task. "
         "See 'How to add a task' in the README."
     )
 
@@ -223,7 +224,7 @@ def read_wording(file: Path) -> dict[str, Wording]:
     import yaml
     from pydantic import ValidationError
 
-    from darumeru.task.base import Wording
+    from darumeru.task.options import Wording
 
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

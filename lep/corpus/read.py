@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from darumeru import hub
 from darumeru.errors import UserError
 
 _HUB = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]*))?(:(?P<split>[\w\[\]%:.-]*))?")
@@ -142,18 +143,12 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
 
 
 def _hub(source: str, field: str) -> Iterator[str]:
-    import datasets
-
     match = _HUB.fullmatch(source)
     if match is None:
         raise UserError(f"{source} is no hub data set; write hub:owner/name, hub:owner/name:configuration:split.")
-    try:
-        rows: Any = datasets.load_dataset(
-            match["name"], match["config"] or None, split=match["split"] or "train", streaming=True
-        )
-    except Exception as error:
-        raise UserError(f"The data set {match['name']} could not be opened: {error}") from error
-    for row in rows:
+    for row in hub.stream_rows(
+        match["name"], match["config"] or None, match["split"] or "train", advice="Without the hub, name local files."
+    ):
         if not isinstance(row.get(field), str):
             raise UserError(f"{source} has no text field {field!r} (it has: {', '.join(row)}). Use --field.")
         yield row[field]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import write_json
+from darumeru.files import replacing, write_json
 from lep.corpus.read import text_kind
 from lep.model.manifest import versions
 
@@ -77,29 +75,22 @@ def new_corpus(output: Path, *, inputs: Sequence[str | Path] = (), force: bool =
     if output.exists() and not force:
         raise UserError(f"{output} exists. Name a new file, or add --force to replace it.")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".unfinished", dir=output.parent)
-    except OSError as error:
-        raise UserError(f"Cannot write beside {output}: {error.strerror}. Name a folder you may write to.") from error
-    temporary = Path(name)
-    try:
-        with ExitStack() as stack:
-            raw = stack.enter_context(os.fdopen(handle, "wb"))
-            yield CorpusWriter(_sink(kind, output.suffix, raw, stack), output)
-        # mkstemp makes private files; the result gets the rights any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        report_path(output).unlink(missing_ok=True)
-        temporary.replace(output)
+        with ExitStack() as files:
+            try:
+                raw = files.enter_context(replacing(output))
+            except OSError as error:
+                raise UserError(
+                    f"Cannot write beside {output}: {error.strerror}. Name a folder you may write to."
+                ) from error
+            with ExitStack() as stack:
+                yield CorpusWriter(_sink(kind, output.suffix, raw, stack), output)
+            report_path(output).unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DarumeruError(
                 f"No space left on the disk of {output}; nothing was written. Free some and repeat."
             ) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sink(kind: str, suffix: str, raw: IO[bytes], stack: ExitStack) -> Callable[[str], None]:
@@ -180,9 +171,7 @@ def write_report(
         "measures": dict(measures),
         "versions": versions(),
     }
-    temporary = report_path(output).with_suffix(".unfinished")
-    write_json(temporary, report)
-    temporary.replace(report_path(output))
+    write_json(report_path(output), report)
     return report
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from darumeru import hub
 from darumeru.errors import UserError
 from darumeru.files import read_json, write_json
 from lep.model.folders import need_space
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -95,7 +95,7 @@ class Checkpoint:
 
 
 def locate(source: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:
-    """The local folder of a model: `source` itself, or a snapshot of it from the Hugging Face hub.
+    """Return the local folder of a model: `source` itself, or a snapshot of it from the Hugging Face hub.
 
     Args:
         source: a folder or a hub id `owner/name`.
@@ -104,24 +104,15 @@ def locate(source: str | Path, *, revision: str | None = None, weights: bool = T
 
     Raises:
         UserError: there is neither such a folder nor such a repository.
+        DarumeruError: the hub cannot be reached.
     """
     folder = Path(source)
     if folder.is_dir():
         return folder
     name = str(source)
-    if not _HUB_ID.fullmatch(name) or ".." in name:
+    if not (hub.is_hub_id(name) and "/" in name):
         raise UserError(f"There is no folder {name}. Name a model folder or a hub id such as owner/name.")
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.jinja", "*.model", "*.txt", *(["*.safetensors"] if weights else [])]
-    try:
-        return Path(snapshot_download(repo_id=name, revision=revision, allow_patterns=patterns))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{name} is no local folder and could not be fetched from the hub ({reason}). "
-            "Check the name, the network and your login, or name a local folder."
-        ) from error
+    return hub.model_folder(name, revision=revision, weights=weights)
 
 
 def open_checkpoint(source: str | Path, *, revision: str | None = None) -> Checkpoint:

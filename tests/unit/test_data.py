@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from darumeru.data.bundle import MINI, FolderBundle, HubBundle, Row, open_bundle, read_lock, read_rows
-from darumeru.data.check import Fault, check, check_folder, pull
+from darumeru.data.check import Fault
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import write_jsonl
+from darumeru.task.check import check, check_folder
+from darumeru.task.pull import pull
 from darumeru.task.suite import Catalogue
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from darumeru.data.bundle import FolderBundle, Row, read_rows
-from darumeru.data.check import Report, check_folder
-from darumeru.data.importers import KINDS, import_data, paragraphs_of, sentences_of
+from darumeru.data.importers import import_data, kinds
+from darumeru.data.importers.copy import paragraphs_of, sentences_of
 from darumeru.errors import UserError
+from darumeru.task.check import Report, check_folder
 from darumeru.task.suite import Catalogue
 from support.tiny import SHARED
 
@@ -488,7 +489,7 @@ def test_unknown_kind_and_missing_source(tmp_path: Path) -> None:
         import_data("rucolla", tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="nowhere' does not exist"):
         import_data("rucola", tmp_path / "nowhere", tmp_path / "out")
-    for kind in KINDS:
+    for kind in kinds():
         empty = tmp_path / "empty"
         empty.mkdir(exist_ok=True)
         with pytest.raises(UserError, match="has no file"):

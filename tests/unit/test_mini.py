@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from darumeru.data.bundle import MINI, FolderBundle, Row, read_rows
-from darumeru.data.check import check
 from darumeru.task import ChoiceTask, DarumeruTask
+from darumeru.task.check import check
 from darumeru.task.suite import Catalogue
 
 BUNDLE = FolderBundle(MINI, "mini")

@@ -1,0 +1,85 @@
+"""Tasks in which the model chooses one of a fixed set of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from darumeru.data.bundle import Row
+from darumeru.requests import Answer, Query
+from darumeru.scoring.aggregate import Aggregate, accuracy, f1_macro
+from darumeru.task.base import DarumeruTask, Score
+
+
+def best(answer: Answer) -> tuple[int, bool]:
+    """The index of the most probable option (the first of equals) and whether it had to share the top."""
+    top = max(answer.logprobs)
+    return answer.logprobs.index(top), answer.logprobs.count(top) > 1
+
+
+class ChoiceTask(DarumeruTask):
+    """The model chooses one of a fixed set of labels (`doc_to_choice`)."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels as data and record name them."""
+        return [str(label) for label in self.config.doc_to_choice]
+
+    def gold(self, doc: Row) -> str:
+        """The gold label."""
+        gold = self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(doc["outputs"]).strip()
+        if gold not in self.labels:
+            raise ValueError(f"field 'outputs': label '{gold}' is not one of {', '.join(self.labels)}")
+        return gold
+
+    def queries(self, doc: Row) -> list[Query]:
+        """One question."""
+        return [Query("choose", self.messages(doc), options=tuple(self.labels))]
+
+    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """Right or wrong."""
+        index, tie = best(answers[0])
+        gold, pred = self.gold(doc), self.labels[index]
+        return Score(
+            {name: float(gold == pred) for name in self.METRICS},
+            gold=gold,
+            pred=pred,
+            cluster=self.cluster(doc),
+            stratum=self.stratum(doc),
+            ties=int(tie),
+        )
+
+
+class ChoiceF1Task(ChoiceTask):
+    """A choice that is also scored by macro-averaged F1."""
+
+    METRICS: ClassVar[dict[str, Aggregate]] = {"acc": accuracy, "f1_macro": f1_macro}
+
+
+def swapped(doc: Row) -> Row:
+    """The document with its inputs `choice1` and `choice2` exchanged."""
+    inputs = doc["inputs"]
+    return {**doc, "inputs": {**inputs, "choice1": inputs["choice2"], "choice2": inputs["choice1"]}}
+
+
+class PairedChoiceTask(ChoiceTask):
+    """A choice between two options, asked in both orders; right only if both answers are."""
+
+    def queries(self, doc: Row) -> list[Query]:
+        """The question, and the question with the options exchanged."""
+        return [*super().queries(doc), *super().queries(swapped(doc))]
+
+    def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
+        """Right if the gold label wins, and in the other order the other label."""
+        gold = self.gold(doc)
+        other = self.labels[1 - self.labels.index(gold)]
+        chosen = [best(answer) for answer in answers]
+        preds = [self.labels[index] for index, _ in chosen]
+        return Score(
+            {"acc": float(preds == [gold, other])},
+            gold=gold,
+            pred=preds[0],
+            cluster=self.cluster(doc),
+            ties=sum(tie for _, tie in chosen),
+            extra={"pred_swapped": preds[1]},
+        )
