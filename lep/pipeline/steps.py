@@ -298,7 +298,7 @@ class _Steps:
         )  # fmt: skip
 
     def _evaluate(self, given: Sequence[str]) -> None:
-        from lep.pipeline import measure
+        from lep.measure import study as measure
 
         recipe, folder = self.recipe, self.output / "measures"
         settings = {key: value for key, value in recipe.evaluate.items() if key != "models"}
