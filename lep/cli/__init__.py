@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darumeru.errors import DarumeruError, UserError
+from lep.propagation.method import choices as method_choices
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -453,7 +454,7 @@ def propagate_command(
     adapted: Annotated[str, typer.Option("--adapted", help="B in the new vocabulary, embeddings trained.")],
     instruct: Annotated[str, typer.Option("--instruct", help="The instruct variant of B.")],
     output: Output,
-    method: Annotated[str, typer.Option("--method", help="swap, overlap, conversion, ridge or auto.")] = "conversion",
+    method: Annotated[str, typer.Option("--method", help=f"{', '.join(method_choices())}.")] = "conversion",
     strength: Annotated[float, typer.Option("--strength", help="ridge: λ in units of the mean eigenvalue.")] = 0.1,
     text: Annotated[list[str] | None, typer.Option("--text", help="auto: held-out text to choose by.")] = None,
     field: Field = "text",
@@ -465,7 +466,7 @@ def propagate_command(
     from lep.propagation.job import propagate
 
     manifest = propagate(
-        base, adapted, instruct, output, method=method, strength=strength,  # type: ignore[arg-type]
+        base, adapted, instruct, output, method=method, strength=strength,
         texts=read_all(text, field=field, limit=200_000) if text else (), link=link, force=force, warn=_warn,
     )  # fmt: skip
     _show(output, manifest)
