@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darumeru.errors import DarumeruError, UserError
+from lep.initialisation.strategy import names as strategy_names
 from lep.propagation.method import choices as method_choices
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def init_command(
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder with the new tokenizer.")],
     output: Output,
     strategy: Annotated[
-        str, typer.Option("--strategy", help="mean, weighted, random, random-row, focus or omp.")
+        str, typer.Option("--strategy", help=f"{', '.join(strategy_names())}.")
     ] = "mean",
     seed: Annotated[int, typer.Option("--seed", help="For random and random-row.")] = 0,
     diagonal: Annotated[bool, typer.Option("--diagonal", help="random: variances instead of covariance.")] = False,
@@ -338,7 +339,7 @@ def init_command(
     from lep.initialisation.job import initialise
 
     manifest = initialise(
-        model, tokenizer, output, strategy=strategy, seed=seed, diagonal=diagonal, corpus=corpus or (),  # type: ignore[arg-type]
+        model, tokenizer, output, strategy=strategy, seed=seed, diagonal=diagonal, corpus=corpus or (),
         donor=donor, atoms=atoms, field=field, pad_to=pad_to, link=link, force=force, warn=_warn,
     )  # fmt: skip
     _show(output, manifest)

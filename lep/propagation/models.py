@@ -68,7 +68,7 @@ def open_models(base: str | Path, adapted: str | Path, instruct: str | Path) -> 
                 "Tokenizer and model do not belong together."
             )
     first, second, third = vocabularies
-    return Models(*models, (first, second, third), align(models, vocabularies))
+    return Models(models[0], models[1], models[2], (first, second, third), align(models, vocabularies))
 
 
 def _check_shapes(base: Checkpoint, adapted: Checkpoint, instruct: Checkpoint) -> None:
