@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
+
+from darumeru.options import Option
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
@@ -23,26 +25,24 @@ from lep.calibration.work import claim, newest_checkpoint, step_of
 from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint, new_folder
 from lep.model.manifest import write_manifest
-
-if TYPE_CHECKING:
-    from darumeru.evaluation import Progress
+from lep.options import Force, Model, Output
 
 
 def calibrate(
-    model: str | Path,
-    data: str | Path,
-    output: str | Path,
+    model: Model,
+    data: Annotated[str | Path, Option("Chat examples (.jsonl), as lep calibrate data writes them.")],
+    output: Output,
     *,
-    recipe: str | Recipe = "self",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    save_every: int = 50,
-    suite: str | None = None,
-    eval_every: int = 50,
-    eval_data: str = "mini",
-    force: bool = False,
+    recipe: Annotated[str | Recipe, Option("self or instruct: the paper's settings.")] = "self",
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.")] = "auto",
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], Option("Of what is not trained.")] = "auto",
+    save_every: Annotated[int, Option("Steps between checkpoints.")] = 50,
+    suite: Annotated[str | None, Option("Benchmark to run along the way, such as darumeru-train.")] = None,
+    eval_every: Annotated[int, Option("Steps between its runs.")] = 50,
+    eval_data: Annotated[str, Option("Its data: hub, mini, or the folder of a bundle.")] = "mini",
+    force: Force = False,
     warn: Callable[[str], None] = lambda _: None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Train a model on chat examples and write the merged model; returns the manifest.
@@ -52,17 +52,8 @@ def calibrate(
     goes on from the newest whole one and computes the same numbers as if it had not been stopped.
 
     Args:
-        model: the model to calibrate, folder or hub id, with a chat template.
-        data: JSON lines with `messages`, as `make_data` writes them.
-        output: the folder to write.
-        recipe: `self`, `instruct`, or fields of your own.
-        device: where to train; `auto` takes a GPU where there is one.
-        dtype: of what is not trained; `auto` is bfloat16 on a GPU and float32 on a CPU.
-        save_every: optimizer steps between checkpoints.
-        suite: a suite of Darumeru to evaluate along the way.
-        eval_every: optimizer steps between evaluations.
-        eval_data: the bundle to evaluate on.
-        force: replace an output folder that exists, and checkpoints of other settings.
+        model: the model to calibrate, with a chat template; the other options say themselves what they are.
+        recipe: a name, or fields of your own.
         warn: receives one sentence for anything doubtful.
         progress: is told how many of the optimizer steps are done.
         changes: fields of the recipe to change, see `Recipe`.

@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"calibration", "propagation", "pretraining", "initialisation", "vocab"},
         {"measure", "corpus", "tokenizer"},
         {"model"},
+        {"options"},
     ),
 }
 """Rooms of each package from top to bottom. A room may import what lies beside or below it, never what lies above."""
