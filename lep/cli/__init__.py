@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from darumeru.errors import DarumeruError, UserError
+from lep.initialisation.strategy import names as strategy_names
+from lep.propagation.method import choices as method_choices
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -319,7 +321,7 @@ def init_command(
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder with the new tokenizer.")],
     output: Output,
     strategy: Annotated[
-        str, typer.Option("--strategy", help="mean, weighted, random, random-row, focus or omp.")
+        str, typer.Option("--strategy", help=f"{', '.join(strategy_names())}.")
     ] = "mean",
     seed: Annotated[int, typer.Option("--seed", help="For random and random-row.")] = 0,
     diagonal: Annotated[bool, typer.Option("--diagonal", help="random: variances instead of covariance.")] = False,
@@ -337,7 +339,7 @@ def init_command(
     from lep.initialisation.job import initialise
 
     manifest = initialise(
-        model, tokenizer, output, strategy=strategy, seed=seed, diagonal=diagonal, corpus=corpus or (),  # type: ignore[arg-type]
+        model, tokenizer, output, strategy=strategy, seed=seed, diagonal=diagonal, corpus=corpus or (),
         donor=donor, atoms=atoms, field=field, pad_to=pad_to, link=link, force=force, warn=_warn,
     )  # fmt: skip
     _show(output, manifest)
@@ -454,7 +456,7 @@ def propagate_command(
     adapted: Annotated[str, typer.Option("--adapted", help="B in the new vocabulary, embeddings trained.")],
     instruct: Annotated[str, typer.Option("--instruct", help="The instruct variant of B.")],
     output: Output,
-    method: Annotated[str, typer.Option("--method", help="swap, overlap, conversion, ridge or auto.")] = "conversion",
+    method: Annotated[str, typer.Option("--method", help=f"{', '.join(method_choices())}.")] = "conversion",
     strength: Annotated[float, typer.Option("--strength", help="ridge: λ in units of the mean eigenvalue.")] = 0.1,
     text: Annotated[list[str] | None, typer.Option("--text", help="auto: held-out text to choose by.")] = None,
     field: Field = "text",
@@ -466,7 +468,7 @@ def propagate_command(
     from lep.propagation.job import propagate
 
     manifest = propagate(
-        base, adapted, instruct, output, method=method, strength=strength,  # type: ignore[arg-type]
+        base, adapted, instruct, output, method=method, strength=strength,
         texts=read_all(text, field=field, limit=200_000) if text else (), link=link, force=force, warn=_warn,
     )  # fmt: skip
     _show(output, manifest)
