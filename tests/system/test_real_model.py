@@ -9,27 +9,13 @@ from types import ModuleType
 
 import pytest
 
-from darumeru.errors import DarumeruError
 from darumeru.record.run import Run, load_run
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CHOICES = "rummlu,mmlu_ru,mmlu_en,parus,rcb,rwsd,ruopenbookqa,ruworldtree,rucola"
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed on this machine"
 )
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """The model's folder; kept in the checkout's ignored models/ between test runs."""
-    from darumeru.demo import fetch_smollm2
-
-    try:
-        return fetch_smollm2(ROOT / "models")
-    except DarumeruError as error:
-        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
 
 
 def darumeru(*args: object) -> str:
