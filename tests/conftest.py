@@ -12,10 +12,31 @@ import pytest
 from support import tiny
 from support.lep_models import ARCHITECTURES
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
+
+TIERS = ("system", "model", "unit")
+"""Folders of tests, the longest tests first; each is a marker too."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # Several processes test at once: one thread each, on whichever core is free.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by its folder; for several workers, put what takes long first, so that none of them ends alone."""
+    for item in items:
+        item.add_marker(item.path.relative_to(TESTS).parts[0])
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    tier = next(mark.name for mark in item.iter_markers() if mark.name in TIERS)
+    return TIERS.index(tier), item.get_closest_marker("xdist_group") is None
 
 
 @pytest.fixture(scope="session")
