@@ -490,9 +490,7 @@ def data_check(
 
 @data_app.command("import")
 def data_import(
-    kind: Annotated[
-        str, typer.Argument(help=f"Format of the source: {', '.join(kinds())}.")
-    ],
+    kind: Annotated[str, typer.Argument(help=f"Format of the source: {', '.join(kinds())}.")],
     source: Annotated[
         Path, typer.Argument(help="File or folder of the raw data (.jsonl, .jsonl.gz, .json, .csv, .tsv, .txt).")
     ],

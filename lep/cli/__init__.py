@@ -320,9 +320,7 @@ def init_command(
     model: Model,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder with the new tokenizer.")],
     output: Output,
-    strategy: Annotated[
-        str, typer.Option("--strategy", help=f"{', '.join(strategy_names())}.")
-    ] = "mean",
+    strategy: Annotated[str, typer.Option("--strategy", help=f"{', '.join(strategy_names())}.")] = "mean",
     seed: Annotated[int, typer.Option("--seed", help="For random and random-row.")] = 0,
     diagonal: Annotated[bool, typer.Option("--diagonal", help="random: variances instead of covariance.")] = False,
     corpus: Annotated[

@@ -32,7 +32,9 @@ def group(description: str | None = None) -> typer.Typer:
     )
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: Collection[int] = (0,)) -> None:
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: Collection[int] = (0,)
+) -> None:
     """Print a table whose numbers are never cut: columns of words wrap first, then lines run over the edge.
 
     Args:

@@ -3,12 +3,8 @@
 import errno
 import itertools
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -38,23 +34,11 @@ from lep.pretraining.cross_entropy import Logits, linear_cross_entropy
 from lep.pretraining.job import pretrain
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.schedule import Part, schedule
-from lep.pretraining.settings import PretrainSettings, settings_of
+from lep.pretraining.settings import settings_of
 from lep.pretraining.sweep import Trial, pick, sweep
 from lep.pretraining.trainable import check_forward, prepare
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
-
-WORDS = " ".join(RUSSIAN + ENGLISH).split()
-NEW_FROM = 390
-ROWS = 448
-
-
-def documents(number: int = 60, seed: int = 0) -> list[str]:
-    """Texts of one to six short paragraphs."""
-    draw = random.Random(seed)
-    return [
-        "\n".join(" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(draw.randint(1, 6)))
-        for _ in range(number)
-    ]
+from support.pretraining import NEW_FROM, documents, losses, make_base, model_of, small
 
 
 @pytest.fixture
@@ -69,33 +53,10 @@ def base(make_model: Callable[..., Path]) -> Path:
     return make_base(make_model, "llama")
 
 
-def make_base(make_model: Callable[..., Path], kind: str, name: str = "base", **settings: Any) -> Path:
-    return save_byte_level(make_model(name, kind, rows=ROWS, initializer_range=0.3, **settings), ENGLISH + RUSSIAN, 400)
-
-
-def small(**changes: Any) -> PretrainSettings:
-    values: dict[str, Any] = {
-        "block_size": 48, "total_batch_size": 4, "per_device_train_batch_size": 2, "warmup_steps": 2, "max_steps": 8,
-        "save_steps": 3, "logging_steps": 1, "device": "cpu", "learning_rate": 1e-2, "new_from": NEW_FROM,
-    }  # fmt: skip
-    return settings_of(**{**values, **changes})
-
-
 def tokenizer_of(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
-
-
-def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-
-
-def losses(output: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -488,56 +449,6 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-
-
-def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path, tmp_path: Path) -> None:
-    settings = small(max_steps=60, save_steps=7)
-    pretrain(base, [corpus], tmp_path / "whole", settings=settings)
-    killed = tmp_path / "killed"
-    code = (
-        "import sys; from lep.pretraining.job import pretrain; from lep.pretraining.settings import settings_of; import json\n"
-        "pretrain(sys.argv[1], [sys.argv[2]], sys.argv[3], settings=settings_of(**json.loads(sys.argv[4])))"
-    )
-    values = settings.model_dump(mode="json")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(base), str(corpus), str(killed), json.dumps(values)],
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "PYTHONPATH": "."},
-    )
-    at = random.Random().randint(8, 50)
-    history, deadline = killed / "history.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if history.is_file() and history.read_text().count("\n") >= at:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (killed / "lep.json").exists()
-    reached = checkpoints(killed / "checkpoints")
-    assert reached
-    for _, folder in reached:
-        model_of(folder)
-    pretrain(base, [corpus], killed, settings=settings)
-    assert losses(killed) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6), f"killed after {at} lines"
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Path) -> None:
-    found = []
-    for name, launcher in (("one", []), ("two", ["torch.distributed.run", "--nproc_per_node", "2", "-m"])):
-        subprocess.run(
-            [
-                sys.executable, "-m", *launcher, "lep", "pretrain", "--model", base, "--corpus", corpus, "--output",
-                tmp_path / name, "--block-size", "48", "--total-batch-size", "4", "--per-device-train-batch-size", "1",
-                "--max-steps", "8", "--save-steps", "3", "--logging-steps", "1", "--warmup-steps", "1", "--device", "cpu",
-                "--learning-rate", "1e-2", "--train", "head:0.5,all",
-            ],
-            cwd=Path(__file__).resolve().parents[2],
-            env={**os.environ, "PYTHONPATH": "."},
-            check=True,
-        )  # fmt: skip
-        found.append(losses(tmp_path / name))
-    assert found[1] == pytest.approx(found[0], abs=1e-5)
 
 
 def test_hidden_states_that_are_kept_change_nothing(
