@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint bench format leaderboard clean
+.PHONY: demo test lint bench format leaderboard study-site clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -26,6 +26,10 @@ bench: $(READY)  ## our engines beside stock lm-eval on this machine (half an ho
 
 leaderboard: $(READY)  ## leaderboards/site from leaderboards/runs and the published rows
 	$(BIN)/darumeru leaderboard leaderboards/runs --about leaderboards/models.yaml --output leaderboards/site
+	cp leaderboards/site/table.md leaderboards/site/table.csv leaderboards/
+
+study-site: $(READY)  ## the pages of leaderboards/smollm2-ru: its leaderboard with every sample, its report
+	$(BIN)/python scripts/study_site.py
 
 format: $(READY)
 	$(BIN)/ruff format .
