@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -655,6 +656,8 @@ def main() -> NoReturn:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
+        if not {"--help", "-h"} & set(arguments):
+            need("scipy", "regex", extra="lep")
         app(arguments, prog_name="lep", standalone_mode=True)
     except DarumeruError as error:
         if debug:
