@@ -8,7 +8,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -54,7 +53,7 @@ def test_commands_and_their_options_exist(file: str) -> None:
     for words in commands_of(file):
         command: Any = COMMANDS[words[0]]
         rest = words[1:]
-        while isinstance(command, click.Group) and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
+        while hasattr(command, "commands") and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
             name = rest.pop(0)
             assert name in command.commands, f"{file}: {' '.join(words)}"
             command = command.commands[name]
@@ -88,13 +87,11 @@ def test_scores_of_the_readme_are_those_of_the_record() -> None:
     assert shown == {k: tuple(f"{s[part]:.3f}" for part in ("value", "low", "high")) for k, s in expected.items()}
 
 
-def test_the_russian_start_has_the_same_first_commands() -> None:
-    english, russian = ({re.sub(r"\s{2,}#.*", "", line) for line in code_of(file)} for file in READMES)
-    documented = {re.sub(r"\s{2,}#.*", "", line) for file in DOCUMENTS if file != READMES[1] for line in code_of(file)}
-    starts = ("make ", "pip ", "darumeru ")
-    assert {line for line in russian if line.startswith(starts)} - {"pip install '.[train]'"} <= english
-    assert {"make demo", "make test"} <= russian
-    assert all(line in documented for line in russian if line.startswith("pip "))
+def test_the_russian_start_begins_with_the_same_commands() -> None:
+    english, russian = ([re.sub(r"\s{2,}#.*", "", line) for line in code_of(file)] for file in READMES)
+    first = [line for line in russian if line.startswith(("make ", "darumeru "))]
+    assert first[:2] == ["make demo", "make test"]
+    assert [line for line in english if line in first] == first
 
 
 def test_the_readme_is_short() -> None:
