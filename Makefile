@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 # Processes that test at once; each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: demo check test lint bench format leaderboard clean
+.PHONY: demo check test lint bench format leaderboard study-site clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -31,6 +31,10 @@ bench: $(READY)  ## our engines beside stock lm-eval on this machine (half an ho
 
 leaderboard: $(READY)  ## leaderboards/site from leaderboards/runs and the published rows
 	$(BIN)/darumeru leaderboard leaderboards/runs --about leaderboards/models.yaml --output leaderboards/site
+	cp leaderboards/site/table.md leaderboards/site/table.csv leaderboards/
+
+study-site: $(READY)  ## the pages of leaderboards/smollm2-ru: its leaderboard with every sample, its report
+	$(BIN)/python scripts/study_site.py
 
 format: $(READY)
 	$(BIN)/ruff format .

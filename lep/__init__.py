@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
 
 if TYPE_CHECKING:
     from lep.calibration import calibrate, make_data
@@ -93,4 +94,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'lep' has no attribute {name!r}")
+    need("scipy", "regex", extra="lep")
     return getattr(importlib.import_module(f"lep.{_PLACES[name]}"), name)

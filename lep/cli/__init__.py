@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
 from lep.initialisation.strategy import names as strategy_names
 from lep.propagation.method import choices as method_choices
 
@@ -656,6 +657,8 @@ def main() -> NoReturn:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
+        if not {"--help", "-h"} & set(arguments):
+            need("scipy", "regex", extra="lep")
         app(arguments, prog_name="lep", standalone_mode=True)
     except DarumeruError as error:
         if debug:

@@ -21,6 +21,7 @@ import regex
 from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
 from darumeru.options import Option
 from lep.corpus.read import read_texts
 from lep.corpus.write import example, new_corpus, watched, write_report
@@ -63,6 +64,7 @@ class NearIndex:
     """
 
     def __init__(self, folder: Path, *, threshold: float, num_perm: int, ngram: int, seed: int) -> None:
+        need("datasketch", extra="lep")
         from datasketch import MinHash, MinHashLSH
 
         if not 0 < threshold <= 1:

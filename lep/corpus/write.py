@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
 from darumeru.files import dumps, replacing, write_json
 from lep.corpus.read import text_kind
 from lep.model.manifest import versions
@@ -100,6 +101,7 @@ def _sink(kind: str, suffix: str, raw: IO[bytes], stack: ExitStack) -> Callable[
         # No name and no time in the header, so that equal documents are equal bytes.
         file = stack.enter_context(cast("IO[bytes]", gzip.GzipFile("", "wb", 6, raw, mtime=0)))
     elif suffix == ".zst":
+        need("zstandard", extra="lep")
         import zstandard
 
         compressor = zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
