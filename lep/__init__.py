@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
 
 if TYPE_CHECKING:
     from lep.calibration import calibrate, make_data
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from lep.measure.bits import bits_per_byte
     from lep.measure.inspection import inspect_folder
     from lep.model.checkpoint import Checkpoint, open_checkpoint
-    from lep.pretraining.job import PretrainSettings, pretrain
+    from lep.pretraining.job import pretrain
+    from lep.pretraining.settings import PretrainSettings
     from lep.pretraining.sweep import sweep
     from lep.propagation.job import propagate
     from lep.propagation.linalg import least_squares, ridge
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Checkpoint": "model.checkpoint",
-    "PretrainSettings": "pretraining.job",
+    "PretrainSettings": "pretraining.settings",
     "bits_per_byte": "measure.bits",
     "build_transfer": "tokenizer.transfer",
     "calibrate": "calibration",
@@ -92,4 +94,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'lep' has no attribute {name!r}")
+    need("scipy", "regex", extra="lep")
     return getattr(importlib.import_module(f"lep.{_PLACES[name]}"), name)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import UserError
+from darumeru.extras import need
 from darumeru.files import fingerprint, slug
 from darumeru.leaderboard.board import Board, Row, make_board, to_frame
 from darumeru.leaderboard.load import (
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 WEB = Path(__file__).parent / "web"
 MARK = "darumeru leaderboard"
+PACKAGES = ("altair", "vl_convert", "pandas", "scipy", "threadpoolctl")
+"""What a board needs of the extra `leaderboard`."""
 PIECE = 200
 """Samples in a script file."""
 PIECE_CHARACTERS = 1_000_000
@@ -86,8 +89,10 @@ def build(
         processes: that read runs at once.
 
     Raises:
-        UserError: no run can be read and there are no published rows; `output` holds something else; an unknown baseline.
+        UserError: no run can be read and there are no published rows; `output` holds something else; an unknown baseline;
+            the extra `leaderboard` is not installed.
     """
+    need(*PACKAGES, extra="leaderboard")
     known = read_about(about) if about else {}
     folders = collect(paths)
     _replaceable(output)

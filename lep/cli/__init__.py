@@ -17,6 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.extras import need
+from lep.initialisation.strategy import names as strategy_names
+from lep.propagation.method import choices as method_choices
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -318,9 +321,7 @@ def init_command(
     model: Model,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder with the new tokenizer.")],
     output: Output,
-    strategy: Annotated[
-        str, typer.Option("--strategy", help="mean, weighted, random, random-row, focus or omp.")
-    ] = "mean",
+    strategy: Annotated[str, typer.Option("--strategy", help=f"{', '.join(strategy_names())}.")] = "mean",
     seed: Annotated[int, typer.Option("--seed", help="For random and random-row.")] = 0,
     diagonal: Annotated[bool, typer.Option("--diagonal", help="random: variances instead of covariance.")] = False,
     corpus: Annotated[
@@ -337,7 +338,7 @@ def init_command(
     from lep.initialisation.job import initialise
 
     manifest = initialise(
-        model, tokenizer, output, strategy=strategy, seed=seed, diagonal=diagonal, corpus=corpus or (),  # type: ignore[arg-type]
+        model, tokenizer, output, strategy=strategy, seed=seed, diagonal=diagonal, corpus=corpus or (),
         donor=donor, atoms=atoms, field=field, pad_to=pad_to, link=link, force=force, warn=_warn,
     )  # fmt: skip
     _show(output, manifest)
@@ -408,7 +409,8 @@ def pretrain_command(
 ) -> None:
     """Continued pre-training: embeddings and head (or what --train says) on a corpus; resumes by itself."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would tear ours apart
-    from lep.pretraining.job import pretrain, settings_of
+    from lep.pretraining.job import pretrain
+    from lep.pretraining.settings import settings_of
 
     settings = settings_of(
         train=train, learning_rate=learning_rate, head_learning_rate=head_learning_rate,
@@ -453,7 +455,7 @@ def propagate_command(
     adapted: Annotated[str, typer.Option("--adapted", help="B in the new vocabulary, embeddings trained.")],
     instruct: Annotated[str, typer.Option("--instruct", help="The instruct variant of B.")],
     output: Output,
-    method: Annotated[str, typer.Option("--method", help="swap, overlap, conversion, ridge or auto.")] = "conversion",
+    method: Annotated[str, typer.Option("--method", help=f"{', '.join(method_choices())}.")] = "conversion",
     strength: Annotated[float, typer.Option("--strength", help="ridge: λ in units of the mean eigenvalue.")] = 0.1,
     text: Annotated[list[str] | None, typer.Option("--text", help="auto: held-out text to choose by.")] = None,
     field: Field = "text",
@@ -465,7 +467,7 @@ def propagate_command(
     from lep.propagation.job import propagate
 
     manifest = propagate(
-        base, adapted, instruct, output, method=method, strength=strength,  # type: ignore[arg-type]
+        base, adapted, instruct, output, method=method, strength=strength,
         texts=read_all(text, field=field, limit=200_000) if text else (), link=link, force=force, warn=_warn,
     )  # fmt: skip
     _show(output, manifest)
@@ -655,6 +657,8 @@ def main() -> NoReturn:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
+        if not {"--help", "-h"} & set(arguments):
+            need("scipy", "regex", extra="lep")
         app(arguments, prog_name="lep", standalone_mode=True)
     except DarumeruError as error:
         if debug:

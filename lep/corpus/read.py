@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 
 from darumeru import hub
 from darumeru.errors import UserError
+from darumeru.extras import need
 
 _HUB = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]*))?(:(?P<split>[\w\[\]%:.-]*))?")
 
@@ -78,6 +79,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(path, "rb") as file:
             yield cast("IO[bytes]", file)
     elif path.suffix == ".zst":
+        need("zstandard", extra="lep")
         import zstandard
 
         with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as file:

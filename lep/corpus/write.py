@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import replacing, write_json
+from darumeru.extras import need
+from darumeru.files import dumps, replacing, write_json
 from lep.corpus.read import text_kind
 from lep.model.manifest import versions
 
@@ -101,6 +101,7 @@ def _sink(kind: str, suffix: str, raw: IO[bytes], stack: ExitStack) -> Callable[
         # No name and no time in the header, so that equal documents are equal bytes.
         file = stack.enter_context(cast("IO[bytes]", gzip.GzipFile("", "wb", 6, raw, mtime=0)))
     elif suffix == ".zst":
+        need("zstandard", extra="lep")
         import zstandard
 
         compressor = zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
@@ -115,7 +116,7 @@ def _sink(kind: str, suffix: str, raw: IO[bytes], stack: ExitStack) -> Callable[
         file.write(text.encode() + b"\n")
 
     def put_row(text: str) -> None:
-        file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+        file.write(dumps({"text": text}).encode() + b"\n")
 
     return put_line if kind == "txt" else put_row
 

@@ -8,14 +8,18 @@ truncated SVD (Levy and Goldberg, NeurIPS 2014) stands in here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
 from darumeru.errors import UserError
-from lep.model.checkpoint import Checkpoint, gather_mixed
+from lep.corpus.read import read_texts
+from lep.initialisation.rows import NewRows, with_rows
+from lep.model.checkpoint import Checkpoint, gather_mixed, open_checkpoint
+from lep.tokenizer.transfer import Transfer
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -94,82 +98,57 @@ def donor_vectors(vocabulary: Vocabulary, donor: Checkpoint, donor_vocabulary: V
     return result
 
 
-def similarity_weights(wanted: NDArray[np.float32], known: NDArray[np.float32]) -> scipy.sparse.csr_array:
-    """FOCUS: for each wanted vector, sparsemax over its cosines with the known ones; n x m, rows sum to 1.
+def token_vectors(
+    new: Vocabulary, corpus: Sequence[str | Path], donor: str | Path | None, field: str
+) -> NDArray[np.float32]:
+    """Return unit vectors of the new vocabulary's tokens, |V| x dim: the donor's or, without one, learned on the corpus.
 
-    Sparsemax is the projection onto the simplex (Martins and Astudillo, arXiv 1602.02068): ``max(z − τ, 0)`` with τ
-    such that the weights sum to 1.
+    Raises:
+        UserError: there is neither a corpus nor a donor.
+    """
+    if donor is not None:
+        checkpoint = open_checkpoint(donor)
+        return donor_vectors(new, checkpoint, Vocabulary.load(checkpoint.folder))
+    if not corpus:
+        raise UserError("This strategy compares tokens; give texts with --corpus, or a model with --donor.")
+    return corpus_vectors(new, read_texts(corpus, field=field))
+
+
+def by_similarity(
+    transfer: Transfer,
+    vectors: NDArray[np.float32],
+    weigh: Callable[[NDArray[np.float32], NDArray[np.float32]], scipy.sparse.csr_array],
+) -> NewRows:
+    """Return T with the rows of new tokens that have a vector replaced by sums over shared tokens that have one.
 
     Args:
-        wanted: n x dim unit vectors.
-        known: m x dim unit vectors.
+        transfer: T of the mean initialisation; new tokens without a vector keep its rows.
+        vectors: of the new vocabulary's tokens, |V| x dim; zero for tokens that have none.
+        weigh: gives for n wanted and m known vectors their weights, n x m.
+
+    Raises:
+        UserError: no shared token has a vector.
     """
-    rows: list[scipy.sparse.csr_array] = []
-    for start in range(0, len(wanted), 512):
-        scores = wanted[start : start + 512] @ known.T
-        # Over the 512 nearest only, which is exact wherever fewer than 512 tokens get a weight.
-        top = min(512, scores.shape[1])
-        columns = np.argpartition(-scores, top - 1, axis=1)[:, :top]
-        picked = np.take_along_axis(scores, columns, axis=1).astype(np.float64)
-        ordered = -np.sort(-picked, axis=1)
-        sums = np.cumsum(ordered, axis=1) - 1
-        number = np.arange(1, top + 1)
-        support = (ordered * number > sums).sum(axis=1)
-        tau = sums[np.arange(len(sums)), support - 1] / support
-        weights = np.maximum(picked - tau[:, None], 0)
-        index = np.repeat(np.arange(len(weights)), top)
-        rows.append(
-            scipy.sparse.csr_array((weights.ravel(), (index, columns.ravel())), shape=(len(weights), len(known)))
-        )
-    result = scipy.sparse.vstack(rows, format="csr")
-    result.eliminate_zeros()
-    return result
-
-
-def pursuit_weights(
-    wanted: NDArray[np.float32], known: NDArray[np.float32], *, atoms: int = 64, block: int = 256
-) -> scipy.sparse.csr_array:
-    """Orthogonal matching pursuit: each wanted vector as a sparse sum of known ones; n x m, at most `atoms` a row.
-
-    At each step the known vector most correlated with the residual joins, and all coefficients are solved again
-    (Goddard and Fernandes Neto, arXiv 2506.06607, for its use on tokenizers).
-
-    Args:
-        wanted: n x dim unit vectors.
-        known: m x dim unit vectors.
-        atoms: k, at most dim.
-        block: vectors worked on at a time.
-    """
-    import torch
-
-    dictionary = torch.from_numpy(known)
-    atoms = min(atoms, known.shape[1], known.shape[0])
-    rows: list[scipy.sparse.csr_array] = []
-    for start in range(0, len(wanted), block):
-        target = torch.from_numpy(wanted[start : start + block])
-        residual = target
-        chosen = torch.zeros(len(target), 0, dtype=torch.long)
-        weights = torch.zeros(len(target), 0, dtype=torch.float64)
-        for _ in range(atoms):
-            scores = (residual @ dictionary.T).abs()
-            if chosen.shape[1]:
-                scores.scatter_(1, chosen, -1.0)
-            chosen = torch.cat([chosen, scores.argmax(dim=1, keepdim=True)], dim=1)
-            picked = dictionary[chosen].double()
-            gram = picked @ picked.transpose(1, 2)
-            # A trace of ridge: near-copies of one vector would make the system singular.
-            gram += 1e-8 * torch.eye(gram.shape[1], dtype=torch.float64)
-            weights = torch.linalg.solve(gram, picked @ target.double()[:, :, None])[:, :, 0]
-            residual = (target.double() - (weights[:, None, :] @ picked)[:, 0]).float()
-            if float(residual.norm(dim=1).max()) < 1e-5:
-                break
-        index = np.repeat(np.arange(len(target)), chosen.shape[1])
-        rows.append(
-            scipy.sparse.csr_array(
-                (weights.numpy().ravel(), (index, chosen.numpy().ravel())), shape=(len(target), len(known))
-            )
-        )
-    return scipy.sparse.vstack(rows, format="csr")
+    known = np.zeros(transfer.matrix.shape[0], dtype=bool)
+    known[: len(vectors)] = np.linalg.norm(vectors, axis=1) > 0
+    shared = np.flatnonzero(transfer.copied & known)
+    wanted = np.flatnonzero(transfer.tokens & ~transfer.copied & known)
+    if not len(shared):
+        raise UserError("No token that the vocabularies share occurs in the corpus or donor; give other texts.")
+    if not len(wanted):
+        return NewRows(transfer, measures={"by_similarity": 0})
+    weights = weigh(vectors[wanted], vectors[shared])
+    sources = transfer.matrix.indices[transfer.matrix.indptr[shared]]
+    columns = scipy.sparse.csr_array(
+        (np.ones(len(shared)), (np.arange(len(shared)), sources)), shape=(len(shared), transfer.matrix.shape[1])
+    )
+    rows = scipy.sparse.csr_array(weights @ columns)
+    measures = {
+        "by_similarity": len(wanted),
+        "shared_tokens": len(shared),
+        "mean_sources": float(np.diff(rows.indptr).mean()),
+    }
+    return NewRows(with_rows(transfer, wanted, rows), measures=measures)
 
 
 def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lep.initialisation.job import matching_ids
 from lep.measure.bits import model_bits_per_byte
 from lep.measure.held_out import HeldOut, share_of_new_tokens
 from lep.model.checkpoint import locate
+from lep.tokenizer.transfer import matching_ids
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import UserError
+from darumeru.extras import need
 from lep.pipeline.recipe import PACKAGE, Recipe
 from lep.pipeline.steps import STAGES, Step, Talk, steps_of
 
@@ -130,9 +131,11 @@ def run_recipe(
         UserError: the folder holds something else, an input is missing, or a stage that is needed was not asked for.
         DarumeruError: a step failed; what was computed is kept.
     """
+    from darumeru.leaderboard.site import PACKAGES
     from darumeru.record.run import exclusive
     from lep.pipeline.report import write_report
 
+    need(*PACKAGES, extra="leaderboard")  # the report at the end needs them
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "lep run is one process. To train on several GPUs, run that stage alone (accelerate launch -m lep pretrain …, with "

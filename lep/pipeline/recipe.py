@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 from darumeru.errors import UserError, unknown
 from darumeru.evaluation import Settings
@@ -21,8 +22,11 @@ from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe as TrainingRecipe
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.train import calibrate
+from lep.initialisation import strategy
 from lep.initialisation.job import initialise
-from lep.pretraining.job import PretrainSettings, parse_schedule
+from lep.pretraining.schedule import parse_schedule
+from lep.pretraining.settings import PretrainSettings
+from lep.propagation import method
 from lep.propagation.job import propagate
 from lep.vocab.commands import extend_vocabulary, optimize_vocabulary, swap_vocabulary
 from lep.vocab.train import train_vocabulary
@@ -119,7 +123,22 @@ _TRAIN = of_signature(
     # A field that is not given is the named recipe's; `choose_recipe` checks those that are.
     **dict.fromkeys(TrainingRecipe.model_fields, (Any, None)),
 )
-_METHODS = (tuple[Literal["swap", "overlap", "conversion", "ridge", "auto"], ...], Field(("conversion",), min_length=1))
+
+
+def _one_of(choices: Callable[[], list[str]]) -> Any:
+    """A text that must be one of the choices, which are looked up when it is checked: other packages may add some."""
+
+    def check(value: str) -> str:
+        if value not in (allowed := choices()):
+            raise PydanticCustomError("choice", "Choose one of {allowed}", {"allowed": ", ".join(allowed)})
+        return value
+
+    return Annotated[
+        str, AfterValidator(check), Field(json_schema_extra=lambda schema: schema.update(enum=list(choices())))
+    ]
+
+
+_METHODS = (tuple[_one_of(method.choices), ...], Field(("conversion",), min_length=1))  # type: ignore[misc]
 
 WAYS: dict[str, type[Strict]] = {
     "extend": of_signature("vocab.extend", extend_vocabulary, _GIVEN),
@@ -132,7 +151,9 @@ TRAINING: dict[str, type[Strict]] = {"data": _DATA, "train": _TRAIN}
 
 SCHEMA: dict[str, type[BaseModel] | dict[str, type[Strict]]] = {
     "vocab": WAYS,
-    "init": of_signature("init", initialise, "model tokenizer output corpus force warn"),
+    "init": of_signature(
+        "init", initialise, "model tokenizer output corpus force warn", strategy=(_one_of(strategy.names), "mean")
+    ),
     "pretrain": PretrainSettings,
     "propagate": of_signature(
         "propagate", propagate, "base adapted instruct output method texts force warn", methods=_METHODS

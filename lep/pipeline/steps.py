@@ -163,6 +163,8 @@ class _Steps:
         return self.files[source]
 
     def all(self) -> list[Step]:
+        from lep.initialisation.strategy import find as find_strategy
+
         recipe, out, lang, field = self.recipe, self.output, self.top.lang, self.top.field
         corpus = list(self.top.corpus)
         self.add(
@@ -170,7 +172,7 @@ class _Steps:
             lambda _: self._vocab(), inputs=[self.base, *corpus, *_paths(recipe.vocab)],
             settings={"way": recipe.way, "lang": lang, **recipe.vocab},
         )  # fmt: skip
-        compares = recipe.init["strategy"] in ("focus", "omp") and not recipe.init["donor"]
+        compares = "corpus" in find_strategy(recipe.init["strategy"]).settings and not recipe.init["donor"]
         self.add(
             "init", "init", self.models["base-new0"].source, lambda talk: self._init(talk, corpus if compares else []),
             needs=["vocab"], inputs=[self.base, *(corpus if compares else []), *_paths(recipe.init)],
@@ -188,7 +190,7 @@ class _Steps:
                 f"propagate-{method}", "propagate", self.models[f"instruct-{method}"].source,
                 partial(self._propagate, method), needs=["pretrain", *made],
                 inputs=[self.base, *given, *(self.top.held_out.values() if method == "auto" else [])],
-                settings={"method": method, **({"strength": recipe.propagate["strength"]} if method == "ridge" else {}),
+                settings={"method": method, **({"strength": recipe.propagate["strength"]} if _has(method, "strength") else {}),
                           **({"field": field} if method == "auto" else {})},
                 model=True,
             )  # fmt: skip
@@ -245,7 +247,7 @@ class _Steps:
         new = next(iter(self.top.held_out.values()))
         propagate(
             self.base, self.steps["pretrain"].output, self.instruct, self.models[f"instruct-{method}"].source,
-            method=method, texts=read_all([new], field=self.top.field, limit=200_000) if method == "auto" else (),  # type: ignore[arg-type]
+            method=method, texts=read_all([new], field=self.top.field, limit=200_000) if method == "auto" else (),
             warn=talk.warn, **settings,
         )  # fmt: skip
 
@@ -298,7 +300,7 @@ class _Steps:
         )  # fmt: skip
 
     def _evaluate(self, given: Sequence[str]) -> None:
-        from lep.pipeline import measure
+        from lep.measure import study as measure
 
         recipe, folder = self.recipe, self.output / "measures"
         settings = {key: value for key, value in recipe.evaluate.items() if key != "models"}
@@ -367,6 +369,12 @@ class _Steps:
                 "examples", "evaluate", folder / "examples.json", examples, needs=steps, inputs=given,
                 settings={"prompts": report["examples"], "tokens": report["max_tokens"], **engine},
             )  # fmt: skip
+
+
+def _has(method: str, setting: str) -> bool:
+    from lep.propagation.method import AUTO, find
+
+    return method != AUTO and setting in find(method).settings
 
 
 def _plain(value: Any) -> Any:

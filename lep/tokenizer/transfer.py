@@ -112,6 +112,18 @@ def build_transfer(
     return Transfer(matrix, pieces, copied, tokens)
 
 
+def matching_ids(old: Vocabulary, new: Vocabulary) -> dict[int, int]:
+    """Old id → id of the same token in the new vocabulary, where it has it."""
+    found: dict[int, int] = {}
+    for index in old.strings:
+        other = new.by_added_text.get(old.added[index]["content"]) if index in old.added else None
+        if other is None:
+            other = new.by_bytes.get(old.bytes_of(index))
+        if other is not None:
+            found[index] = other
+    return found
+
+
 def split_coupled(
     matrix: scipy.sparse.csr_array,
 ) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, NDArray[np.int64]]:

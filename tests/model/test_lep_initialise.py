@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from darumeru.errors import UserError
-from lep.initialisation.auxiliary import pursuit_weights, similarity_weights
-from lep.initialisation.job import STRATEGIES, initialise
+from lep.initialisation.job import initialise
+from lep.initialisation.strategies.focus import similarity_weights
+from lep.initialisation.strategies.omp import pursuit_weights
 from lep.model.checkpoint import open_checkpoint
 from lep.tokenizer.transfer import build_transfer
 from lep.tokenizer.vocabulary import Vocabulary
@@ -101,17 +103,13 @@ def test_weights_fall_along_the_pieces(make_model: Callable[..., Path], tmp_path
     assert np.allclose(dense, wanted)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["mean", "weighted", "random", "random-row", "focus", "omp"])
 def test_every_strategy_copies_shared_rows_and_is_reproducible(
     strategy: Any, make_model: Callable[..., Path], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep import initialisation as module
+    from lep.initialisation import auxiliary
 
-    monkeypatch.setattr(
-        module,
-        "corpus_vectors",
-        lambda v, texts: __import__("lep.initialisation.auxiliary").auxiliary.corpus_vectors(v, texts, dim=16),
-    )
+    monkeypatch.setattr(auxiliary, "corpus_vectors", partial(auxiliary.corpus_vectors, dim=16))
     model = save_byte_level(make_model("old", "llama", rows=448), ENGLISH, 400)
     tokenizer = save_byte_level(tmp_path / "tokenizer", RUSSIAN + ENGLISH, 500)
     results = []
@@ -139,12 +137,12 @@ def test_every_strategy_copies_shared_rows_and_is_reproducible(
 
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_random_rows_have_the_old_moments(diagonal: bool, tmp_path: Path, make_model: Callable[..., Path]) -> None:
-    from lep.initialisation.job import _normal
+    from lep.initialisation.strategies.random import normal
 
     folder = make_model("m", rows=4000)
     found = open_checkpoint(folder).embeddings.input
     rows = matrix(folder).double()
-    drawn = _normal(found, 4000, 0, diagonal)(200_000)
+    drawn = normal(found, 4000, 0, diagonal)(200_000)
     assert (drawn.mean(dim=0) - rows.mean(dim=0)).abs().max() < 3e-4
     wanted = torch.cov(rows.T)
     if diagonal:
@@ -198,7 +196,7 @@ def test_ids_in_the_configurations_follow_their_tokens(make_model: Callable[...,
 def test_bad_requests(make_model: Callable[..., Path], tmp_path: Path) -> None:
     model = save_byte_level(make_model("old", rows=448), ENGLISH, 400)
     for settings, message in (
-        ({"strategy": "magic"}, "choose one of mean, weighted"),
+        ({"strategy": "magic"}, "Available: focus, mean, omp, random, random-row, weighted"),
         ({"strategy": "focus"}, "give texts with --corpus"),
         ({"pad_to": 0}, "at least 1"),
         ({"tokenizer": tmp_path / "nowhere"}, "There is no folder"),

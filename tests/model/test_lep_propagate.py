@@ -159,8 +159,8 @@ def test_everything_else_is_the_instruct_models(family: Family, tmp_path: Path) 
 
 
 def test_sums_over_shared_pieces_are_those_of_all_rows(family: Family) -> None:
-    from lep.propagation.job import conversion_blocks, conversion_sums
     from lep.propagation.linalg import accumulate
+    from lep.propagation.matrices import conversion_blocks, conversion_sums
     from lep.tokenizer.transfer import build_transfer, split_coupled
 
     base, adapted = Vocabulary.load(family.base), Vocabulary.load(family.adapted)
@@ -271,8 +271,8 @@ def test_vocabularies_without_overlap_are_refused(make_model: Callable[..., Path
 
 def test_bad_methods_and_missing_texts(make_model: Callable[..., Path], tmp_path: Path) -> None:
     base = save_byte_level(make_model("base", "llama", rows=448), ENGLISH, 400)
-    with pytest.raises(UserError, match="choose one of swap, overlap"):
-        propagate(base, base, base, tmp_path / "out", method="magic")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="Available: auto, conversion, overlap, ridge, swap"):
+        propagate(base, base, base, tmp_path / "out", method="magic")
     with pytest.raises(UserError, match="give one with --text"):
         propagate(base, base, base, tmp_path / "out", method="auto")
     with pytest.raises(UserError, match="also an input"):

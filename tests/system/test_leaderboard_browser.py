@@ -13,9 +13,10 @@ import pytest
 from darumeru.leaderboard import build, compare
 from darumeru.leaderboard.compare import write_page
 from darumeru.record.run import Run
+from darumeru.requests import Answer
+from support.arena import House, hold
 from support.synthetic import NASTY, make_run
-
-pytestmark = pytest.mark.slow
+from support.tiny import make_model
 
 CHROMIUM = os.environ.get("DARUMERU_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -231,11 +232,6 @@ def test_buttons_and_fields_have_names(watched: Watched, folder: Path) -> None:
 
 
 def test_the_page_of_an_arena(watched: Watched, tmp_path: Path) -> None:
-    from support.arena import House, hold
-    from support.tiny import make_model
-
-    from darumeru.requests import Answer
-
     for seed, name in enumerate(("best", "poor", "judge")):
         make_model(tmp_path / name, chat=True, seed=seed)
     prompts = tmp_path / "p.txt"

@@ -6,12 +6,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(tiny_chat: Path, tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
@@ -20,7 +17,7 @@ def test_the_wheel_works_outside_the_checkout(tiny_chat: Path, tmp_path: Path) -
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert "darumeru/tasks/darumeru.yaml" in names
-    assert "darumeru/mini/parus/test.jsonl" in names
+    assert "darumeru/data/mini/parus/test.jsonl" in names
     assert {"darumeru/leaderboard/published.csv", "darumeru/leaderboard/web/index.html.j2"} <= set(names)
     assert {"lep/recipes/smollm2-ru.yaml", "lep/pipeline/web/index.html.j2"} <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "tasks/", "leaderboards/", "recipes/"))]

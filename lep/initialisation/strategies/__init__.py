@@ -1,0 +1,1 @@
+"""The initialisation strategies, one a file: a function of `Change` decorated with `lep.initialisation.strategy.strategy`."""
