@@ -38,18 +38,18 @@ class Arena:
 
     @property
     def complete(self) -> bool:
-        """Return whether it was finished."""
+        """Whether it was finished."""
         return (self.path / "manifest.json").is_file()
 
     @property
     def header(self) -> dict[str, Any]:
-        """Return what was asked."""
+        """What was asked."""
         header: dict[str, Any] = read_json(self.path / "header.json")
         return header
 
     @property
     def scores(self) -> dict[str, Any]:
-        """Return what came out.
+        """What came out.
 
         Raises:
             UserError: nothing yet.
@@ -67,15 +67,15 @@ class Arena:
         return [m["name"] for m in self.header["models"]]
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """Return the prompts, in order."""
+        """The prompts, in order."""
         return (row for _, row in read_jsonl(self.path / "prompts.jsonl"))
 
     def answers(self, name: str) -> Iterator[dict[str, Any]]:
-        """Return a model's answers, in the prompts' order."""
+        """A model's answers, in the prompts' order."""
         return (row for _, row in read_jsonl(self.path / self._answers_file(self.names, name)))
 
     def verdicts(self) -> Iterator[dict[str, Any]]:
-        """Return the verdicts, prompt by prompt."""
+        """The verdicts, prompt by prompt."""
         return (row for _, row in read_jsonl(self.path / "verdicts.jsonl"))
 
     @staticmethod
@@ -124,7 +124,7 @@ class Arena:
 
 
 def answer_row(number: int, request: Request, answer: Answer) -> dict[str, Any]:
-    """Return an answer as a line of its file."""
+    """An answer as a line of its file."""
     return {
         "prompt": number,
         "text": answer.text,

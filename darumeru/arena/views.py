@@ -1,4 +1,4 @@
-"""Views of an arena: tables in the terminal, report.md, and a page with the answers side by side."""
+"""What a reader sees of an arena: tables in the terminal, report.md, and a page with the answers side by side."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _record(row: dict[str, Any]) -> str:
 
 
 def model_cells(row: dict[str, Any]) -> list[str]:
-    """Return a model's row under `HEAD`."""
+    """A model's row under `HEAD`."""
     facts = row["answers"]
     tokens = facts["tokens_mean"]
     return [
@@ -45,7 +45,7 @@ def model_cells(row: dict[str, Any]) -> list[str]:
 
 
 def pair_cells(row: dict[str, Any]) -> list[str]:
-    """Return a pair's row under `PAIR_HEAD`."""
+    """A pair's row under `PAIR_HEAD`."""
     p = row["p_holm"]
     return [
         row["a"], row["b"], *_bounds(row["win_rate"], 2), _record(row), str(row["unjudged"]),
@@ -54,7 +54,7 @@ def pair_cells(row: dict[str, Any]) -> list[str]:
 
 
 def judge_lines(scores: dict[str, Any]) -> list[str]:
-    """Return what the judge is worth, in sentences."""
+    """What the judge is worth, in sentences."""
     judge, length, counts = scores["judge"], scores["length"], scores["verdicts"]
     lines = [
         f"Verdicts: {counts['all']}; both orders agreed on {counts['agreed']}, disagreed on {counts['disagreed']} (ties); "
@@ -77,7 +77,7 @@ def judge_lines(scores: dict[str, Any]) -> list[str]:
 
 
 def to_terminal(arena: Arena) -> RenderableType:
-    """Return the arena for the terminal."""
+    """The arena for the terminal."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -109,7 +109,7 @@ def to_terminal(arena: Arena) -> RenderableType:
 
 
 def to_markdown(arena: Arena) -> str:
-    """Return the arena as Markdown."""
+    """The arena as Markdown."""
     from darumeru.leaderboard.tables import escape_markdown as e
 
     header, scores = arena.header, arena.scores
@@ -129,7 +129,7 @@ def to_markdown(arena: Arena) -> str:
 
 
 def write_views(arena: Arena) -> None:
-    """Write report.md and index.html with its assets, from what the folder holds."""
+    """report.md and index.html with its assets, from what the folder holds."""
     from darumeru.leaderboard.site import render_page, write_assets
 
     header, scores, names = arena.header, arena.scores, arena.names

@@ -42,8 +42,8 @@ PREFIX = "eval_darumeru/"
 class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
     """Evaluates the model in memory every N optimizer steps and at the end; writes ordinary run records.
 
-    Training continues as if nothing had happened: see `darumeru.watch.memory.untouched`. Under DDP the first process
-    evaluates and the others wait. An evaluation that fails is logged and counted (`failures`), and training continues.
+    The training goes on as if nothing had happened: see `darumeru.watch.memory.untouched`. Under DDP the first process
+    evaluates and the others wait. An evaluation that fails is logged and counted (`failures`), and the training goes on.
 
     Metrics go to `state.log_history` as `eval_darumeru/micro_avg`, `eval_darumeru/<group>`, `eval_darumeru/<task>`; with `attach`
     also to the Trainer's integrations (TensorBoard, W&B, …), which a callback alone does not reach.
@@ -102,7 +102,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         self.name = name
         self.at_start = at_start
         self.failures: list[str] = []
-        """Errors, an entry for each evaluation that failed."""
+        """What went wrong, an entry for each evaluation that failed."""
         self._trainer: Any = None
         self._ranks = Ranks()
         self._plan: Plan | None = None
@@ -136,7 +136,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         if self._ranks.agree(fault is not None)[0]:
             raise fault or DarumeruError("The evaluation could not begin; the first process says why.")
         step = state.global_step
-        # A process that was killed may not have come to the evaluation of the checkpoint from which this one resumes.
+        # A process that was killed may not have come to the evaluation of the checkpoint from which this one goes on.
         due = self.at_start if step == 0 else step % self.every == 0
         if due and step not in {p.step for p in self._curve(state)}:
             self._round(args, state, control, model)
@@ -197,7 +197,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             except Exception as error:  # whatever it is, the training is worth more
                 self.failures.append(f"step {state.global_step}: {type(error).__name__}: {error}")
                 log.error(
-                    "Evaluation at step %d failed (%d so far), training continues. %s: %s",
+                    "Evaluation at step %d failed (%d so far), the training goes on. %s: %s",
                     state.global_step, len(self.failures), type(error).__name__, error,
                     exc_info=not isinstance(error, DarumeruError),
                 )  # fmt: skip
@@ -211,7 +211,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         control.should_save |= save
 
     def _evaluate(self, args: Any, state: Any, control: Any, model: Any) -> tuple[bool, bool]:
-        """Return whether to stop and whether to save."""
+        """Whether to stop and whether to save."""
         from darumeru.cli.tables import console
 
         began = time.perf_counter()
@@ -267,7 +267,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             control.should_log = due
 
     def _curve(self, state: Any) -> list[Point]:
-        """Return the evaluations of this training, those before it was resumed too: the Trainer keeps its log."""
+        """The evaluations of this training, those before it was resumed too: the Trainer keeps its log."""
         points: dict[int, Point] = {}
         for entry in state.log_history:
             values = {k.removeprefix(PREFIX): v for k, v in entry.items() if k.startswith(PREFIX)}
@@ -338,7 +338,7 @@ class StopFileCallback(TrainerCallback):  # type: ignore[misc]
         self.file = self.file or Path(args.output_dir) / STOP
         if state.is_world_process_zero and self.file.exists():
             log.warning(
-                "An earlier training was stopped (%s). This one continues; '%s' is removed.",
+                "An earlier training was stopped (%s). This one goes on; '%s' is removed.",
                 _reason(self.file),
                 self.file,
             )
@@ -376,7 +376,7 @@ class Ranks:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
 
     def agree(self, *decisions: bool) -> list[bool]:
-        """Return the first process's decisions, in all of them; waits for it."""
+        """The first process's decisions, in all of them; waits for it."""
         if self._group is None:
             return list(decisions)
         flags = torch.tensor([int(d) for d in decisions])
@@ -392,11 +392,11 @@ class Ranks:
 
 @contextmanager
 def _tolerant() -> Iterator[None]:
-    """Log a note that cannot be written (a full disk), which must not end a training."""
+    """A note that cannot be written (a full disk) must not end a training."""
     try:
         yield
     except OSError as error:
-        log.error("A note cannot be written, training continues: %s", error)
+        log.error("A note cannot be written, the training goes on: %s", error)
 
 
 def _reason(file: Path) -> str:

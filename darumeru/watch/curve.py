@@ -24,7 +24,7 @@ GRAD_NORM = "grad_norm"
 
 @dataclass(frozen=True)
 class Point:
-    """A step of a training: the scores of an evaluation, or a logged loss."""
+    """What is known of a training at a step: the scores of an evaluation, or a logged loss."""
 
     step: int
     values: Mapping[str, float]
@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Metrics:
-    """A metric of a suite, for rules and tables."""
+    """What a suite measures, for rules and tables."""
 
     suite: str
     titles: Mapping[str, str]
@@ -54,14 +54,14 @@ class Metrics:
         return (*self.titles, LOSS)
 
     def better(self, metric: str, a: float, b: float) -> bool:
-        """Return whether `a` is better than `b`; a value that is no number is never better."""
+        """Whether `a` is better than `b`; a value that is no number is never better."""
         if math.isnan(a):
             return False
         return math.isnan(b) or (a < b if metric in self.lower else a > b)
 
 
 def metrics_of(suite: Suite, tasks: Mapping[str, DarumeruTask]) -> Metrics:
-    """Return the metrics of a suite whose tasks have been loaded."""
+    """The metrics of a suite whose tasks have been loaded."""
     lower = {name for name, task in tasks.items() if not task.higher_is_better()["score"]}
     lower |= {g.name for g in suite.groups if all(t in lower for t in g.tasks)}
     titles = {MICRO_AVG: suite.summary} if suite.counted else {}
@@ -71,7 +71,7 @@ def metrics_of(suite: Suite, tasks: Mapping[str, DarumeruTask]) -> Metrics:
 
 
 def metrics_for(settings: Settings) -> Metrics:
-    """Return the metrics of what is asked.
+    """The metrics of what is asked.
 
     Raises:
         UserError: no such suite or task.
@@ -85,7 +85,7 @@ def metrics_for(settings: Settings) -> Metrics:
 
 
 def point_of(run: Run) -> Point:
-    """Return the point of a run whose header names a step."""
+    """The point of a run whose header names a step."""
     training, scores = run.header["training"], run.scores
     found: dict[str, dict[str, Any]] = {MICRO_AVG: scores["suite"], **scores["groups"]}
     found |= {name: result["score"] for name, result in scores["tasks"].items()}
@@ -100,7 +100,7 @@ def point_of(run: Run) -> Point:
 
 
 def logged(history: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """Return the losses and gradient norms in a Trainer's `log_history`."""
+    """The losses and gradient norms in a Trainer's `log_history`."""
     return [
         Point(int(entry["step"]), values)
         for entry in history
@@ -110,7 +110,7 @@ def logged(history: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def best(points: Sequence[Point], metric: str, metrics: Metrics) -> Point | None:
-    """Return the earliest of the best points; None where none has the metric as a number."""
+    """The earliest of the best points; None where none has the metric as a number."""
     found: Point | None = None
     for point in sorted(points, key=lambda p: p.step):
         value = point.values.get(metric, math.nan)

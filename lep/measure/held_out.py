@@ -1,4 +1,4 @@
-"""Measures of a training on text that it does not read: bits per byte, and whether new tokens are written."""
+"""What a training is measured by on text that it does not read: bits per byte, and whether new tokens are written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lep.measure.bits import cut_pieces, model_bits_per_byte
 BITS = "bits_per_byte"
 SHARE = "share_of_new_tokens"
 _PROMPT = 200
-"""Characters that the model is asked to continue."""
+"""Characters that the model is asked to go on from."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Texts by name, in pieces for bits per byte, and prefixes of some of them."""
+    """Texts by name, in pieces for bits per byte, and the beginnings of some of them."""
 
     pieces: dict[str, list[str]]
     prompts: dict[str, list[str]]
@@ -28,13 +28,13 @@ class HeldOut:
     def read(
         cls, sources: Sequence[str], *, field: str = "text", characters: int = 50_000, prompts: int = 4
     ) -> HeldOut:
-        """Read the prefixes of texts.
+        """Read the beginnings of texts.
 
         Args:
             sources: FILE or NAME=FILE; without a name, the file's.
             field: text field of the files.
             characters: to read of each at most.
-            prompts: prefixes of each that the model continues.
+            prompts: beginnings of each that the model goes on from.
 
         Raises:
             UserError: there is no such file, or nothing in it.
@@ -56,7 +56,7 @@ class HeldOut:
         return cls(pieces, beginnings)
 
     def measure(self, model: Any, tokenizer: Any, new_ids: Collection[int] = ()) -> dict[str, float]:
-        """Return bits per byte of each text and their mean, and the share of new tokens in what the model writes.
+        """Bits per byte of each text and their mean, and the share of new tokens in what the model writes.
 
         Args:
             model: a causal language model; left in eval mode.
@@ -81,12 +81,12 @@ class HeldOut:
 def share_of_new_tokens(
     model: Any, tokenizer: Any, prompts: Sequence[str], new_ids: Collection[int], *, max_new_tokens: int = 48
 ) -> float:
-    """Return the share of new tokens in what the model writes greedily after the prompts, ``new / written`` (0 where none are).
+    """New tokens among those that the model writes greedily after the prompts, ``new / written`` (0 where none are).
 
     Args:
         model: a causal language model in eval mode.
         tokenizer: its tokenizer.
-        prompts: texts to continue.
+        prompts: texts to go on from.
         new_ids: the tokens that are new.
         max_new_tokens: most tokens written after each prompt.
     """
