@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"evaluation"},
         {"inference", "task", "record"},
         {"engines", "data", "scoring"},
-        {"web", "hub", "options", "requests", "files", "plugins", "errors", "demo"},
+        {"web", "options", "requests", "files", "plugins", "errors", "demo"},
     ),
     "lep": (
         {"cli", "__main__"},
