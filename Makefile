@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 # Processes that test at once; each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: demo check test lint bench format leaderboard clean
+.PHONY: demo test lint bench format leaderboard clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -15,6 +15,7 @@ $(READY): pyproject.toml scripts/install.py
 demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
 	$(BIN)/darumeru demo
 
+.PHONY: check
 check: lint  ## before every commit: the linters and the tests that need no model
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist worksteal
 

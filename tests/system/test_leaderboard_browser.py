@@ -18,6 +18,8 @@ from support.arena import House, hold
 from support.synthetic import NASTY, make_run
 from support.tiny import make_model
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 CHROMIUM = os.environ.get("DARUMERU_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
