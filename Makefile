@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-# Processes that test at once; each computes with one thread.
-WORKERS ?= 2
 
 .PHONY: demo test lint bench format leaderboard clean
 
@@ -14,6 +12,9 @@ $(READY): pyproject.toml scripts/install.py
 
 demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
 	$(BIN)/darumeru demo
+
+# Processes that test at once; each computes with one thread.
+WORKERS ?= 2
 
 .PHONY: check
 check: lint  ## before every commit: the linters and the tests that need no model
