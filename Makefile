@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint bench format leaderboard clean
+.PHONY: demo check test lint bench format leaderboard study-site clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -16,7 +16,6 @@ demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
 # Processes that test at once; each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: check
 check: lint  ## before every commit: the linters and the tests that need no model
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist worksteal
 
