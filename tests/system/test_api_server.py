@@ -20,7 +20,7 @@ import pytest
 from darumeru.errors import DarumeruError
 from darumeru.evaluation import evaluate
 from darumeru.record.run import Journal, Run
-from support.real import needs_vllm
+from support.real import ASKED, needs_vllm
 
 pytestmark = [needs_vllm, pytest.mark.xdist_group("api")]
 
@@ -95,7 +95,7 @@ def serving(model: Path, port: int, log: Path) -> Iterator[Served]:
 def run(served: Served, model: Path, output: Path, limit: int = 4, **settings: object) -> Run:
     return evaluate(
         model, data="mini", tasks=TASKS, engine="api", base_url=served.url, served_model=NAME, output=output, limit=limit,
-        **settings,
+        max_prompt_len=ASKED["max_prompt_len"], **settings,
     )  # fmt: skip
 
 
