@@ -64,6 +64,7 @@ def test_five_shot_prompts_share_their_prefix_without_changing_numbers(
     ]
     assert all(r.header["num_fewshot"] == 5 for r in runs)
     found = load_agreement().agreement(*runs)
+    assert [r.samples for r in found.values()] == [6, 6]
     assert all(r.same == r.samples for r in found.values())
     assert max(r.largest for r in found.values()) < 1e-3
 
@@ -111,6 +112,7 @@ def test_an_adapter_says_the_same_on_both_engines(hf_run: Run, smollm2: Path, tm
     options = ("--limit", 6, "--adapter", adapter)
     runs = [run(smollm2, tmp_path, engine, ",".join(tasks), *options) for engine in ("hf", "vllm")]
     found = load_agreement().agreement(*runs)
+    assert [r.samples for r in found.values()] == [6, 6]
     assert all(r.same == r.samples for r in found.values())
     assert max(r.largest for r in found.values()) < 1e-3
     assert max(change(hf_run, runs[0], task) for task in tasks) > 1e-2, "the adapter changes the numbers"
