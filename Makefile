@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-# Processes that test at once; each computes with one thread.
-WORKERS ?= 2
 
 .PHONY: demo check test lint bench format leaderboard study-site clean
 
@@ -14,6 +12,9 @@ $(READY): pyproject.toml scripts/install.py
 
 demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
 	$(BIN)/darumeru demo
+
+# Processes that test at once; each computes with one thread.
+WORKERS ?= 2
 
 check: lint  ## before every commit: the linters and the tests that need no model
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist worksteal

@@ -17,6 +17,8 @@ REPOSITORY = TESTS.parent
 
 TIERS = ("system", "model", "unit")
 """Folders of tests, the longest tests first; each is a marker too."""
+LONGEST = ("vllm", "api")
+"""The groups of tests (`xdist_group`: on one worker, because they share something costly) that decide how long all takes."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -34,9 +36,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=_place)
 
 
-def _place(item: pytest.Item) -> tuple[int, bool]:
+def _place(item: pytest.Item) -> tuple[int, int, bool]:
     tier = next(mark.name for mark in item.iter_markers() if mark.name in TIERS)
-    return TIERS.index(tier), item.get_closest_marker("xdist_group") is None
+    group = item.get_closest_marker("xdist_group")
+    name = group.args[0] if group else None
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST), TIERS.index(tier), group is None
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from lep.pipeline import estimate, load_recipe, plan, run_recipe
 from lep.pipeline.recipe import SCHEMA, SHIPPED, Top
 from support.pipeline import make_inputs, texts, todo, words, write_recipe
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one study serves most of them
+
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -63,6 +63,7 @@ def test_real_unigram_vocabularies(name: str, request: pytest.FixtureRequest, sh
         assert loaded.decode(ids).lstrip(" ") == text.lstrip(" ")
 
 
+# Group "vllm": where this model and the loaded vLLM are.
 @pytest.fixture(scope="module")
 def russian_smollm2(smollm2: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("smollm2")
@@ -71,6 +72,7 @@ def russian_smollm2(smollm2: Path, shared: Path, tmp_path_factory: pytest.TempPa
     return place / "model"
 
 
+@pytest.mark.xdist_group("vllm")
 def test_english_stays_in_transformers(smollm2: Path, russian_smollm2: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -87,6 +89,7 @@ def test_english_stays_in_transformers(smollm2: Path, russian_smollm2: Path) -> 
     assert answers[:2] == answers[2:]
 
 
+@pytest.mark.xdist_group("vllm")
 def test_propagating_an_unchanged_model_gives_it_back(smollm2: Path, russian_smollm2: Path, tmp_path: Path) -> None:
     import torch
 
