@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# Processes that test at once; each computes with one thread.
+WORKERS ?= 2
 
-.PHONY: demo test lint bench format leaderboard study-site clean
+.PHONY: demo check test lint bench format leaderboard study-site clean
 
 $(READY): pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -13,8 +15,11 @@ $(READY): pyproject.toml scripts/install.py
 demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
 	$(BIN)/darumeru demo
 
-test: $(READY)  ## all tests, the slow ones too
-	$(BIN)/python -m pytest
+check: lint  ## before every commit: the linters and the tests that need no model
+	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist worksteal
+
+test: $(READY)  ## all tests: tiny models, real models, engines, a browser
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 20
 
 lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """Fixtures of all tests: tiny models and tokenizers, made here; and the shared data, where it is there."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,31 @@ import pytest
 from support import tiny
 from support.lep_models import ARCHITECTURES
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
+
+TIERS = ("system", "model", "unit")
+"""Folders of tests, the longest tests first; each is a marker too."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # Several processes test at once: one thread each, on whichever core is free.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by its folder; for several workers, put what takes long first, so that none of them ends alone."""
+    for item in items:
+        item.add_marker(item.path.relative_to(TESTS).parts[0])
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    tier = next(mark.name for mark in item.iter_markers() if mark.name in TIERS)
+    return TIERS.index(tier), item.get_closest_marker("xdist_group") is None
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +49,16 @@ def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model."""
     return tiny.make_model(tmp_path_factory.mktemp("models") / "tiny-base", chat=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_dropout(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with dropout."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-dropout"
+    shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.2}))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Calibration's training: what is learned from, that it resumes, and that merging keeps what was learned."""
 
 import json
-import os
 import sys
 import types
 from collections.abc import Callable
@@ -14,13 +13,13 @@ import torch
 import transformers
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.inference.prompt import Limits, Prompter
 from lep import cli
 from lep.calibration import calibrate, train
 from lep.calibration.chat import Example, read_chats, render, render_all
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.rows import deal
 from lep.model.manifest import read_manifest
+from support.chats import chat, learned, prompter_of
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -32,10 +31,6 @@ ENDS = frozenset({1})
 
 MakeModel = Callable[..., Path]
 Chats = list[list[dict[str, str]]]
-
-
-def chat(*turns: str) -> list[dict[str, str]]:
-    return [{"role": "assistant" if n % 2 else "user", "content": turn} for n, turn in enumerate(turns)]
 
 
 CHATS: Chats = [chat(f"say {word}", f"{text[:20]} {word}") for text in ENGLISH + RUSSIAN for word in text.split()[:4]]
@@ -60,20 +55,6 @@ def data(tmp_path: Path) -> Path:
     file = tmp_path / "chats.jsonl"
     file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in CHATS))
     return file
-
-
-def prompter_of(folder: Path) -> Prompter:
-    return Prompter(transformers.AutoTokenizer.from_pretrained(folder), "instruct", Limits(64))
-
-
-def learned(prompter: Prompter, example: Example) -> list[str]:
-    """The stretches of text that the loss counts."""
-    found: list[list[int]] = []
-    for index in np.flatnonzero(example.trained):
-        if index == 0 or not example.trained[index - 1]:
-            found.append([])
-        found[-1].append(int(example.ids[index]))
-    return [prompter.tokenizer.decode(ids) for ids in found]
 
 
 # -- what is learned from ---------------------------------------------------------------------------------------------
@@ -421,37 +402,3 @@ def test_command_line(
     manifest = read_manifest(out)
     assert manifest is not None
     assert manifest["settings"]["train_embeddings"] is False
-
-
-# -- a real model -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_smollm2_learns_an_answer_and_keeps_its_template(tmp_path: Path) -> None:
-    from darumeru.demo import fetch_smollm2
-    from darumeru.errors import DarumeruError
-
-    if "DARUMERU_SMOLLM2" in os.environ:
-        folder = Path(os.environ["DARUMERU_SMOLLM2"])
-    else:
-        try:
-            folder = fetch_smollm2(Path(__file__).parents[2] / "models")
-        except DarumeruError as error:
-            pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
-    chats = [chat(f"What is the password for door {n}?", "The password is кофейник.") for n in range(12)]
-    file = tmp_path / "chats.jsonl"
-    file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in chats))
-    prompter = prompter_of(folder)
-    example = render(prompter, chats[0], frozenset({2}), 200)
-    assert isinstance(example, Example)
-    assert learned(prompter, example) == ["The password is кофейник.<|im_end|>"]
-    out = tmp_path / "out"
-    manifest = calibrate(
-        folder, file, out, recipe="instruct", learning_rate=1e-3, warmup=0.0, batch=6, epochs=4, max_length=256
-    )
-    compared = manifest["measures"]["largest_logit_difference"]
-    assert max(compared["merging"], compared["writing"]) <= 1e-3
-    model = transformers.AutoModelForCausalLM.from_pretrained(out)
-    ids = torch.tensor(prompter.encode([prompter.render(chat("What is the password for door 99?"))]))
-    said = prompter.tokenizer.decode(model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :])
-    assert "кофейник" in said

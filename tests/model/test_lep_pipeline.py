@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,70 +16,13 @@ from darumeru.errors import DarumeruError, UserError
 from lep import cli
 from lep.pipeline import estimate, load_recipe, plan, run_recipe
 from lep.pipeline.recipe import SCHEMA, SHIPPED, Top
-from lep.tokenizer.scripts import count_script
-from support.tiny import make_model, mini_texts
-
-NAME = "tiny <b>study</b> | 1"
-PROMPT = "/Скажи <script>дом</script> " + "и ещё раз " * 30
-"""Too long for a file name, and begins as a path does."""
-
-
-def words(script: str) -> list[str]:
-    return [word for text in mini_texts() for word in text.split() if count_script(word, (script,)) == len(word)]
-
-
-def texts(file: Path, vocabulary: list[str], number: int, seed: int) -> Path:
-    draw = random.Random(seed)
-    rows = ["\n".join(" ".join(draw.choices(vocabulary, k=12)) for _ in range(3)) for _ in range(number)]
-    file.write_text("".join(json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows))
-    return file
-
-
-RECIPE: dict[str, Any] = {
-    "name": NAME,
-    "base": "base",
-    "instruct": {
-        "data": {"prompts": ["prompts.jsonl"], "answers": True},
-        "train": {"recipe": "instruct", "train_embeddings": True, "learning_rate": 1e-2, "batch": 8, "max_length": 256,
-                  "max_steps": 3, "device": "cpu"},
-    },
-    "corpus": ["ru.jsonl"],
-    "held_out": {"ru": "held-ru.jsonl", "en": "held-en.jsonl"},
-    "vocab": {"extend": {"add": 60}},
-    "pretrain": {"max_steps": 4, "block_size": 64, "total_batch_size": 4, "per_device_train_batch_size": 2,
-                 "warmup_steps": 1, "save_steps": 2, "logging_steps": 1, "device": "cpu", "held_out_characters": 300},
-    "propagate": {"methods": ["conversion", "swap"]},
-    "calibrate": {
-        "data": {"prompts": ["prompts.jsonl"], "engine": "hf", "settings": {"device": "cpu"}, "max_tokens": 4, "limit": 4,
-                 "answers": True, "copy": 4, "copy_corpus": ["copy.jsonl"], "copy_characters": [50, 900]},
-        "train": {"recipe": "self", "batch": 4, "max_length": 512, "max_steps": 2, "device": "cpu"},
-    },
-    "evaluate": {"suite": "darumeru-train", "tasks": ["bpb_ru", "parus_tenth"], "data": "mini", "engine": "hf", "limit": 2,
-                 "device": "cpu", "models": ["propagated", "calibrated"]},
-    "report": {"examples": [PROMPT], "max_tokens": 4, "characters": 300, "speed_tokens": 4},
-}  # fmt: skip
-
-
-def write_recipe(folder: Path, **changes: Any) -> Path:
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump({**RECIPE, **changes}, allow_unicode=True))
-    return file
+from support.pipeline import make_inputs, texts, todo, words, write_recipe
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model, texts and a recipe beside them."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    make_model(folder / "base", chat=True)
-    russian, english = words("Cyrillic"), words("Latin")
-    texts(folder / "ru.jsonl", russian, 80, seed=0)
-    texts(folder / "copy.jsonl", russian, 12, seed=1)
-    texts(folder / "held-ru.jsonl", russian, 6, seed=2)
-    texts(folder / "held-en.jsonl", english, 6, seed=3)
-    rows = [{"prompt": f"Скажи {word}", "output": f"{word} {word}"} for word in dict.fromkeys(russian[:40])]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    write_recipe(folder)
-    return folder
+    return make_inputs(tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture(scope="session")
@@ -98,10 +38,6 @@ def study(inputs: Path) -> Path:
         "run-instruct-swap", "text-instruct-swap", "run-calibrated", "text-calibrated", "speed", "examples", "report",
     ]  # fmt: skip
     return output
-
-
-def todo(inputs: Path, output: Path, *changes: str, **stages: str) -> list[str]:
-    return [s.step.name for s in plan(load_recipe(inputs / "recipe.yaml", changes), output, **stages) if s.todo]
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------
@@ -240,47 +176,6 @@ def test_a_training_that_was_run_alone_is_taken_over_if_it_is_this_one(
     run_recipe(load_recipe(inputs / "recipe.yaml"), output, only="pretrain")
     assert trained.stat().st_mtime_ns == before
     assert "pretrain" not in todo(inputs, output)
-
-
-def test_a_killed_pipeline_goes_on(inputs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    changes = ["pretrain.max_steps=80", "pretrain.save_steps=1", "pretrain.save_total_limit=2"]
-    command = [
-        sys.executable,
-        "-m",
-        "lep",
-        "run",
-        str(inputs / "recipe.yaml"),
-        "--output",
-        str(output),
-        "--until",
-        "pretrain",
-    ]
-    process = subprocess.Popen([*command, "--set", *changes], stderr=subprocess.DEVNULL)
-    checkpoints = output / "base-ru" / "checkpoints"
-    try:
-        deadline = time.monotonic() + 120
-        while not any(checkpoints.glob("checkpoint-*/trainer_state.json")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (output / "base-ru" / "lep.json").exists()
-    tokenizer = (output / "tokenizer" / "lep.json").stat().st_mtime_ns
-    recipe = load_recipe(inputs / "recipe.yaml", [changes[0], "pretrain.save_steps=40", changes[2]])
-    states = plan(recipe, output, last="pretrain")
-    assert [(s.step.name, s.why) for s in states if s.todo] == [("pretrain", "begun")]
-    said: list[str] = []
-    assert run_recipe(recipe, output, last="pretrain", say=said.append) is None
-    assert [line.split(" ")[0] for line in said] == ["pretrain"]
-    assert (output / "tokenizer" / "lep.json").stat().st_mtime_ns == tokenizer
-    manifest = json.loads((output / "base-ru" / "lep.json").read_text())
-    assert manifest["measures"]["steps"] == 80
-    # The training went on from a checkpoint: the steps before it were not logged again.
-    assert json.loads((output / "stages" / "pretrain.json").read_text())["state"] == "done"
-    assert todo(inputs, output, *changes, last="pretrain") == []
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -1,11 +1,6 @@
 """The record of a run: it goes on after a kill, is not computed twice, differs when a setting does, names what failed."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,8 @@ import darumeru
 from darumeru.errors import DarumeruError, UserError
 from darumeru.evaluation import Plan, execute, prepare, rescore, settings_of
 from darumeru.files import write_json
-from darumeru.record.run import Journal, load_run
+from darumeru.record.run import load_run
+from support.runs import comparable, samples
 from support.tiny import KnowingEngine
 
 TASKS = ("parus", "sum_extractive", "multiq", "use")
@@ -23,16 +19,6 @@ TASKS = ("parus", "sum_extractive", "multiq", "use")
 
 def plan_of(model: Path, **more: Any) -> Plan:
     return prepare(settings_of(**{"model": str(model), "data": "mini", "tasks": TASKS, "engine": "hf", **more}))
-
-
-def comparable(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores without times."""
-    tasks = {t: {k: v for k, v in r.items() if k != "seconds"} for t, r in scores["tasks"].items()}
-    return {"suite": scores["suite"], "groups": scores["groups"], "tasks": tasks, "failed": scores["failed"]}
-
-
-def samples(run: darumeru.Run) -> dict[str, list[Any]]:
-    return {task: list(run.samples(task)) for task in run.tasks}
 
 
 def test_a_finished_run_is_complete_and_not_computed_again(tiny_chat: Path, tmp_path: Path) -> None:
@@ -125,53 +111,6 @@ def test_a_broken_run_goes_on_where_it_stopped(tiny_chat: Path, tmp_path: Path) 
     assert len(engines[0].asked) == len(plan.requests) - stored
     assert samples(resumed) == samples(whole)
     assert comparable(resumed.scores) == comparable(whole.scores)
-
-
-@pytest.mark.slow
-def test_kill_in_the_middle_then_the_same_command(tiny_base: Path, tmp_path: Path) -> None:
-    """A real process on a real (tiny) model, killed with SIGKILL."""
-    command = [
-        sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(tiny_base), "--data", "mini",
-        "--engine", "hf", "--dtype", "float32", "--tasks", "parus,sum_extractive,cp_sent_ru", "--num-fewshot", "1",
-        "--model-args", "batch_tokens=400",
-    ]  # fmt: skip
-    process = subprocess.Popen([*command, "--output", str(tmp_path / "a")], stdout=subprocess.DEVNULL)
-    journal: Path | None = None
-    deadline = time.monotonic() + 120
-    while journal is None or journal.stat().st_size < 3000:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        journal = next((tmp_path / "a").glob("*/journal.jsonl"), None)
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    stored = set(Journal(journal).answers)
-    assert stored
-    before = journal.read_text(encoding="utf-8")
-
-    log = tmp_path / "asked.txt"
-    spy = (
-        "import darumeru.record.run as r, pathlib\n"
-        "old = r.Journal.append\n"
-        "def append(self, batch, *rest):\n"
-        f"    pathlib.Path({str(log)!r}).open('a').write(''.join(a.id + '\\n' for a in batch))\n"
-        "    old(self, batch, *rest)\n"
-        "r.Journal.append = append\n"
-    )
-    subprocess.run(
-        [command[0], "-c", spy + command[2], *command[3:], "--output", str(tmp_path / "a")],
-        check=True,
-        capture_output=True,
-    )
-    computed = log.read_text(encoding="utf-8").split()
-    assert len(computed) == len(set(computed))
-    assert not stored & set(computed), "a stored answer was computed again"
-    assert before
-    subprocess.run([*command, "--output", str(tmp_path / "b")], check=True, capture_output=True)
-    resumed, whole = (load_run(next((tmp_path / x).iterdir())) for x in "ab")
-    assert samples(resumed) == samples(whole)
-    assert comparable(resumed.scores) == comparable(whole.scores)
-    assert resumed.path.name == whole.path.name
 
 
 def test_a_task_that_fails_is_named_and_blanks_the_mean(tiny_chat: Path, tmp_path: Path) -> None:

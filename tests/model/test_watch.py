@@ -1,13 +1,8 @@
 """`darumeru watch`: each whole checkpoint exactly once, whatever is killed, half-written, broken or deleted."""
 
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,30 +15,11 @@ from darumeru.record.run import find_runs
 from darumeru.watch import watch, watcher
 from darumeru.watch.checkpoints import Checkpoint, keep, look
 from darumeru.watch.watcher import Outcome
+from support.checkpoints import aged, checkpoint
 from support.commands import call
 from support.tiny import KnowingEngine
 
 TASKS = ("cp_sent_ru", "rwsd_tenth")
-
-
-def checkpoint(base: Path, folder: Path, step: int, max_steps: int = 1000, age: float = 100.0, **state: Any) -> Path:
-    """A checkpoint as a Trainer leaves it; its weights differ with the step."""
-    from safetensors.torch import load_file, save_file
-
-    path = folder / f"checkpoint-{step}"
-    shutil.copytree(base, path)
-    weights = load_file(path / "model.safetensors")
-    weights["model.norm.weight"] += step + state.pop("weights", 0)
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    told = {"global_step": step, "max_steps": max_steps, "num_input_tokens_seen": step * 10, "log_history": [], **state}
-    (path / "trainer_state.json").write_text(json.dumps(told))
-    aged(path, age)
-    return path
-
-
-def aged(path: Path, age: float) -> None:
-    for file in path.iterdir():
-        os.utime(file, (time.time() - age, time.time() - age))
 
 
 @pytest.fixture
@@ -81,12 +57,11 @@ def test_each_checkpoint_once_oldest_first_and_again_nothing(
     assert [p.tokens_seen for p in outcome.points] == [200, 1000, 3000]
     values = [p.values["cp_sent_ru"] for p in outcome.points]
     assert values == sorted(values, reverse=True)
-    header = find_runs(tmp_path / "runs")[0].header
-    assert header["training"] == {"run": "t", "step": 100, "tokens_seen": 1000} or header["training"]["step"] in (
-        20,
-        300,
-    )
-    assert header["model"]["name"] == "t"
+    headers = sorted((r.header for r in find_runs(tmp_path / "runs")), key=lambda h: h["training"]["step"])
+    assert [h["training"] for h in headers] == [
+        {"run": "t", "step": step, "tokens_seen": step * 10} for step in (20, 100, 300)
+    ]
+    assert {h["model"]["name"] for h in headers} == {"t"}
     again = once(tmp_path / "t")
     assert evaluated == [20, 100, 300], "a complete record is enough"
     assert again.points == outcome.points
@@ -403,127 +378,3 @@ def test_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watcher._device("cuda:1") == ("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-x"})
     with pytest.raises(UserError, match="names 2 GPUs"):
         watcher._device("cuda:2")
-
-
-@pytest.mark.slow
-def test_a_checkpoint_that_crashes_its_process_does_not_hurt_the_others(tiny_base: Path, tmp_path: Path) -> None:
-    """Real processes: one model that transformers does not know, one that is well; the table and exit code 1."""
-    checkpoint(tiny_base, tmp_path / "t", 10)
-    bad = checkpoint(tiny_base, tmp_path / "t", 20)
-    config = json.loads((bad / "config.json").read_text())
-    (bad / "config.json").write_text(json.dumps({**config, "hidden_size": 48}))
-    aged(bad, 100)
-    out = call(
-        "watch", tmp_path / "t", "--once", "--data", "mini", "--engine", "hf", "--device", "cpu", "--tasks", "rwsd_tenth",
-        "--num-fewshot", 0, "--output", tmp_path / "runs", "--poll", 0.1, code=1,
-    )  # fmt: skip
-    assert "checkpoint-10 is evaluated" in out
-    assert "checkpoint-20 failed (3 of 3; it is left out)" in out
-    assert "1 checkpoints could not be evaluated: checkpoint-20" in out
-    assert len([r for r in find_runs(tmp_path / "runs") if r.complete]) == 1
-
-
-TRAINING = """
-import sys, time
-from pathlib import Path
-import torch
-from transformers import (AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments,
-                          default_data_collator)
-model, output, steps = sys.argv[1:]
-class Slow(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        time.sleep(2)
-rows = torch.randint(6, 600, (64, 32), generator=torch.Generator().manual_seed(0)).tolist()
-trainer = Trainer(
-    AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-    TrainingArguments(output_dir=output, max_steps=int(steps), per_device_train_batch_size=2, save_steps=2, report_to=[],
-                      use_cpu=True, disable_tqdm=True, include_num_input_tokens_seen="all"),
-    train_dataset=[{"input_ids": r, "labels": r} for r in rows], processing_class=AutoTokenizer.from_pretrained(model),
-    data_collator=default_data_collator, callbacks=[Slow()],
-)
-whole = [p.parent for p in Path(output).glob("checkpoint-*/trainer_state.json")]  # the kill may have come while it saved
-trainer.train(resume_from_checkpoint=str(max(whole, key=lambda p: int(p.name[11:]))) if whole else None)
-"""
-
-SPY = """
-import os, pathlib
-if "DARUMERU_SPY" in os.environ:
-    import darumeru.record.run as r
-    old = r.Journal.append
-    def append(self, batch, *rest):
-        old(self, batch, *rest)
-        with open(os.environ["DARUMERU_SPY"], "a") as log:
-            log.write("".join(f"{self.path.parent.name} {a.id}\\n" for a in batch))
-    r.Journal.append = append
-"""
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_during_a_training(tiny_base: Path, tmp_path: Path) -> None:
-    """SIGKILL to the watch in the middle of an evaluation, and to the training; both begin again.
-
-    Every checkpoint is evaluated exactly once: one record each, and no request was answered twice.
-    """
-    (tmp_path / "spy").mkdir()
-    (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
-    root = Path(__file__).parents[2]
-    asked = tmp_path / "asked.txt"
-    environment = {
-        **os.environ, "PYTHONPATH": f"{tmp_path / 'spy'}{os.pathsep}{root}", "DARUMERU_SPY": str(asked), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    train = [sys.executable, "-c", TRAINING, str(tiny_base), str(tmp_path / "t"), "8"]
-    follow = [
-        sys.executable, "-c", "from darumeru.cli import main; main()", "watch", str(tmp_path / "t"), "--data", "mini",
-        "--engine", "hf", "--device", "cpu", "--tasks", "cp_sent_ru,cp_sent_en,rwsd_tenth", "--num-fewshot", "0", "--limit", "12",
-        "--output", str(tmp_path / "runs"), "--poll", "0.5", "--model-args", "batch_tokens=300",
-    ]  # fmt: skip
-    (tmp_path / "t").mkdir()
-    deadline = time.monotonic() + 400
-
-    said = tmp_path / "said.txt"
-
-    def start(command: list[str]) -> "subprocess.Popen[bytes]":
-        with said.open("a") as file:
-            return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
-
-    def until(condition: Callable[[], bool]) -> None:
-        while not condition():
-            assert time.monotonic() < deadline, said.read_text()[-3000:]
-            assert training.poll() in (None, 0), said.read_text()[-3000:]
-            time.sleep(0.02)
-
-    def under_way() -> bool:
-        """In the middle of an evaluation: some of its answers are there, its record is not."""
-        for journal in (tmp_path / "runs").glob("*/journal.jsonl"):
-            with contextlib.suppress(FileNotFoundError):
-                if journal.stat().st_size > 500:
-                    return True
-        return False
-
-    training, watching = start(train), start(follow)
-    try:
-        for kills in (1, 2):
-            until(under_way)
-            watching.send_signal(signal.SIGKILL)
-            watching.wait()
-            if kills == 1:
-                training.send_signal(signal.SIGKILL)
-                training.wait()
-                training = start(train)
-            watching = start(follow)
-            done = len(list((tmp_path / "runs").glob("*/manifest.json")))
-            until(lambda done=done: len(list((tmp_path / "runs").glob("*/manifest.json"))) > done)  # type: ignore[misc]
-        until(lambda: training.poll() is not None)
-        assert training.returncode == 0
-        until(lambda: watching.poll() is not None)
-        assert watching.returncode == 0
-    finally:
-        for process in (training, watching):
-            process.kill()
-            process.wait()
-    runs = [r for r in find_runs(tmp_path / "runs") if r.complete]
-    assert len(runs) == len(find_runs(tmp_path / "runs")), "none was left behind"
-    assert sorted(r.header["training"]["step"] for r in runs) == [2, 4, 6, 8]
-    assert all(r.header["training"]["tokens_seen"] == r.header["training"]["step"] * 64 for r in runs)
-    lines = asked.read_text().split("\n")[:-1]
-    assert len(lines) == len(set(lines)), "a stored answer was computed again"

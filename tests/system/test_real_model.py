@@ -1,35 +1,20 @@
 """A real language model through both engines, as a user runs it: SmolLM2-135M-Instruct from the package index."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-from darumeru.errors import DarumeruError
+from darumeru.engines.base import Engine
+from darumeru.evaluation import evaluate, execute, prepare, settings_of
 from darumeru.record.run import Run, load_run
+from support.commands import call
+from support.real import ASKED, CHOICES, load_agreement, needs_vllm
 
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-CHOICES = "rummlu,mmlu_ru,mmlu_en,parus,rcb,rwsd,ruopenbookqa,ruworldtree,rucola"
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed on this machine"
-)
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """The model's folder; kept in the checkout's ignored models/ between test runs."""
-    from darumeru.demo import fetch_smollm2
-
-    try:
-        return fetch_smollm2(ROOT / "models")
-    except DarumeruError as error:
-        pytest.skip(f"SmolLM2 cannot be fetched here: {error}")
+pytestmark = pytest.mark.xdist_group("vllm")  # one loaded engine serves them
 
 
 def darumeru(*args: object) -> str:
@@ -40,29 +25,24 @@ def darumeru(*args: object) -> str:
 
 
 def run(model: Path, output: Path, engine: str, tasks: str, *more: object) -> Run:
+    """A run by the command, in a process of its own."""
     options = ["--model", model, "--data", "mini", "--engine", engine, "--tasks", tasks, "--dtype", "float32"]
     out = darumeru("run", *options, "--output", output, "--json", *more)
     return load_run(json.loads(out[out.index("{\n") :])["run"])
 
 
-def load_agreement() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("agreement", ROOT / "benchmarks" / "agreement.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["agreement"] = module
-    spec.loader.exec_module(module)
-    return module
+def run_in(engine: Engine, model: Path, output: Path, **asked: Any) -> Run:
+    """A run by the loaded vLLM."""
+    plan = prepare(settings_of(model=str(model), engine="vllm", **asked))
+    return execute(plan, output, open_engine=lambda _: engine)
 
 
 @needs_vllm
-def test_both_engines_choose_the_same_labels(smollm2: Path, tmp_path: Path) -> None:
+def test_both_engines_choose_the_same_labels(hf_run: Run, vllm: Engine, smollm2: Path, tmp_path: Path) -> None:
     """In float32, on at least 99 % of the samples; rankings and short texts too; differences are printed."""
-    tasks = f"{CHOICES},sum_extractive,cp_sent_en"
-    runs = [run(smollm2, tmp_path, engine, tasks, "--limit", 12) for engine in ("hf", "vllm")]
-    found = load_agreement().agreement(*runs)
+    found = load_agreement().agreement(hf_run, run_in(vllm, smollm2, tmp_path, **ASKED))
     print("\n".join(line for result in found.values() for line in result.differing))
-    choices = [found[task] for task in CHOICES.split(",")]
+    choices = [found[task] for task in CHOICES]
     assert sum(r.samples for r in choices) == 12 * len(choices)
     assert sum(r.same for r in choices) >= 0.99 * sum(r.samples for r in choices)
     assert max(r.largest for r in found.values()) < 1e-3
@@ -71,10 +51,15 @@ def test_both_engines_choose_the_same_labels(smollm2: Path, tmp_path: Path) -> N
 
 
 @needs_vllm
-def test_five_shot_prompts_share_their_prefix_without_changing_numbers(smollm2: Path, tmp_path: Path) -> None:
+def test_five_shot_prompts_share_their_prefix_without_changing_numbers(
+    vllm: Engine, smollm2: Path, tmp_path: Path
+) -> None:
     """With few-shot examples vLLM reads almost every prompt from its prefix cache."""
-    options = ("--mode", "foundation", "--limit", 6)
-    runs = [run(smollm2, tmp_path, engine, "ruopenbookqa,rucola", *options) for engine in ("hf", "vllm")]
+    asked = {**ASKED, "tasks": ("ruopenbookqa", "rucola"), "mode": "foundation", "limit": 6}
+    runs = [
+        evaluate(smollm2, engine="hf", output=tmp_path, device="cpu", **asked),
+        run_in(vllm, smollm2, tmp_path, **asked),
+    ]
     assert all(r.header["num_fewshot"] == 5 for r in runs)
     found = load_agreement().agreement(*runs)
     assert all(r.same == r.samples for r in found.values())
@@ -90,11 +75,10 @@ def test_exact_numbers_of_vllm_repeat_bit_by_bit(smollm2: Path, tmp_path: Path) 
         assert list(runs[0].samples(task)) == list(runs[1].samples(task))
 
 
-def test_the_real_model_copies_english_better_than_chance(smollm2: Path, tmp_path: Path) -> None:
+def test_the_real_model_copies_english_better_than_chance(hf_run: Run) -> None:
     """The record holds the tokens that the model really generated."""
-    done = run(smollm2, tmp_path, "hf", "cp_sent_en", "--limit", 6)
-    assert done.scores["tasks"]["cp_sent_en"]["score"]["value"] > 0.5
-    for sample in done.samples("cp_sent_en"):
+    assert hf_run.scores["tasks"]["cp_sent_en"]["score"]["value"] > 0.5
+    for sample in hf_run.samples("cp_sent_en"):
         answer = sample["requests"][0]["answer"]
         assert answer["tokens"]
         assert 0 < sample["score"]["len"] <= 1
@@ -119,23 +103,33 @@ def make_adapter(smollm2: Path, folder: Path, hidden: int | None = None) -> Path
 
 
 @needs_vllm
-def test_an_adapter_says_the_same_on_both_engines(smollm2: Path, tmp_path: Path) -> None:
+def test_an_adapter_says_the_same_on_both_engines(hf_run: Run, smollm2: Path, tmp_path: Path) -> None:
     adapter = make_adapter(smollm2, tmp_path / "adapter")
-    options = ("--limit", 6)
-    plain = run(smollm2, tmp_path, "hf", "rwsd,parus", *options)
-    runs = [run(smollm2, tmp_path, engine, "rwsd,parus", *options, "--adapter", adapter) for engine in ("hf", "vllm")]
+    tasks = ("rwsd", "parus")
+    options = ("--limit", 6, "--adapter", adapter)
+    runs = [run(smollm2, tmp_path, engine, ",".join(tasks), *options) for engine in ("hf", "vllm")]
     found = load_agreement().agreement(*runs)
     assert all(r.same == r.samples for r in found.values())
     assert max(r.largest for r in found.values()) < 1e-3
-    changed = load_agreement().agreement(plain, runs[0])
-    assert max(r.largest for r in changed.values()) > 1e-2
+    assert max(change(hf_run, runs[0], task) for task in tasks) > 1e-2, "the adapter changes the numbers"
+
+
+def change(plain: Run, other: Run, task: str) -> float:
+    """The largest difference of log-probabilities between a run and another of some of its documents."""
+    of_plain = {sample["id"]: sample for sample in plain.samples(task)}
+    pairs = [
+        (x["answer"]["logprobs"], y["answer"]["logprobs"])
+        for sample in other.samples(task)
+        for x, y in zip(of_plain[sample["id"]]["requests"], sample["requests"], strict=True)
+    ]
+    return max(abs(p - q) for x, y in pairs for p, q in zip(x, y, strict=True))
 
 
 @needs_vllm
 def test_an_adapter_for_another_base_is_refused_by_vllm(smollm2: Path, tmp_path: Path) -> None:
     adapter = make_adapter(smollm2, tmp_path / "adapter", hidden=288)
-    command = [sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(smollm2)]
-    command += ["--data", "mini", "--tasks", "rwsd", "--limit", "2", "--engine", "vllm", "--adapter", str(adapter)]
-    done = subprocess.run([*command, "--output", str(tmp_path / "runs")], capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert "does not fit this model; was it trained on another base?" in " ".join(done.stderr.split())
+    said = call(
+        "run", "--model", smollm2, "--data", "mini", "--tasks", "rwsd", "--limit", 2, "--engine", "vllm", "--adapter", adapter,
+        "--output", tmp_path / "runs", code=2,
+    )  # fmt: skip
+    assert "does not fit this model; was it trained on another base?" in " ".join(said.split())

@@ -103,7 +103,9 @@ def test_names_and_texts_never_become_markup(tmp_path: Path) -> None:
         assert "{49" not in text, file
     assert "<script>" not in (out / "table.md").read_text(encoding="utf-8")
     assert {p.name for p in tmp_path.iterdir()} == {"runs", "site"}
-    assert all(p.parent == out / "runs" for p in (out / "runs").iterdir())
+    pages = sorted(p.parent.relative_to(out / "runs") for p in (out / "runs").rglob("samples.html"))
+    assert len(pages) == 3
+    assert all(len(p.parts) == 1 and not p.name.startswith(".") for p in pages), "a name leads out of its folder"
 
 
 def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -1,0 +1,15 @@
+"""Runs, made ready to be compared."""
+
+from typing import Any
+
+from darumeru.record.run import Run
+
+
+def comparable(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores without times."""
+    tasks = {t: {k: v for k, v in r.items() if k != "seconds"} for t, r in scores["tasks"].items()}
+    return {"suite": scores["suite"], "groups": scores["groups"], "tasks": tasks, "failed": scores["failed"]}
+
+
+def samples(run: Run) -> dict[str, list[Any]]:
+    return {task: list(run.samples(task)) for task in run.tasks}
