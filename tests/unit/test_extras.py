@@ -61,7 +61,8 @@ def third_party(folder: str) -> dict[str, set[str]]:
 
 
 def wanted(requirements: list[str]) -> set[str]:
-    return {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in requirements}  # type: ignore[index]
+    names = {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in requirements}  # type: ignore[index]
+    return names | ({"annotated-types"} if "pydantic" in names else set())  # pydantic's types for bounds
 
 
 def test_darumeru_imports_at_once_only_what_its_core_installs() -> None:

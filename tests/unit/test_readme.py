@@ -53,10 +53,9 @@ def test_commands_and_their_options_exist(file: str) -> None:
     for words in commands_of(file):
         command: Any = COMMANDS[words[0]]
         rest = words[1:]
-        while hasattr(command, "commands") and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
-            name = rest.pop(0)
-            assert name in command.commands, f"{file}: {' '.join(words)}"
-            command = command.commands[name]
+        while hasattr(command, "resolve_command") and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
+            context = command.context_class(command, info_name=" ".join(words))
+            _, command, rest = command.resolve_command(context, rest)  # fails where there is no such command
         known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)} | {"--help", "--debug"}
         for word in rest:
             option = word.partition("=")[0]
