@@ -253,6 +253,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         default = None  # not given: the class has the default
     if default is None:
         kind = kind | None
+    if default is False:
+        shown = False  # --no-x says it
     made = typer.Option(flag, help=option.help, metavar=metavar if shape.kind is not bool else None, show_default=shown)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made])
 

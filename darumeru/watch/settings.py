@@ -7,15 +7,15 @@ from typing import Annotated
 from darumeru.options import Option
 from darumeru.settings import EngineSettings, Suite, TaskSettings, Tokenizer
 
+_Device = Annotated[str, Option("auto, cpu, cuda, or cuda:N, a GPU for the evaluations alone.")]
+
 
 class WatchSettings(EngineSettings, TaskSettings):
     """What is asked of every checkpoint, and when a watch ends: the keywords of `darumeru.watch.watch`."""
 
     suite: Suite = "darumeru-train"
     engine: Annotated[str, Option("hf, vllm, or auto (vLLM where it is installed).")] = "auto"
-    device: Annotated[  # type: ignore[assignment] # a run has its GPU chosen for it, a watch chooses
-        str, Option("auto, cpu, cuda, or cuda:N, a GPU for the evaluations alone.")
-    ] = "auto"
+    device: _Device = "auto"  # type: ignore[assignment] # wider than a run's: the runs see only the GPU that is chosen here
     tokenizer: Tokenizer = None
     name: Annotated[str | None, Option("The training's name in records.", default="the folder's")] = None
     rules: Annotated[
