@@ -18,7 +18,7 @@ def arena(
     models: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help="Models to compare, two or more: --models A B.")
     ] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Further models.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Further models.")] = None,
     *,
     settings: dict[str, Any],
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder under which each arena gets a folder.")] = Path(

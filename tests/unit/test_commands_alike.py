@@ -134,3 +134,20 @@ def test_what_a_watch_is_asked_reaches_the_checkpoints(monkeypatch: pytest.Monke
         True,
     )
     assert settings.suite == "darumeru-train"
+
+
+def test_an_arena_takes_revisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """One for all models or one for each; the judge has its own."""
+    asked: list[Any] = []
+    monkeypatch.setattr("darumeru.arena.player.Player.of", lambda name, settings: asked.append(settings))
+    (tmp_path / "p.txt").write_text("Привет\n", encoding="utf-8")
+    base = ["arena", "o/a", "o/b", "--judge", "o/j", "--prompts", tmp_path / "p.txt", "--judge-revision", "r3"]
+    for given, expected in ((["r1"], ["r1", "r1"]), (["r1", "r2"], ["r1", "r2"]), ([], [None, None])):
+        asked.clear()
+        CliRunner().invoke(app, list(map(str, [*base, *(f"--revision={r}" for r in given)])))
+        assert [(s.model, s.revision) for s in asked] == [
+            ("o/a", expected[0]), ("o/b", expected[1]), ("o/j", "r3"),
+        ]  # fmt: skip
+    wrong = CliRunner().invoke(app, list(map(str, [*base, "--revision=1", "--revision=2", "--revision=3"])))
+    assert "--revision is given 3 times for 2 models" in wrong.output
+    assert wrong.exit_code == 2
