@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.files import read_json
+from darumeru.scoring.bits import PIECE
 from lep.model.manifest import read_manifest, versions
 from lep.pipeline.recipe import Recipe
 from lep.pipeline.steps import Model, Step, models_of, source_of, steps_of
@@ -98,8 +99,8 @@ def _row(row: Any) -> dict[str, Any]:
 
 def _reading(measure: Mapping[str, Any]) -> str:
     return (
-        f"Reading: a forward pass over the held-out texts in pieces of at most 1,000 characters, one at a time, transformers, "
-        f"{str(measure['dtype']).removeprefix('torch.')}, {measure['device']}."
+        f"Reading: a forward pass over the held-out texts in pieces of at most {PIECE:,} characters, one at a time, "
+        f"transformers, {str(measure['dtype']).removeprefix('torch.')}, {measure['device']}."
     )
 
 

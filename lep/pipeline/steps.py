@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darumeru.scoring.bits import PIECE
 from lep.model.folders import files_fingerprint, folder_fingerprint
 from lep.pipeline.recipe import PACKAGE, Recipe, exists
 
@@ -336,7 +337,7 @@ class _Steps:
             self.add(
                 f"text-{model.id}", "evaluate", folder / f"text-{model.id}.json", held_out, needs=needs,
                 inputs=[*own, self.base, *texts],
-                settings={"characters": report["characters"], "names": list(self.top.held_out)},
+                settings={"characters": report["characters"], "names": list(self.top.held_out), "piece": PIECE},
             )  # fmt: skip
         last = [m for m in chosen if m.kind in ("propagated", "calibrated")]
         trio = [
