@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lep.measure.bits import bits_per_byte
     from lep.measure.inspection import inspect_folder
     from lep.model.checkpoint import Checkpoint, open_checkpoint
-    from lep.pretraining.job import PretrainSettings, pretrain
+    from lep.pretraining.job import pretrain
+    from lep.pretraining.settings import PretrainSettings
     from lep.pretraining.sweep import sweep
     from lep.propagation.job import propagate
     from lep.propagation.linalg import least_squares, ridge
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Checkpoint": "model.checkpoint",
-    "PretrainSettings": "pretraining.job",
+    "PretrainSettings": "pretraining.settings",
     "bits_per_byte": "measure.bits",
     "build_transfer": "tokenizer.transfer",
     "calibrate": "calibration",

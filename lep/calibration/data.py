@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from darumeru.options import Option
 
 from darumeru.errors import DarumeruError, UserError
 from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
@@ -19,6 +21,7 @@ from lep.calibration.report import describe
 from lep.corpus.read import read_texts
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import versions
+from lep.options import Field
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -50,31 +53,40 @@ class Pair:
 
 
 def make_data(
-    model: str | None,
-    prompts: Sequence[str | Path],
-    output: str | Path,
+    model: Annotated[str | None, Option("The original instruct model, which answers; not needed with --answers.")],
+    prompts: Annotated[Sequence[str | Path], Option("Prompts: .jsonl (.gz) or .txt. Repeated ones are left out.")],
+    output: Annotated[str | Path, Option("File to write (.jsonl); its report is written last.")],
     *,
-    engine: str = "auto",
-    settings: Mapping[str, Any] | None = None,
-    answers: bool = False,
-    system: str | None = None,
-    limit: int | None = None,
-    max_tokens: int = 1024,
-    judge: str | None = None,
-    judge_engine: str = "auto",
-    judge_settings: Mapping[str, Any] | None = None,
-    judge_by: By = "text",
-    min_grade: int = 4,
-    copy: int = 0,
-    copy_corpus: Sequence[str | Path] = (),
+    engine: Annotated[str, Option("auto, hf, vllm or api.")] = "auto",
+    settings: Annotated[
+        Mapping[str, Any] | None,
+        Option("KEY=VALUE: dtype, device, base_url, model_args.KEY, … as darumeru run has.", flag="--engine-set"),
+    ] = None,
+    answers: Annotated[
+        bool, Option("Keep the answers that the prompts come with; those without are left out.")
+    ] = False,
+    system: Annotated[str | None, Option("System turn for prompts that have none.")] = None,
+    limit: Annotated[int | None, Option("Only the first prompts.")] = None,
+    max_tokens: Annotated[int, Option("Longest answer; truncated ones are left out.")] = 1024,
+    judge: Annotated[str | None, Option("A model that grades the answers, 1 to 5; given ones are not graded.")] = None,
+    judge_engine: Annotated[str, Option("auto, hf, vllm or api.")] = "auto",
+    judge_settings: Annotated[
+        Mapping[str, Any] | None, Option("As --engine-set, for the judge.", flag="--judge-set")
+    ] = None,
+    judge_by: Annotated[By, Option("text (the grade it writes) or labels (its most probable digit).")] = "text",
+    min_grade: Annotated[int, Option("Answers with a lower or unreadable grade are left out.")] = 4,
+    copy: Annotated[int, Option("How many texts to copy to add.")] = 0,
+    copy_corpus: Annotated[Sequence[str | Path], Option("Texts to draw these from; see --corpus of lep vocab.")] = (),
     copy_characters: tuple[int, int] = CHARACTERS,
-    exclude: Sequence[str | Path] = (),
-    bundles: Sequence[str] = (),
-    overlap_words: int = WORDS,
-    field: str = "text",
-    seed: int = 0,
-    force: bool = False,
-    progress: Progress | None = None,
+    exclude: Annotated[Sequence[str | Path], Option("Training texts that texts to copy must not overlap with.")] = (),
+    bundles: Annotated[
+        Sequence[str], Option("Benchmark bundles that they must not overlap with; mini always counts.", flag="--data")
+    ] = (),
+    overlap_words: Annotated[int, Option("So many words in a row in common are an overlap.")] = WORDS,
+    field: Field = "text",
+    seed: Annotated[int, Option("Of the draw of texts.")] = 0,
+    force: Annotated[bool, Option("Replace an output that was made otherwise.")] = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
 
@@ -83,29 +95,9 @@ def make_data(
     grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data is whole.
 
     Args:
-        model: the original instruct model, folder or hub id; not needed with `answers`.
-        prompts: files as `read_prompts` reads them. A prompt that repeats an earlier one is left out.
-        output: the JSON lines file to write.
-        engine: `auto`, `hf`, `vllm` or `api`.
         settings: further settings of Darumeru's engine (`device`, `dtype`, `model_args`, `base_url`, `max_prompt_len`, …).
-        answers: keep the answers that the prompts come with instead of asking the model; prompts without are left out.
-        system: a system turn for prompts that have none.
-        limit: only the first prompts.
-        max_tokens: the longest answer; longer ones are cut, and cut answers are left out.
-        judge: a model that grades the answers of the model (given answers are not graded).
-        judge_engine: see `engine`.
         judge_settings: see `settings`.
-        judge_by: `text` parses the grade that the judge writes, strictly; `labels` takes the digit that is most probable.
-        min_grade: answers with a lower grade, and those without a readable one, are left out.
-        copy: how many texts to copy are added.
-        copy_corpus: where these are drawn from.
-        copy_characters: their shortest and greatest length.
-        exclude: texts (training data) that they must not overlap with.
-        bundles: benchmark data, folders of bundles, that they must not overlap with; the mini bundle always counts.
-        overlap_words: so many words in a row in common are an overlap.
-        field: the text field of `copy_corpus` and `exclude`.
-        seed: of the draw of texts.
-        force: replace an output that was made with other settings.
+        copy_characters: shortest and greatest length of a text to copy.
         progress: is told how far each part is.
 
     Raises:

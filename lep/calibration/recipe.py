@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from darumeru.options import Option
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from darumeru.errors import UserError
@@ -15,29 +16,31 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lora_rank: int = Field(ge=1)
-    lora_alpha: float = Field(gt=0)
-    """LoRA's contribution is multiplied by alpha / rank."""
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    lora_layers: Literal["all", "ends"]
-    """Attention and MLP of all transformer layers, or of the first and the last only."""
-    train_embeddings: bool
-    """Train the input embeddings whole. Where the head is tied to them, either flag trains the one matrix."""
-    train_head: bool
-    """Train the output head whole."""
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(default=0.03, ge=0, lt=1)
-    """The share of the steps over which the learning rate rises."""
-    batch: int = Field(ge=1)
-    """Examples of one optimizer step."""
-    max_length: int = Field(ge=16)
-    """Tokens of a row, and of the longest example; longer ones are left out."""
-    epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    """Stop after so many optimizer steps; the schedule ends there."""
-    seed: int = Field(default=0, ge=0)
+    lora_rank: Annotated[int, Option("Rank of LoRA's matrices.")] = Field(ge=1)
+    lora_alpha: Annotated[float, Option("LoRA's contribution is multiplied by alpha / rank.")] = Field(gt=0)
+    lora_dropout: Annotated[float, Option("Dropout before LoRA's matrices.")] = Field(default=0.0, ge=0, lt=1)
+    lora_layers: Annotated[
+        Literal["all", "ends"], Option("Attention and MLP of all layers, or of the first and the last (ends).")
+    ]
+    train_embeddings: Annotated[
+        bool, Option("Train the input embeddings whole. With a tied head either flag trains the one matrix.")
+    ]
+    train_head: Annotated[bool, Option("Train the output head whole.")]
+    learning_rate: Annotated[float, Option("Highest learning rate.")] = Field(gt=0)
+    weight_decay: Annotated[float, Option("Of AdamW.")] = Field(ge=0)
+    schedule: Annotated[Literal["cosine", "linear", "constant"], Option("How the learning rate falls.")] = "cosine"
+    warmup: Annotated[float, Option("Share of the steps over which the learning rate rises.")] = Field(
+        default=0.03, ge=0, lt=1
+    )
+    batch: Annotated[int, Option("Examples of one optimizer step.")] = Field(ge=1)
+    max_length: Annotated[int, Option("Tokens of a row, and of the longest example; longer are left out.")] = Field(
+        ge=16
+    )
+    epochs: Annotated[float, Option("Passes over the examples.")] = Field(default=1.0, gt=0)
+    max_steps: Annotated[int | None, Option("Stop after so many steps; the schedule ends there.")] = Field(
+        default=None, ge=1
+    )
+    seed: Annotated[int, Option("Of the order of the data.")] = Field(default=0, ge=0)
 
 
 RECIPES: dict[str, Recipe] = {

@@ -410,7 +410,8 @@ def pretrain_command(
 ) -> None:
     """Continued pre-training: embeddings and head (or what --train says) on a corpus; resumes by itself."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would tear ours apart
-    from lep.pretraining.job import pretrain, settings_of
+    from lep.pretraining.job import pretrain
+    from lep.pretraining.settings import settings_of
 
     settings = settings_of(
         train=train, learning_rate=learning_rate, head_learning_rate=head_learning_rate,

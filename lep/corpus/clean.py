@@ -5,15 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import regex
+from darumeru.options import Option
 
 from darumeru.errors import UserError
 from lep.corpus.read import read_texts
 from lep.corpus.rules import DOCUMENT_RULES, LINE_RULES, TEXT_RULES, plain_spaces, without_letters
 from lep.corpus.write import example, new_corpus, watched, write_report
+from lep.options import Corpus, CorpusFile, Field, Force
 from lep.tokenizer.scripts import foreign_letters, script_shares, scripts_of
 
 _EXAMPLES = 5
@@ -160,18 +161,18 @@ class Cleaner:
 
 
 def clean_corpus(
-    corpus: Sequence[str | Path],
-    output: Path,
+    corpus: Corpus,
+    output: CorpusFile,
     *,
-    lang: str = "ru",
-    scripts: Sequence[str] | None = None,
-    max_other: float = 0.1,
-    nfc: bool = False,
-    min_chars: int = 0,
-    max_chars: int | None = None,
-    skip: Sequence[str] = (),
-    field: str = "text",
-    force: bool = False,
+    lang: Annotated[str, Option("Letters of its scripts and Latin ones stay.")] = "ru",
+    scripts: Annotated[Sequence[str] | None, Option("Unicode scripts that stay instead; 'any' for all.")] = None,
+    max_other: Annotated[float, Option("Drop documents with a larger share of letters of other scripts.")] = 0.1,
+    nfc: Annotated[bool, Option("Compose characters (Unicode NFC).")] = False,
+    min_chars: Annotated[int, Option("Drop shorter documents.")] = 0,
+    max_chars: Annotated[int | None, Option("Drop longer documents.")] = None,
+    skip: Annotated[Sequence[str], Option("Rules to leave out, by their names.")] = (),
+    field: Field = "text",
+    force: Force = False,
     warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Write the cleaned documents of `corpus`, in their order, to `output`; return the report that stands beside it.
@@ -179,13 +180,6 @@ def clean_corpus(
     One document is in memory at a time. Fields but the text are left behind. Rows of the report's `rules` are `Tally`.
 
     Args:
-        corpus: what `read_texts` reads.
-        output: what `new_corpus` writes.
-        lang: its scripts and Latin may stay.
-        scripts: Unicode scripts that may stay instead; `any` for all.
-        max_other: see `Cleaner`, as are nfc, min_chars, max_chars and skip.
-        field: the field that holds the text.
-        force: replace an output that exists.
         warn: takes sentences that the user should read.
 
     Raises:

@@ -12,17 +12,19 @@ import hashlib
 import sqlite3
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import regex
+from darumeru.options import Option
 from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
 from lep.corpus.read import read_texts
 from lep.corpus.write import example, new_corpus, watched, write_report
+from lep.options import Corpus, CorpusFile, Field, Force
 
 _EXAMPLES = 10
 _CACHE_KIB = 256 << 10
@@ -149,15 +151,15 @@ class NearIndex:
 
 
 def dedup_corpus(
-    corpus: Sequence[str | Path],
-    output: Path,
+    corpus: Corpus,
+    output: CorpusFile,
     *,
-    threshold: float = 0.8,
-    num_perm: int = 128,
-    ngram: int = 5,
-    seed: int = 0,
-    field: str = "text",
-    force: bool = False,
+    threshold: Annotated[float, Option("Least similarity (Jaccard) of duplicates.")] = 0.8,
+    num_perm: Annotated[int, Option("MinHash permutations; more are more exact.")] = 128,
+    ngram: Annotated[int, Option("Words in a shingle.")] = 5,
+    seed: Annotated[int, Option("Seed of the permutations.")] = 0,
+    field: Field = "text",
+    force: Force = False,
     warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Write the documents of `corpus` that are like no earlier kept one to `output`; return the report beside it.
@@ -167,14 +169,6 @@ def dedup_corpus(
     memory and disk.
 
     Args:
-        corpus: what `read_texts` reads.
-        output: what `new_corpus` writes.
-        threshold: least estimated Jaccard similarity of near duplicates.
-        num_perm: hashes of a document.
-        ngram: words in a shingle.
-        seed: of the permutations.
-        field: the field that holds the text.
-        force: replace an output that exists.
         warn: takes sentences that the user should read.
 
     Raises:

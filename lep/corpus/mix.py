@@ -7,14 +7,16 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from darumeru.options import Option
 from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
 from lep.corpus.read import read_texts
 from lep.corpus.write import named, new_corpus, watched, write_report
+from lep.options import CorpusFile, Field, Force
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class Source:
 
 def mix_corpus(
     sources: Sequence[Source],
-    output: Path,
+    output: CorpusFile,
     *,
-    documents: int | None = None,
-    characters: int | None = None,
-    seed: int = 0,
-    field: str = "text",
-    force: bool = False,
+    documents: Annotated[int | None, Option("Documents to write; or give --chars.")] = None,
+    characters: Annotated[int | None, Option("Characters to write; weights are of them, then.", flag="--chars")] = None,
+    seed: Annotated[int, Option("Seed of the draw.")] = 0,
+    field: Field = "text",
+    force: Force = False,
     warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Write a mixture of sources to `output`; return the report that stands beside it.
@@ -66,12 +68,8 @@ def mix_corpus(
 
     Args:
         sources: with weights, in any unit.
-        output: what `new_corpus` writes.
-        documents: how many to write, or
-        characters: how many, at least; no more than one document too many.
-        seed: of the draw. Equal sources, amount and seed give equal bytes.
-        field: the field that holds the text.
-        force: replace an output that exists.
+        characters: at least so many are written; no more than one document too many.
+        seed: equal sources, amount and seed give equal bytes.
         warn: takes sentences that the user should read: sources that ran out.
 
     Raises:

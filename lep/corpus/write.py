@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import write_json
+from darumeru.files import dumps, write_json
 from lep.corpus.read import text_kind
 from lep.model.manifest import versions
 
@@ -124,7 +123,7 @@ def _sink(kind: str, suffix: str, raw: IO[bytes], stack: ExitStack) -> Callable[
         file.write(text.encode() + b"\n")
 
     def put_row(text: str) -> None:
-        file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+        file.write(dumps({"text": text}).encode() + b"\n")
 
     return put_line if kind == "txt" else put_row
 

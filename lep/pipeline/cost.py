@@ -246,7 +246,7 @@ class _Estimating:
             return rows
 
     def _pretrain(self, shape: Shape, rows: int) -> Price:
-        from lep.pretraining.job import parse_schedule
+        from lep.pretraining.schedule import parse_schedule
 
         s = self.recipe.pretrain
         tokens: float | None

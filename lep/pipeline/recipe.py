@@ -24,7 +24,8 @@ from lep.calibration.recipe import choose_recipe
 from lep.calibration.train import calibrate
 from lep.initialisation import strategy
 from lep.initialisation.job import initialise
-from lep.pretraining.job import PretrainSettings, parse_schedule
+from lep.pretraining.schedule import parse_schedule
+from lep.pretraining.settings import PretrainSettings
 from lep.propagation import method
 from lep.propagation.job import propagate
 from lep.vocab.commands import extend_vocabulary, optimize_vocabulary, swap_vocabulary

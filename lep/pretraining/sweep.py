@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import NotFiniteError, UserError
 from darumeru.files import read_json, write_json
-from lep.pretraining.job import PretrainSettings, pretrain
+from lep.pretraining.job import pretrain
+from lep.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Settings

@@ -20,14 +20,11 @@ import torch
 from torch import nn
 
 from darumeru.errors import UserError
-from lep.model.checkpoint import Checkpoint, match_tensor, read_blocks
+from lep.model.checkpoint import Checkpoint, read_blocks
+from lep.model.embeddings import match_tensor
 from lep.model.shards import NewTensor, StoredTensor, read_rows, write_shard
 from lep.pretraining.cross_entropy import Logits, linear_cross_entropy
 from lep.pretraining.hidden import HiddenStates
-
-TRAINABLE = ("embeddings", "head", "new-rows", "embeddings+ends", "all")
-"""What can be trained: both matrices; the head alone; rows that the vocabulary added; both matrices and the first and
-last layer; everything."""
 
 
 @dataclass

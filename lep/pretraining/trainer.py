@@ -7,36 +7,31 @@ when it is whole.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import resource
 import shutil
 import sys
-import time
-from collections.abc import Collection, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.optimization import get_scheduler
 
 from darumeru.errors import DarumeruError, NotFiniteError
 from darumeru.files import read_json
-from lep.measure.held_out import BITS, SHARE, HeldOut
+from lep.measure.held_out import HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.trainable import Trainable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_STATE = "trainer_state.json"
 _MASTERS = "trained"
 _UNFINISHED = ".unfinished"
 _RESUMABLE = 2
@@ -50,24 +45,6 @@ class Rates:
     embedding: float
     head: float
     rest: float
-
-
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The whole checkpoints of a folder with their steps, rising."""
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match is not None and (path / _STATE).is_file():
-            found.append((int(match[1]), path))
-    return sorted(found)
-
-
-def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that `darumeru.watch` named the best one in `best.json`, if it is there."""
-    if not (folder / "best.json").is_file():
-        return None
-    name = read_json(folder / "best.json").get("checkpoint")
-    return next((path for _, path in checkpoints(folder) if path.name == name), None)
 
 
 class PretrainTrainer(Trainer):  # type: ignore[misc]
@@ -277,123 +254,6 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
     def _begins(self, checkpoint: str) -> bool:
         """Whether this part of the schedule begins at a checkpoint that another part ended with."""
         return Path(checkpoint).name == f"checkpoint-{self.start}"
-
-
-class Flow(TrainerCallback):  # type: ignore[misc]
-    """Ends a part of a schedule at its last step, and logs whenever a checkpoint is written, so that both agree."""
-
-    def __init__(self, stop: int) -> None:
-        self.stop = stop
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """See the class."""
-        if state.global_step >= self.stop:
-            control.should_training_stop = True
-        if control.should_training_stop:
-            control.should_evaluate = control.should_save = True
-        if control.should_save:
-            control.should_log = True
-
-
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """Counts the seconds of training steps, without evaluation and saving."""
-
-    def __init__(self) -> None:
-        self.trainer: PretrainTrainer | None = None
-        self.began = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tokens of an earlier session took none of this one's seconds."""
-        if self.trainer is not None:
-            self.trainer._counted = (state.num_input_tokens_seen, 0.0)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A step begins."""
-        self.began = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A step ends."""
-        if self.trainer is not None:
-            self.trainer._trained_seconds += time.perf_counter() - self.began
-
-
-class History(TrainerCallback):  # type: ignore[misc]
-    """Everything that is logged, one JSON object a line; after a restart the lines of lost steps are gone."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin with what the checkpoint knows."""
-        if state.is_world_process_zero:
-            lines = [json.dumps(entry) + "\n" for entry in state.log_history]
-            self.file.write_text("".join(lines), encoding="utf-8")
-
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Add a line."""
-        if state.is_world_process_zero:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(state.log_history[-1]) + "\n")
-
-
-class Bar(TrainerCallback):  # type: ignore[misc]
-    """A line on stderr: step, loss, tokens per second, memory, bits per byte."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.told: dict[str, float] = {}
-        self.progress: Progress | None = None
-        self.task: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show it."""
-        if state.is_world_process_zero:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.progress.start()
-            self.task = self.progress.add_task(self.what, total=state.max_steps, completed=state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move it."""
-        if self.progress is not None:
-            self.progress.update(self.task, completed=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Tell."""
-        self.told |= logs or {}
-        if self.progress is not None:
-            self.progress.update(self.task, description=f"{self.what} {_line(self.told)}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take it away."""
-        self.close()
-
-    def close(self) -> None:
-        """Take it away, whatever happened."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
-
-
-def _line(told: dict[str, float]) -> str:
-    shown = (
-        ("loss", "loss {:.3f}"),
-        ("tokens_per_second", "{:,.0f} tokens/s"),
-        ("memory_gb", "{:.1f} GB"),
-        (f"eval_{BITS}", "{:.3f} bits/byte"),
-        (f"eval_{SHARE}", "{:.0%} new tokens"),
-    )
-    return ", ".join(form.format(told[key]) for key, form in shown if key in told)
-
-
-@contextmanager
-def closing(bars: Sequence[Bar]) -> Iterator[None]:
-    """Take the bars away at the end, so that a message is not written over."""
-    try:
-        yield
-    finally:
-        for bar in bars:
-            bar.close()
 
 
 def peak_memory(device: torch.device) -> int:

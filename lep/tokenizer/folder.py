@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -105,7 +104,7 @@ def loading_difference(folder: Path, texts: Sequence[str], *, model_config: Path
         config = model_config or folder / "config.json"
         if config.is_file():
             shutil.copyfile(config, place / "config.json")
-        direct = Vocabulary(json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))).tokenizer
+        direct = Vocabulary(read_json(place / "tokenizer.json")).tokenizer
         try:
             loaded = AutoTokenizer.from_pretrained(place)
         except Exception as error:

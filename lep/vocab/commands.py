@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from darumeru.options import Option
 
 from darumeru.errors import DarumeruError, UserError
 from lep.corpus.read import read_all, read_texts
 from lep.model.checkpoint import locate
 from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest
+from lep.options import Corpus, Field, Force, KeepLanguages, Lang, MinCount, Model, Output, Scripts, Texts
 from lep.tokenizer.folder import save_tokenizer
 from lep.tokenizer.scripts import has_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary
@@ -46,33 +49,21 @@ _USAGE_CHARS = 200_000_000
 
 
 def extend_vocabulary(
-    model: str | Path,
-    corpus: Sequence[str | Path],
-    output: str | Path,
+    model: Model,
+    corpus: Corpus,
+    output: Output,
     *,
-    add: int,
-    lang: str = "ru",
-    scripts: Sequence[str] | None = None,
-    texts: Sequence[str | Path] = (),
-    field: str = "text",
-    min_count: int = 2,
-    force: bool = False,
+    add: Annotated[int, Option("New tokens to append.")],
+    lang: Lang = "ru",
+    scripts: Scripts = None,
+    texts: Texts = (),
+    field: Field = "text",
+    min_count: MinCount = 2,
+    force: Force = False,
 ) -> dict[str, Any]:
     """Append `add` tokens to a BPE vocabulary by continued BPE; returns the manifest.
 
     Old tokens keep their ids, texts without the scripts keep their encoding, every new token can be produced.
-
-    Args:
-        model: model or tokenizer folder, or hub id; not changed.
-        corpus: files or hub data sets (see `lep.corpus.read.read_texts`).
-        output: tokenizer folder to write.
-        add: number of new tokens.
-        lang: language, for its scripts.
-        scripts: Unicode scripts, instead of those of `lang`; `any` for no restriction.
-        texts: further texts to try the invariants on.
-        field: text field of JSON lines, Parquet and data sets.
-        min_count: pairs that are rarer on the corpus are not merged.
-        force: replace an output folder that exists.
 
     Raises:
         UserError: the corpus is too small, holds none of the scripts or cannot be read; a Unigram tokenizer.
@@ -84,38 +75,24 @@ def extend_vocabulary(
 
 
 def optimize_vocabulary(
-    model: str | Path,
-    corpus: Sequence[str | Path],
-    output: str | Path,
+    model: Model,
+    corpus: Corpus,
+    output: Output,
     *,
-    keep: int,
-    add: int,
-    keep_languages: Sequence[str | Path] = (),
-    lang: str = "ru",
-    scripts: Sequence[str] | None = None,
-    texts: Sequence[str | Path] = (),
-    field: str = "text",
-    min_count: int = 2,
-    force: bool = False,
+    keep: Annotated[int, Option("Old tokens to keep, bytes and special ones included.")],
+    add: Annotated[int, Option("New tokens to append.")],
+    keep_languages: KeepLanguages = (),
+    lang: Lang = "ru",
+    scripts: Scripts = None,
+    texts: Texts = (),
+    field: Field = "text",
+    min_count: MinCount = 2,
+    force: Force = False,
 ) -> dict[str, Any]:
     """Cut a BPE vocabulary to its `keep` most used tokens, then append `add` new ones; returns the manifest.
 
     Bytes, added tokens and every token that `keep_languages` texts use stay; the least used leaves of the merge tree go
     first. Ids are closed up in the old order, special tokens included, so `lep init` must follow.
-
-    Args:
-        keep: old tokens to keep, bytes and added tokens included.
-        add: number of new tokens.
-        keep_languages: texts whose segmentation must not change (source languages, code).
-        model: see `extend_vocabulary`, as for the other arguments.
-        corpus: texts on which old tokens are counted and new ones learned.
-        output: tokenizer folder to write.
-        lang: language, for its scripts.
-        scripts: Unicode scripts, instead of those of `lang`.
-        texts: further texts to try the invariants on.
-        field: text field.
-        min_count: pairs that are rarer on the corpus are not merged.
-        force: replace an output folder that exists.
 
     Raises:
         UserError: also where `keep` is more than there is or less than must stay.
@@ -132,33 +109,20 @@ def optimize_vocabulary(
 
 
 def swap_vocabulary(
-    model: str | Path,
-    corpus: Sequence[str | Path],
-    output: str | Path,
+    model: Model,
+    corpus: Corpus,
+    output: Output,
     *,
-    count: int,
-    keep_languages: Sequence[str | Path] = (),
-    lang: str = "ru",
-    scripts: Sequence[str] | None = None,
-    texts: Sequence[str | Path] = (),
-    field: str = "text",
-    min_count: int = 2,
-    force: bool = False,
+    count: Annotated[int, Option("Tokens to replace.")],
+    keep_languages: KeepLanguages = (),
+    lang: Lang = "ru",
+    scripts: Scripts = None,
+    texts: Texts = (),
+    field: Field = "text",
+    min_count: MinCount = 2,
+    force: Force = False,
 ) -> dict[str, Any]:
     """Replace the `count` least used tokens by new ones at their ids, so that the model keeps its shape.
-
-    Args:
-        count: tokens to replace.
-        keep_languages: texts whose segmentation must not change.
-        model: see `extend_vocabulary`, as for the other arguments.
-        corpus: texts on which old tokens are counted and new ones learned.
-        output: tokenizer folder to write.
-        lang: language, for its scripts.
-        scripts: Unicode scripts, instead of those of `lang`.
-        texts: further texts to try the invariants on.
-        field: text field.
-        min_count: pairs that are rarer on the corpus are not merged.
-        force: replace an output folder that exists.
 
     Raises:
         UserError: also where fewer tokens than that may go.

@@ -8,14 +8,16 @@ fallback.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from darumeru.options import Option
 
 from darumeru.errors import UserError
 from lep.corpus.read import read_all, read_texts
+from lep.options import Corpus, Field, Force, Model, Output, Texts
 from lep.tokenizer.folder import with_ids
 from lep.tokenizer.vocabulary import SPACE, Vocabulary
 from lep.vocab.commands import Request, finish
@@ -28,29 +30,19 @@ _BYTE_SCORE = -1e6
 
 
 def train_vocabulary(
-    model: str | Path,
-    corpus: Sequence[str | Path],
-    output: str | Path,
+    model: Model,
+    corpus: Corpus,
+    output: Output,
     *,
-    kind: Kind,
-    size: int,
-    texts: Sequence[str | Path] = (),
-    field: str = "text",
-    force: bool = False,
+    kind: Annotated[Kind, Option("Kind of the vocabulary.")],
+    size: Annotated[int, Option("Tokens in all, special ones and bytes included.")],
+    texts: Texts = (),
+    field: Field = "text",
+    force: Force = False,
 ) -> dict[str, Any]:
     """Train a vocabulary of `size` tokens (special tokens and bytes included) on a corpus; returns the manifest.
 
     Special tokens come first, in the base's order, with the base's flags.
-
-    Args:
-        model: model or tokenizer folder, or hub id.
-        corpus: files or hub data sets.
-        output: tokenizer folder to write.
-        kind: `bpe` or `unigram`.
-        size: tokens in all.
-        texts: further texts to try the invariants on.
-        field: text field of JSON lines, Parquet and data sets.
-        force: replace an output folder that exists.
 
     Raises:
         UserError: an unknown kind, a size below what bytes and special tokens take, a corpus too small for it.

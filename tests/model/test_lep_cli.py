@@ -94,7 +94,7 @@ def test_mistakes_are_one_sentence(
 def test_a_failure_that_nobody_foresaw_is_one_sentence_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lep import inspection
+    from lep.measure import inspection
 
     def fails(_: str) -> None:
         raise RuntimeError("something odd")

@@ -20,10 +20,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darumeru.errors import DarumeruError, NotFiniteError, UserError
-from lep import cli, pretraining
-from lep import trainer as trainer_module
+from lep import cli
 from lep.model.checkpoint import open_checkpoint
 from lep.model.shards import read_rows
+from lep.pretraining import callbacks, job, trainer
 from lep.pretraining.blocks import (
     Collator,
     TrainingRows,
@@ -33,12 +33,14 @@ from lep.pretraining.blocks import (
     paragraph_tokens,
     start_token,
 )
+from lep.pretraining.checkpoints import checkpoints
 from lep.pretraining.cross_entropy import Logits, linear_cross_entropy
-from lep.pretraining.job import Part, pretrain, schedule, settings_of
+from lep.pretraining.job import pretrain
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
+from lep.pretraining.schedule import Part, schedule
+from lep.pretraining.settings import PretrainSettings, settings_of
 from lep.pretraining.sweep import Trial, pick, sweep
 from lep.pretraining.trainable import check_forward, prepare
-from lep.pretraining.trainer import checkpoints
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 
 WORDS = " ".join(RUSSIAN + ENGLISH).split()
@@ -71,7 +73,7 @@ def make_base(make_model: Callable[..., Path], kind: str, name: str = "base", **
     return save_byte_level(make_model(name, kind, rows=ROWS, initializer_range=0.3, **settings), ENGLISH + RUSSIAN, 400)
 
 
-def small(**changes: Any) -> pretraining.PretrainSettings:
+def small(**changes: Any) -> PretrainSettings:
     values: dict[str, Any] = {
         "block_size": 48, "total_batch_size": 4, "per_device_train_batch_size": 2, "warmup_steps": 2, "max_steps": 8,
         "save_steps": 3, "logging_steps": 1, "device": "cpu", "learning_rate": 1e-2, "new_from": NEW_FROM,
@@ -437,7 +439,7 @@ def test_a_training_lowers_bits_per_byte_and_says_so(
         assert state["global_step"] == step
         assert state["num_input_tokens_seen"] > 0
     # Done is done: nothing is trained again.
-    monkeypatch.setattr(pretraining._Training, "_train", None)
+    monkeypatch.setattr(job._Training, "_train", None)
     assert pretrain(base, [corpus], tmp_path / "out", settings=small(max_steps=12)) == manifest
 
 
@@ -450,14 +452,14 @@ def test_one_epoch_reads_each_block_once(base: Path, corpus: Path, tmp_path: Pat
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let a training fail when it has done so many steps."""
-    plain = trainer_module.Flow.on_step_end
+    plain = callbacks.Flow.on_step_end
 
     def fails(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
         if state.global_step == step:
             raise RuntimeError("interrupted")
         plain(self, args, state, control, **others)
 
-    monkeypatch.setattr(trainer_module.Flow, "on_step_end", fails)
+    monkeypatch.setattr(callbacks.Flow, "on_step_end", fails)
 
 
 @pytest.mark.parametrize(
@@ -493,7 +495,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path
     pretrain(base, [corpus], tmp_path / "whole", settings=settings)
     killed = tmp_path / "killed"
     code = (
-        "import sys; from lep.pretraining.job import pretrain, settings_of; import json\n"
+        "import sys; from lep.pretraining.job import pretrain; from lep.pretraining.settings import settings_of; import json\n"
         "pretrain(sys.argv[1], [sys.argv[2]], sys.argv[3], settings=settings_of(**json.loads(sys.argv[4])))"
     )
     values = settings.model_dump(mode="json")
@@ -541,7 +543,7 @@ def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Pat
 def test_hidden_states_that_are_kept_change_nothing(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep import hidden
+    from lep.pretraining import hidden
 
     read = []
     plain = hidden.HiddenStates.read
@@ -577,7 +579,7 @@ def test_schedules() -> None:
 def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_checkpoints(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = trainer_module.PretrainTrainer.training_step
+    plain = trainer.PretrainTrainer.training_step
 
     def spoiled(self: Any, model: Any, inputs: Any, number: Any = None) -> torch.Tensor:
         loss = plain(self, model, inputs, number)
@@ -586,7 +588,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_checkpoints(
         return loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module.PretrainTrainer, "training_step", spoiled)
+        patch.setattr(trainer.PretrainTrainer, "training_step", spoiled)
         with pytest.raises(NotFiniteError, match="step 5"):
             pretrain(base, [corpus], tmp_path / "out", settings=small())
     ((step, folder),) = checkpoints(tmp_path / "out" / "checkpoints")
@@ -597,7 +599,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_checkpoints(
 def test_a_full_disk_keeps_the_checkpoints_before(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = trainer_module.write_checkpoint
+    plain = trainer.write_checkpoint
 
     def full(source: Any, folder: Path, **settings: Any) -> None:
         if folder.name == "checkpoint-6":
@@ -606,7 +608,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(
         plain(source, folder, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "write_checkpoint", full)
+        patch.setattr(trainer, "write_checkpoint", full)
         with pytest.raises(DarumeruError, match=r"step 6 could not be written.*goes on"):
             pretrain(base, [corpus], tmp_path / "out", settings=small())
     assert [step for step, _ in checkpoints(tmp_path / "out" / "checkpoints")] == [3]
@@ -736,14 +738,14 @@ def test_a_watch_beside_the_training_may_end_it(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`darumeru watch OUTPUT/checkpoints --stop-if …` writes STOP there."""
-    plain = trainer_module.Flow.on_step_end
+    plain = callbacks.Flow.on_step_end
 
     def writes(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
         if state.global_step == 4:
             (tmp_path / "out" / "checkpoints" / "STOP").write_text("darucopy_ru < 0.9 for 3")
         plain(self, args, state, control, **others)
 
-    monkeypatch.setattr(trainer_module.Flow, "on_step_end", writes)
+    monkeypatch.setattr(callbacks.Flow, "on_step_end", writes)
     manifest = pretrain(base, [corpus], tmp_path / "out", settings=small())
     assert manifest["measures"]["steps"] in (4, 5)
     assert manifest["measures"]["stopped_before"] == 8
@@ -761,7 +763,7 @@ def test_the_search_for_a_learning_rate(
     manifest = json.loads((tmp_path / "s" / "lr-0.01" / "lep.json").read_text())
     assert manifest["measures"]["steps"] == 4
     assert manifest["measures"]["bits_per_byte"]["after"] == trials[1].bits_per_byte
-    monkeypatch.setattr(pretraining._Training, "_train", None)  # a second time, everything is there
+    monkeypatch.setattr(job._Training, "_train", None)  # a second time, everything is there
     assert sweep(base, [corpus], tmp_path / "s", [1e-6, 1e-2], **arguments) == trials  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--held-out"):
         sweep(base, [corpus], tmp_path / "s2", [1e-3], held_out=[], settings=settings)

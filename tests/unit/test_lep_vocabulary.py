@@ -151,7 +151,7 @@ def test_pruning_takes_leaves_first(tmp_path: Path) -> None:
 def test_a_broken_tokenizer_is_refused(
     old: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep import vocabulary as module
+    from lep.vocab import commands as module
 
     def broken(*arguments: Any, **settings: Any) -> Any:
         made = extend(*arguments, **settings)

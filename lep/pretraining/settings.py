@@ -1,0 +1,123 @@
+"""How `lep pretrain` trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from darumeru.options import Option, deciding
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from darumeru.errors import UserError
+from lep.pretraining.schedule import parse_schedule
+
+
+class PretrainSettings(BaseModel):
+    """How to train. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: Annotated[
+        str,
+        Option(
+            "embeddings, head, new-rows, embeddings+ends, all; or a schedule in which every part but the last has its "
+            "share of the steps: head:0.1,embeddings."
+        ),
+    ] = "embeddings"
+    learning_rate: Annotated[float, Option("Of the embedding (and of a head tied to it).")] = Field(
+        2e-4, gt=0, allow_inf_nan=False
+    )
+    """2e-4 is what the paper took for LLaMa-3-8B (1e-4 for Mistral-7B)."""
+    head_learning_rate: Annotated[float | None, Option("Of an untied head. [--learning-rate]")] = Field(
+        None, gt=0, allow_inf_nan=False
+    )
+    rest_learning_rate: Annotated[float | None, Option("Of layers and norms. [--learning-rate]")] = Field(
+        None, gt=0, allow_inf_nan=False
+    )
+    total_batch_size: Annotated[int, Option("Rows of a step, over all GPUs and accumulated passes.")] = Field(256, ge=1)
+    per_device_train_batch_size: Annotated[int, Option("Rows of one pass on one device.")] = Field(8, ge=1)
+    block_size: Annotated[int, Option("Most tokens of a block, and of a row.")] = Field(1024, ge=8)
+    packing: Annotated[
+        bool, Option("Several short blocks in a row, kept apart by masks; otherwise one each, filled up.")
+    ] = True
+    weight_decay: Annotated[float, Option("Of AdamW; token rows decay only in steps that use their token.")] = Field(
+        0.1, ge=0, allow_inf_nan=False
+    )
+    lr_scheduler_type: Annotated[
+        Literal["cosine", "linear", "constant", "constant_with_warmup"], Option("How the learning rate falls.")
+    ] = "cosine"
+    warmup_steps: Annotated[int, Option("Steps of warm-up.")] = Field(100, ge=0)
+    num_train_epochs: Annotated[float, Option("Passes over the corpus.")] = Field(1.0, gt=0, allow_inf_nan=False)
+    max_steps: Annotated[int, Option("Steps instead of epochs, where above 0.")] = -1
+    max_grad_norm: Annotated[float, Option("Longer gradients are shortened to this; 0 never.")] = Field(
+        1.0, ge=0, allow_inf_nan=False
+    )
+    adam_beta1: Annotated[float, Option("Of AdamW.")] = Field(0.9, ge=0, lt=1)
+    adam_beta2: Annotated[float, Option("Of AdamW.")] = Field(0.999, ge=0, lt=1)
+    adam_epsilon: Annotated[float, Option("Of AdamW.")] = Field(1e-8, gt=0)
+    seed: Annotated[int, Option("Of the order of the data.")] = Field(0, ge=0)
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Option("Of computation; trained weights are float32. auto: bfloat16 on a GPU that has it."),
+    ] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.", decides=False)] = "auto"
+    attention: Annotated[
+        Literal["eager", "sdpa", "flex_attention"] | None,
+        Option("Attention implementation. [transformers' choice]"),
+    ] = None
+    gradient_checkpointing: Annotated[bool, Option("Less memory, more time.")] = False
+    cache_hidden_gb: Annotated[
+        float,
+        Option("Disk for hidden states while an untied head is trained alone for several epochs.", decides=False),
+    ] = Field(0.0, ge=0)
+    field: Annotated[str, Option("Text field of JSON lines, Parquet and data sets.")] = "text"
+    lang: Annotated[str, Option("Language of the corpus; another script is warned about.")] = "ru"
+    scripts: Annotated[tuple[str, ...], Option("Unicode scripts instead of those of --lang; 'any' for all.")] = ()
+    new_from: Annotated[int | None, Option("First new row, where no lep.json tells.")] = Field(None, ge=0)
+    save_steps: Annotated[int, Option("Steps between checkpoints.", decides=False)] = Field(500, ge=1)
+    save_total_limit: Annotated[
+        int | None,
+        Option("Checkpoints to keep; only the two newest can be resumed from. [all]", decides=False),
+    ] = Field(None, ge=2)
+    eval_steps: Annotated[int | None, Option("Steps between held-out measurements. [--save-steps]", decides=False)] = (
+        Field(None, ge=1)
+    )
+    logging_steps: Annotated[int, Option("Steps between lines of history.jsonl.", decides=False)] = Field(10, ge=1)
+    held_out_characters: Annotated[int, Option("Characters of each held-out text that are read.", decides=False)] = (
+        Field(50_000, ge=1)
+    )
+    report_to: Annotated[tuple[str, ...], Option("tensorboard, wandb, trackio (several).", decides=False)] = ()
+    suite: Annotated[str | None, Option("Benchmark to run along the way, such as darumeru-train.", decides=False)] = (
+        None
+    )
+    eval_every: Annotated[int | None, Option("Steps between its runs. [--save-steps]", decides=False)] = Field(
+        None, ge=1
+    )
+    data: Annotated[str, Option("Its data: hub, mini, or the folder of a bundle.", decides=False)] = "mini"
+    limit: Annotated[int | None, Option("Documents of each of its tasks.", decides=False)] = Field(None, ge=1)
+    stop_if: Annotated[
+        tuple[str, ...],
+        Option('Rules that end the training: "darucopy_ru < 0.9 for 3" (several).', decides=False),
+    ] = ()
+    keep_best: Annotated[
+        str | None, Option("Keep the checkpoint that is best by this measure; it is the result.", decides=False)
+    ] = None
+
+    def of_the_result(self) -> dict[str, Any]:
+        """Return the settings that the trained weights depend on; the others may change when a training resumes."""
+        return deciding(self)
+
+
+def settings_of(**values: Any) -> PretrainSettings:
+    """Settings from options.
+
+    Raises:
+        UserError: the first value that is not allowed, with what is.
+    """
+    try:
+        settings = PretrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"{option} {first['input']!r} is not allowed: {first['msg'].lower()}.") from None
+    parse_schedule(settings.train)
+    return settings
