@@ -1,4 +1,4 @@
-"""How `lep pretrain` trains."""
+"""Settings of `lep pretrain`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _as_in_a_run(name: str, **changes: Any) -> Option:
 
 
 class PretrainSettings(BaseModel):
-    """How to train. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
+    """Settings of a training. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
