@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from darumeru.errors import DarumeruError
 from darumeru.evaluation import Settings
+from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
 from lep.measure import study as measure
 from lep.pipeline.price import Costs, Price
@@ -22,18 +23,19 @@ from lep.pipeline.stages.propagate import propagate
 _MAKERS: tuple[Stage[Any], ...] = (init, pretrain, instruct, propagate, calibrate)
 KINDS = ("base", *(str(stage.kind) for stage in _MAKERS))
 """Kinds of models that may be evaluated."""
+_KINDS: Any = tuple[one_of(lambda: KINDS), ...]  # type: ignore[misc]
 
 
 class EvaluateStage(Stage[dict[str, Any]]):
     """See the module."""
 
     name = "evaluate"
-    help = "Benchmark, held-out texts, speed and examples, as darumeru run; models: which are evaluated (instruct always is)."
+    help = "Benchmark (as darumeru run), held-out texts, speed and examples of the models."
     schema = of_model(
         "evaluate",
         Settings,
         "model revision adapter tokenizer training base_url api_key_env served_model approximate",
-        {"models": (tuple[one_of(lambda: KINDS), ...], KINDS)},  # type: ignore[misc]
+        {"models": (Annotated[_KINDS, Option("Which models are evaluated; instruct always is.")], KINDS)},
     )
     paths = frozenset({"data", "lock", "wording", "include_path", "corpus"})
 
