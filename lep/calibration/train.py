@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from darumeru.options import Option
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
+from darumeru.options import Option
 from lep.calibration.chat import read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, trained_parameters
 from lep.calibration.merge import load, merge, stored_tensors
@@ -26,6 +25,9 @@ from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint, new_folder
 from lep.model.manifest import write_manifest
 from lep.options import Force, Model, Output
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Progress
 
 
 def calibrate(
@@ -42,7 +44,7 @@ def calibrate(
     eval_data: Annotated[str, Option("Its data: hub, mini, or the folder of a bundle.")] = "mini",
     force: Force = False,
     warn: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Train a model on chat examples and write the merged model; returns the manifest.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -16,14 +16,35 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Progress
 
 LONG = {"checks", "added_ids", "losses"}
 """Measures of a manifest that are not shown in full."""
 
 
+class Group(TyperGroup):
+    """A group whose help shows what its commands say of themselves in full."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each command with the first paragraph of its help."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, " ".join((c.help or "").split("\n\n")[0].split()))
+                    for name, c in commands.items()
+                    if c is not None
+                ]
+            )
+
+
 def group(description: str | None = None) -> typer.Typer:
     """Return a group of commands; its help is plain text, which wraps instead of cutting the names of options."""
     return typer.Typer(
+        cls=Group,
         help=description,
         no_args_is_help=True,
         add_completion=False,
@@ -32,7 +53,9 @@ def group(description: str | None = None) -> typer.Typer:
     )
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: Collection[int] = (0,)) -> None:
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: Collection[int] = (0,)
+) -> None:
     """Print a table whose numbers are never cut: columns of words wrap first, then lines run over the edge.
 
     Args:
@@ -79,14 +102,15 @@ def plain(value: Any) -> str:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress(title: str) -> Iterator[Progress]:
     """Show a bar on stderr; give a function that is told how many of how many are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     quiet_libraries()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, *times, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, *times, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:

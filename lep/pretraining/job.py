@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json, write_json, write_jsonl
+from darumeru.options import Option
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import added_ids, read_manifest, write_manifest
+from lep.options import Corpus, Model
 from lep.pretraining.arguments import training_arguments
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.measures import measures_of
@@ -40,13 +42,13 @@ _FEW = 0.25
 
 
 def pretrain(
-    model: str | Path,
-    corpus: Sequence[str | Path],
-    output: str | Path,
+    model: Model,
+    corpus: Corpus,
+    output: Annotated[str | Path, Option("Folder of the training; the same command resumes where it stopped.")],
     *,
-    held_out: Sequence[str] = (),
+    held_out: Annotated[Sequence[str], Option("Texts to measure on, [NAME=]FILE; not trained on.", many="spread")] = (),
     settings: PretrainSettings | None = None,
-    force: bool = False,
+    force: Annotated[bool, Option("Begin anew in an output folder that holds something else.", flag="--force")] = False,
     warn: Callable[[str], None] = lambda _: None,
     blocks: Path | None = None,
 ) -> dict[str, Any]:

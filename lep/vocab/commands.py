@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from darumeru.options import Option
-
 from darumeru.errors import DarumeruError, UserError
+from darumeru.options import Option
 from lep.corpus.read import read_all, read_texts
 from lep.model.checkpoint import locate
 from lep.model.folders import new_folder
@@ -141,11 +140,11 @@ def swap_vocabulary(
 def check_folders(
     old: str | Path,
     new: str | Path,
-    texts: Sequence[str | Path],
+    texts: Texts,
     *,
-    lang: str = "ru",
-    scripts: Sequence[str] | None = None,
-    field: str = "text",
+    lang: Lang = "ru",
+    scripts: Scripts = None,
+    field: Field = "text",
 ) -> list[Check]:
     """The invariants of a new tokenizer folder against the old one, tried on texts (see `lep.vocab.check`)."""
     vocabularies = [Vocabulary.load(folder) for folder in (old, new)]
