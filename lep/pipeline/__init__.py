@@ -10,6 +10,7 @@ steps.py      recipe → steps, in order
 execution.py  which steps are done, and running the others in order
 price.py      a model's sizes, tokens, operations and disk of a step
 cost.py       hours and disk of a plan, before anything is computed
+measures.py   what the report states of each model
 report.py     the adaptation report, from the stored measures
 """
 

@@ -10,7 +10,7 @@ from darumeru.errors import DarumeruError
 from darumeru.evaluation import Settings
 from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
-from lep.measure import study as measure
+from lep.pipeline import measures
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, of_model, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited, named_files
@@ -65,7 +65,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
             first = model.kind == init.kind and study.recipe[pretrain].suite is None
             start = {"run": study.steps["pretrain"].output.name, "step": 0} if first else None
             with talk.stage(f"{model.title}: {settings['suite']}") as progress:
-                measure.benchmark(
+                measures.benchmark(
                     model.source, {**settings, "training": start}, study.output / "runs", output, progress
                 )  # fmt: skip
 
@@ -79,7 +79,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
         output = _output(study, f"text-{model.id}")
 
         def run(talk: Talk) -> None:
-            measure.held_out(
+            measures.held_out(
                 model.source, study.base, study.held_out, output, field=top.field, characters=characters,
                 device=_settings(study.recipe)["device"],
             )  # fmt: skip
@@ -96,7 +96,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
         def run(talk: Talk) -> None:
             with talk.stage("Speed") as progress:
-                measure.speed(
+                measures.speed(
                     {m.id: m.source for m in models}, study.held_out, engine, output, field=top.field, tokens=tokens,
                     progress=progress,
                 )  # fmt: skip
@@ -112,7 +112,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
         def run(talk: Talk) -> None:
             with talk.stage("Examples") as progress:
-                measure.examples(
+                measures.examples(
                     {m.id: m.source for m in models}, shown.examples, engine, output, tokens=shown.max_tokens,
                     progress=progress,
                 )  # fmt: skip

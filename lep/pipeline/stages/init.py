@@ -23,7 +23,7 @@ class InitStage(Stage[dict[str, Any]]):
         "init",
         initialise,
         "model tokenizer output corpus force warn",
-        strategy=(Annotated[one_of(strategy.names), Option(f"{', '.join(strategy.names())}.")], "mean"),  # type: ignore[valid-type]
+        strategy=(Annotated[one_of(strategy.names), Option(f"{', '.join(strategy.names())}.")], "mean"),
     )
     paths = frozenset({"donor"})
     kind = "base-new0"
