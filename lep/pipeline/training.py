@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.options import settings_model
+from darumeru.options import Option, option_of, settings_model
 from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe as TrainingRecipe
 from lep.calibration.recipe import choose_recipe
@@ -25,9 +25,12 @@ SECTIONS: dict[str, Section] = {
         "train",
         calibrate,
         "model data output force warn progress",
-        recipe=(Literal["self", "instruct"], "self"),
+        recipe=(
+            Annotated[Literal["self", "instruct"], Option("The paper's settings; every field can be changed.")],
+            "self",
+        ),
         # A field that is not given is the named recipe's; `choose_recipe` checks those that are.
-        **dict.fromkeys(TrainingRecipe.model_fields, (Any, None)),
+        **{key: (Annotated[Any, option_of(field)], None) for key, field in TrainingRecipe.model_fields.items()},
     ),
 }
 PATHS = frozenset({"prompts", "judge", "copy_corpus", "exclude", "bundles"})

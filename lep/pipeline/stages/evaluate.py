@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from darumeru.errors import DarumeruError
 from darumeru.evaluation import Settings
+from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
-from lep.measure import study as measure
+from lep.pipeline import measures
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, of_model, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited, named_files
@@ -22,18 +23,19 @@ from lep.pipeline.stages.propagate import propagate
 _MAKERS: tuple[Stage[Any], ...] = (init, pretrain, instruct, propagate, calibrate)
 KINDS = ("base", *(str(stage.kind) for stage in _MAKERS))
 """Kinds of models that may be evaluated."""
+_KINDS: Any = tuple[one_of(lambda: KINDS), ...]  # type: ignore[misc]
 
 
 class EvaluateStage(Stage[dict[str, Any]]):
     """See the module."""
 
     name = "evaluate"
-    help = "Benchmark, held-out texts, speed and examples, as darumeru run; models: which are evaluated (instruct always is)."
+    help = "Benchmark (as darumeru run), held-out texts, speed and examples of the models."
     schema = of_model(
         "evaluate",
         Settings,
         "model revision adapter tokenizer training base_url api_key_env served_model approximate",
-        {"models": (tuple[one_of(lambda: KINDS), ...], KINDS)},  # type: ignore[misc]
+        {"models": (Annotated[_KINDS, Option("Which models are evaluated; instruct always is.")], KINDS)},
     )
     paths = frozenset({"data", "lock", "wording", "include_path", "corpus"})
 
@@ -63,7 +65,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
             first = model.kind == init.kind and study.recipe[pretrain].suite is None
             start = {"run": study.steps["pretrain"].output.name, "step": 0} if first else None
             with talk.stage(f"{model.title}: {settings['suite']}") as progress:
-                measure.benchmark(
+                measures.benchmark(
                     model.source, {**settings, "training": start}, study.output / "runs", output, progress
                 )  # fmt: skip
 
@@ -77,7 +79,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
         output = _output(study, f"text-{model.id}")
 
         def run(talk: Talk) -> None:
-            measure.held_out(
+            measures.held_out(
                 model.source, study.base, study.held_out, output, field=top.field, characters=characters,
                 device=_settings(study.recipe)["device"],
             )  # fmt: skip
@@ -94,7 +96,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
         def run(talk: Talk) -> None:
             with talk.stage("Speed") as progress:
-                measure.speed(
+                measures.speed(
                     {m.id: m.source for m in models}, study.held_out, engine, output, field=top.field, tokens=tokens,
                     progress=progress,
                 )  # fmt: skip
@@ -110,7 +112,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
         def run(talk: Talk) -> None:
             with talk.stage("Examples") as progress:
-                measure.examples(
+                measures.examples(
                     {m.id: m.source for m in models}, shown.examples, engine, output, tokens=shown.max_tokens,
                     progress=progress,
                 )  # fmt: skip

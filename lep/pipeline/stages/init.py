@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from darumeru.options import settings_model
+from darumeru.options import Option, settings_model
 from lep.initialisation import strategy
 from lep.initialisation.job import initialise
 from lep.pipeline.price import Costs, Price
@@ -23,7 +23,7 @@ class InitStage(Stage[dict[str, Any]]):
         "init",
         initialise,
         "model tokenizer output corpus force warn",
-        strategy=(one_of(strategy.names), "mean"),
+        strategy=(Annotated[one_of(strategy.names), Option(f"{', '.join(strategy.names())}.")], "mean"),
     )
     paths = frozenset({"donor"})
     kind = "base-new0"

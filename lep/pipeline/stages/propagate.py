@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from darumeru.errors import UserError
-from darumeru.options import settings_model
+from darumeru.options import Option, settings_model
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
 from lep.propagation import job, method
 
-_METHODS = (tuple[one_of(method.choices), ...], Field(("conversion",), min_length=1))  # type: ignore[misc]
+_METHODS = (
+    Annotated[
+        tuple[one_of(method.choices), ...],  # type: ignore[misc]
+        Option(f"{', '.join(method.choices())}; several are run side by side, the first is calibrated."),
+    ],
+    Field(("conversion",), min_length=1),
+)
 _CHARACTERS = 200_000
 """Of the held-out text that `auto` chooses by."""
 
@@ -25,7 +31,7 @@ class PropagateStage(Stage[dict[str, Any]]):
     """See the module."""
 
     name = "propagate"
-    help = "The trained embeddings carried over to the instruct model; several methods side by side, the first is calibrated."
+    help = "The trained embeddings carried over to the instruct model."
     schema = settings_model(
         "propagate", job.propagate, "base adapted instruct output method texts force warn", methods=_METHODS
     )
