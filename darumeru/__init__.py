@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from darumeru.errors import DarumeruError, UserError
 
 if TYPE_CHECKING:
-    from darumeru.evaluation import Settings, evaluate, rescore
+    from darumeru.evaluation import evaluate, rescore
     from darumeru.record.run import Run, load_run
+    from darumeru.settings import Settings
 
 __all__ = ["DarumeruError", "Run", "Settings", "UserError", "evaluate", "load_run", "rescore"]
 
 _HOME = {
-    "Settings": "evaluation",
+    "Settings": "settings",
     "evaluate": "evaluation",
     "rescore": "evaluation",
     "Run": "record.run",

@@ -4,20 +4,8 @@ from darumeru.data.bundle import Row, Split, read_rows
 from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.requests import Query
+from darumeru.scoring.bits import pieces
 from darumeru.task import DarumeruTask
-
-PIECE = 2000
-"""Characters of a piece. Pieces are cut by characters, not by tokens, so that every tokenizer gets the same contexts."""
-
-
-def pieces(text: str, size: int = PIECE) -> list[str]:
-    """A text in pieces of about `size` characters, cut at line ends or spaces where there are any."""
-    found = []
-    while len(text) > size:
-        cut = max(text.rfind("\n", size // 2, size), 0) or max(text.rfind(" ", size // 2, size), 0) or size
-        found.append(text[:cut])
-        text = text[cut:]
-    return [*found, text]
 
 
 class BitsPerByte(DarumeruTask):
@@ -29,7 +17,7 @@ class BitsPerByte(DarumeruTask):
         return ("bits_per_byte",)
 
     def split(self, split: str) -> Split:
-        """The rows of the data set or of the file of `--corpus`, in pieces."""
+        """The rows of the data set or of the file of `--corpus`, in pieces of `darumeru.scoring.bits`."""
         if self.name == "bpb_corpus" and self.corpus is not None:
             if self.corpus.suffix == ".txt":
                 try:
@@ -42,7 +30,7 @@ class BitsPerByte(DarumeruTask):
         else:
             loaded = super().split(split)
             rows, source = loaded.rows, loaded.source
-        cut = [{"text": p, "row": i} for i, row in enumerate(rows) for p in pieces(self._text(row)) if p.strip()]
+        cut = [{"text": p, "row": i} for i, row in enumerate(rows) for p in pieces(self._text(row))]
         return Split(cut, source)
 
     def _text(self, row: Row) -> str:

@@ -150,11 +150,13 @@ def _players(settings: ArenaSettings) -> Iterator[Player]:
     names = distinct_names(settings.models)
     urls: Sequence[str | None] = _each(settings.base_url, settings.models, "--base-url", shared=True)
     served = _each(settings.served_model, settings.models, "--served-model", shared=False)
-    for name, model, base_url, served_model in zip(names, settings.models, urls, served, strict=True):
+    revisions = _each(settings.revision, settings.models, "--revision", shared=True)
+    each = zip(names, settings.models, urls, served, revisions, strict=True)
+    for name, model, base_url, served_model, revision in each:
         yield Player.of(
             name,
             settings_of(
-                model=model, engine=settings.engine, dtype=settings.dtype, model_args=settings.model_args,
+                model=model, revision=revision, engine=settings.engine, dtype=settings.dtype, model_args=settings.model_args,
                 device=settings.device, max_prompt_len=settings.max_prompt_len, seed=settings.seed,
                 trust_remote_code=settings.trust_remote_code, exact=settings.exact, base_url=base_url,
                 served_model=served_model, api_key_env=settings.api_key_env, approximate=settings.approximate,
@@ -183,7 +185,7 @@ def _judge(settings: ArenaSettings) -> Player:
         return Player.of(
             name,
             settings_of(
-                model=settings.judge, engine=settings.judge_engine, dtype=settings.judge_dtype,
+                model=settings.judge, revision=settings.judge_revision, engine=settings.judge_engine, dtype=settings.judge_dtype,
                 model_args=settings.judge_model_args, max_prompt_len=settings.judge_max_prompt_len, seed=settings.seed,
                 trust_remote_code=settings.trust_remote_code, exact=settings.exact, base_url=settings.judge_base_url,
                 served_model=settings.judge_served_model, api_key_env=settings.judge_api_key_env,

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from darumeru.arena.prompts import Prompt
+from darumeru.arena.settings import Lang
 from darumeru.files import fingerprint
 from darumeru.requests import Query
 from darumeru.scoring.judging import FIRST, SECOND, TIE
-
-Lang = Literal["ru", "en"]
 
 LABELS = ("1", "2", "0")
 """First answer, second answer, no difference. Digits: А, В, С and A, B, C look alike, and a judge could mean either."""

@@ -23,7 +23,8 @@ from darumeru.evaluation.plan import (
     server_of,
 )
 from darumeru.evaluation.score import score, score_samples
-from darumeru.evaluation.settings import Settings, Training, settings_of, validated
+from darumeru.options import validated
+from darumeru.settings import Settings, Training, settings_of
 
 __all__ = [
     "FOUNDATION_FEWSHOT", "Plan", "Progress", "Settings", "Training", "answer_tokens", "ask", "asked", "engine_facts",

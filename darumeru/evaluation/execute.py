@@ -18,11 +18,11 @@ from darumeru.evaluation.plan import (
     prepare,
 )
 from darumeru.evaluation.score import score, score_samples
-from darumeru.evaluation.settings import Settings, settings_of
 from darumeru.files import fingerprint, slug, write_json
 from darumeru.inference.model import Model
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.requests import Request
+from darumeru.settings import Settings, settings_of
 from darumeru.task.suite import Catalogue
 
 if TYPE_CHECKING:

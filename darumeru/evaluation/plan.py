@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from darumeru.data.bundle import open_bundle
 from darumeru.errors import UserError
-from darumeru.evaluation.settings import Settings
 from darumeru.files import fingerprint
 from darumeru.inference.model import Model, adapter_sha256, open_model, template_sha256
 from darumeru.inference.prompt import Limits, Mode, Prompter
 from darumeru.record.run import FORMAT
 from darumeru.requests import Request
+from darumeru.settings import Settings
 from darumeru.task.suite import Catalogue, Suite, read_wording
 
 if TYPE_CHECKING:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from annotated_types import Ge
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
@@ -41,7 +43,7 @@ class Pair:
 
     @property
     def asked(self) -> str:
-        """What the user says."""
+        """Return what the user says."""
         return "\n\n".join(m["content"] for m in self.messages if m["role"] == "user")
 
     def row(self) -> dict[str, Any]:
@@ -53,39 +55,50 @@ class Pair:
 
 def make_data(
     model: Annotated[str | None, Option("The original instruct model, which answers; not needed with --answers.")],
-    prompts: Annotated[Sequence[str | Path], Option("Prompts: .jsonl (.gz) or .txt. Repeated ones are left out.")],
+    prompts: Annotated[
+        Sequence[str | Path], Option("Prompts: .jsonl (.gz) or .txt. Repeated ones are left out.", many="spread")
+    ],
     output: Annotated[str | Path, Option("File to write (.jsonl); its report is written last.")],
     *,
     engine: Annotated[str, Option("auto, hf, vllm or api.")] = "auto",
     settings: Annotated[
         Mapping[str, Any] | None,
-        Option("KEY=VALUE: dtype, device, base_url, model_args.KEY, … as darumeru run has.", flag="--engine-set"),
+        Option(
+            "KEY=VALUE: dtype, device, base_url, model_args.KEY, … as darumeru run has.",
+            flag="--engine-set",
+            many="spread",
+        ),
     ] = None,
     answers: Annotated[
-        bool, Option("Keep the answers that the prompts come with; those without are left out.")
+        bool, Option("Keep the answers that the prompts come with; those without are left out.", flag="--answers")
     ] = False,
     system: Annotated[str | None, Option("System turn for prompts that have none.")] = None,
-    limit: Annotated[int | None, Option("Only the first prompts.")] = None,
+    limit: Annotated[int | None, Option("Only the first prompts."), Ge(1)] = None,
     max_tokens: Annotated[int, Option("Longest answer; truncated ones are left out.")] = 1024,
     judge: Annotated[str | None, Option("A model that grades the answers, 1 to 5; given ones are not graded.")] = None,
     judge_engine: Annotated[str, Option("auto, hf, vllm or api.")] = "auto",
     judge_settings: Annotated[
-        Mapping[str, Any] | None, Option("As --engine-set, for the judge.", flag="--judge-set")
+        Mapping[str, Any] | None, Option("As --engine-set, for the judge.", flag="--judge-set", many="spread")
     ] = None,
     judge_by: Annotated[By, Option("text (the grade it writes) or labels (its most probable digit).")] = "text",
     min_grade: Annotated[int, Option("Answers with a lower or unreadable grade are left out.")] = 4,
     copy: Annotated[int, Option("How many texts to copy to add.")] = 0,
-    copy_corpus: Annotated[Sequence[str | Path], Option("Texts to draw these from; see --corpus of lep vocab.")] = (),
-    copy_characters: tuple[int, int] = CHARACTERS,
-    exclude: Annotated[Sequence[str | Path], Option("Training texts that texts to copy must not overlap with.")] = (),
-    bundles: Annotated[
-        Sequence[str], Option("Benchmark bundles that they must not overlap with; mini always counts.", flag="--data")
+    copy_corpus: Annotated[
+        Sequence[str | Path], Option("Texts to draw these from; see --corpus of lep vocab.", many="spread")
     ] = (),
-    overlap_words: Annotated[int, Option("So many words in a row in common are an overlap.")] = WORDS,
+    copy_characters: tuple[int, int] = CHARACTERS,
+    exclude: Annotated[
+        Sequence[str | Path], Option("Training texts that texts to copy must not overlap with.", many="spread")
+    ] = (),
+    bundles: Annotated[
+        Sequence[str],
+        Option("Benchmark bundles that they must not overlap with; mini always counts.", flag="--data", many="spread"),
+    ] = (),
+    overlap_words: Annotated[int, Option("So many words in a row in common are an overlap."), Ge(2)] = WORDS,
     field: Field = "text",
     seed: Annotated[int, Option("Of the draw of texts.")] = 0,
-    force: Annotated[bool, Option("Replace an output that was made otherwise.")] = False,
-    progress: Callable[[int, int], None] | None = None,
+    force: Annotated[bool, Option("Replace an output that was made otherwise.", flag="--force")] = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
 

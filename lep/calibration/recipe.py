@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from darumeru.errors import UserError
-from darumeru.options import Option
+from darumeru.options import Option, validated
 
 
 class Recipe(BaseModel):
-    """How to calibrate. The defaults are what the paper leaves open."""
+    """Settings of a calibration. The defaults are what the paper leaves open."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,12 +80,4 @@ def choose_recipe(recipe: str | Recipe, changes: Mapping[str, Any]) -> Recipe:
         if recipe not in RECIPES:
             raise UserError(f"Unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
         recipe = RECIPES[recipe]
-    for name in changes:
-        if name not in Recipe.model_fields:
-            raise UserError(f"A recipe has no field {name!r}; it has {', '.join(Recipe.model_fields)}.")
-    try:
-        return Recipe(**{**recipe.model_dump(), **changes})
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"{option}: {first['input']!r} is not possible. {first['msg']}.") from None
+    return validated(Recipe, {**recipe.model_dump(), **changes}, what="field of a recipe")

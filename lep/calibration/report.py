@@ -1,4 +1,4 @@
-"""Statistics of a set of chat examples: lengths, languages, refusals."""
+"""A description of a set of chat examples: lengths, languages, refusals."""
 
 from __future__ import annotations
 

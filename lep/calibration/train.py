@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
@@ -26,6 +26,9 @@ from lep.model.folders import folder_fingerprint, new_folder
 from lep.model.manifest import write_manifest
 from lep.options import Force, Model, Output
 
+if TYPE_CHECKING:
+    from darumeru.evaluation import Progress
+
 
 def calibrate(
     model: Model,
@@ -41,14 +44,14 @@ def calibrate(
     eval_data: Annotated[str, Option("Its data: hub, mini, or the folder of a bundle.")] = "mini",
     force: Force = False,
     warn: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Train a model on chat examples and write the merged model; returns the manifest.
 
     Only the assistant's tokens count; the loss of an optimizer step is the mean over those of all its examples. What is
     trained is kept and updated in float32. Checkpoints lie in `OUTPUT.training` until the output is there; the same call
-    goes on from the newest whole one and computes the same numbers as if it had not been stopped.
+    resumes from the newest whole one and computes the same numbers as if it had not been stopped.
 
     Args:
         model: the model to calibrate, with a chat template; the other options say themselves what they are.

@@ -31,7 +31,7 @@ _LETTER = regex.compile(r"[\p{L}\p{M}]")
 
 @dataclass
 class Tally:
-    """What one rule did.
+    """Counts of one rule.
 
     Attributes:
         changed: documents that lost something by it and went on.
@@ -165,12 +165,14 @@ def clean_corpus(
     output: CorpusFile,
     *,
     lang: Annotated[str, Option("Letters of its scripts and Latin ones stay.")] = "ru",
-    scripts: Annotated[Sequence[str] | None, Option("Unicode scripts that stay instead; 'any' for all.")] = None,
+    scripts: Annotated[
+        Sequence[str] | None, Option("Unicode scripts that stay instead; 'any' for all.", many="spread")
+    ] = None,
     max_other: Annotated[float, Option("Drop documents with a larger share of letters of other scripts.")] = 0.1,
-    nfc: Annotated[bool, Option("Compose characters (Unicode NFC).")] = False,
+    nfc: Annotated[bool, Option("Compose characters (Unicode NFC).", flag="--nfc")] = False,
     min_chars: Annotated[int, Option("Drop shorter documents.")] = 0,
     max_chars: Annotated[int | None, Option("Drop longer documents.")] = None,
-    skip: Annotated[Sequence[str], Option("Rules to leave out, by their names.")] = (),
+    skip: Annotated[Sequence[str], Option("Rules to leave out, by their names.", many="spread")] = (),
     field: Field = "text",
     force: Force = False,
     warn: Callable[[str], None] = lambda message: None,

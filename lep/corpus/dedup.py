@@ -104,7 +104,7 @@ class NearIndex:
         return int(pages * size)
 
     def is_new(self, text: str) -> bool:
-        """Whether no equal text was asked about before; white space at the ends is ignored."""
+        """Return whether no equal text was asked about before; white space at the ends is ignored."""
         digest = hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return self._base.execute("INSERT OR IGNORE INTO texts VALUES (?)", (digest,)).rowcount == 1
 

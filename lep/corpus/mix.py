@@ -130,7 +130,7 @@ def mix_corpus(
 def draw(
     lengths: Sequence[NDArray[np.int64]], weights: Sequence[float], wanted: int, *, by_characters: bool, seed: int
 ) -> tuple[NDArray[np.int32], list[NDArray[np.int64]]]:
-    """Which documents make a mixture: the source of each in turn, and each source's documents in ascending order.
+    """Choose the documents of a mixture: the source of each in turn, and each source's documents in ascending order.
 
     Args:
         lengths: characters of each document, an array a source.

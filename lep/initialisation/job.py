@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
+from darumeru.options import Option
 from lep.initialisation import strategy as strategies
 from lep.initialisation.rows import Change, new_rows
 from lep.model.checkpoint import Checkpoint, config_rows, config_with, open_checkpoint, write_checkpoint
 from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest
 from lep.model.shards import NewTensor
+from lep.options import Field, Force, Link, Model, Output
 from lep.tokenizer.folder import PROBES, loading_difference
 from lep.tokenizer.transfer import matching_ids
 from lep.tokenizer.vocabulary import Vocabulary
 
 
 def initialise(
-    model: str | Path,
-    tokenizer: str | Path,
-    output: str | Path,
+    model: Model,
+    tokenizer: Annotated[str | Path, Option("Folder with the new tokenizer.")],
+    output: Output,
     *,
-    strategy: str = "mean",
-    seed: int = 0,
-    diagonal: bool = False,
-    corpus: Sequence[str | Path] = (),
-    donor: str | Path | None = None,
-    atoms: int = 64,
-    field: str = "text",
-    pad_to: int = 64,
-    link: bool = False,
-    force: bool = False,
+    strategy: Annotated[str, Option(f"{', '.join(strategies.names())}.")] = "mean",
+    seed: Annotated[int, Option("random, random-row: of the draws.")] = 0,
+    diagonal: Annotated[bool, Option("random: variances instead of covariance.", flag="--diagonal")] = False,
+    corpus: Annotated[Sequence[str | Path], Option("focus, omp: texts to compare tokens by.", many="spread")] = (),
+    donor: Annotated[str | Path | None, Option("focus, omp: a model with the new tokens, to compare them by.")] = None,
+    atoms: Annotated[int, Option("omp: most shared tokens for one new one.")] = 64,
+    field: Field = "text",
+    pad_to: Annotated[int, Option("Round the rows up to a multiple of this.")] = 64,
+    link: Link = False,
+    force: Force = False,
     warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the model in another vocabulary; returns the manifest.

@@ -1,4 +1,4 @@
-"""Bits per byte: how well a model predicts a text, comparable across tokenizers (perplexity per token is not)."""
+"""Bits per byte of a model folder or of a model in memory, on texts cut as `darumeru.scoring.bits` says."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
-
-PIECE = 1000
-"""Characters scored at a time. Pieces are cut by characters, so that every tokenizer sees the same contexts."""
+from darumeru.scoring.bits import pieces
 
 
 def bits_per_byte(folder: Path, texts: Sequence[str], *, device: str = "cpu") -> float:
-    """``−Σ log2 p(token | tokens before) / bytes`` over texts cut into pieces of at most 1,000 characters.
-
-    Every piece begins with the model's BOS token (EOS where it has none), so that every byte is predicted.
+    """Return bits per byte of texts, as the tasks `bpb_*` measure them.
 
     Args:
         folder: a model folder.
@@ -28,37 +24,36 @@ def bits_per_byte(folder: Path, texts: Sequence[str], *, device: str = "cpu") ->
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    pieces = cut_pieces(texts)
+    cut = cut_pieces(texts)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
-    return model_bits_per_byte(model, tokenizer, pieces)
+    return model_bits_per_byte(model, tokenizer, cut)
 
 
 def cut_pieces(texts: Sequence[str]) -> list[str]:
-    """The texts in pieces of at most 1,000 characters, without those of white space only.
+    """Return the texts in pieces, without those of white space only.
 
     Raises:
         UserError: there are none.
     """
-    pieces = [text[start : start + PIECE] for text in texts for start in range(0, len(text), PIECE)]
-    pieces = [piece for piece in pieces if piece.strip()]
-    if not pieces:
+    found = [piece for text in texts for piece in pieces(text)]
+    if not found:
         raise UserError("The held-out text is empty; bits per byte need some text.")
-    return pieces
+    return found
 
 
-def model_bits_per_byte(model: Any, tokenizer: Any, pieces: Sequence[str]) -> float:
-    """The same for a model in memory, which must be in eval mode, and pieces from `cut_pieces`."""
+def model_bits_per_byte(model: Any, tokenizer: Any, cut: Sequence[str]) -> float:
+    """Return bits per byte for a model in memory, which must be in eval mode, and pieces from `cut_pieces`."""
     import torch
 
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         start = 0
     nats = 0.0
-    for piece in pieces:
+    for piece in cut:
         ids = [start, *tokenizer(piece, add_special_tokens=False)["input_ids"]]
         tokens = torch.tensor([ids], device=model.device)
         with torch.no_grad():
             logits = model(tokens).logits[0, :-1].float()
         nats += float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum"))
-    return nats / math.log(2) / sum(len(piece.encode()) for piece in pieces)
+    return nats / math.log(2) / sum(len(piece.encode()) for piece in cut)

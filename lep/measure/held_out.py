@@ -1,4 +1,4 @@
-"""What a training is measured by on text that it does not read: bits per byte, and whether new tokens are written."""
+"""Measures on text that nothing is trained on: bits per byte, and the share of new tokens in what a model writes."""
 
 from __future__ import annotations
 

@@ -1,10 +1,17 @@
 """The whole pipeline from one file: `lep run RECIPE.yaml`.
 
-recipe.py    the file: which keys it may have, and its values
-steps.py     recipe → steps, each with its settings, inputs, output and key
-execution.py which steps are done, and running the others in order
-cost.py      tokens, operations, hours and disk, before anything is computed
-report.py    the adaptation report, from the stored measures
+stages/       the stages, one a file: keys of the recipe, steps, models, costs
+stage.py      what a stage is, and a step, with its settings, inputs, output and key
+training.py   the two steps that the stages instruct and calibrate share
+sections.py   the sections of a recipe, checked
+recipe.py     the file: its keys are the stages', and its values
+template.py   recipes/template.yaml, made from the sections
+steps.py      recipe → steps, in order
+execution.py  which steps are done, and running the others in order
+price.py      a model's sizes, tokens, operations and disk of a step
+cost.py       hours and disk of a plan, before anything is computed
+measures.py   what the report states of each model
+report.py     the adaptation report, from the stored measures
 """
 
 from __future__ import annotations
@@ -15,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lep.pipeline.cost import estimate
     from lep.pipeline.execution import plan, run_recipe
-    from lep.pipeline.recipe import Recipe, load_recipe
+    from lep.pipeline.recipe import load_recipe
     from lep.pipeline.report import write_report
+    from lep.pipeline.stage import Recipe
 
 _PLACES = {
-    "Recipe": "recipe", "estimate": "cost", "load_recipe": "recipe", "plan": "execution", "run_recipe": "execution",
+    "Recipe": "stage", "estimate": "cost", "load_recipe": "recipe", "plan": "execution", "run_recipe": "execution",
     "write_report": "report",
 }  # fmt: skip
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import UserError
 from darumeru.extras import need
-from lep.pipeline.recipe import PACKAGE, Recipe
-from lep.pipeline.steps import STAGES, Step, Talk, steps_of
+from lep.pipeline.stage import PACKAGE, Recipe, Step, Talk
+from lep.pipeline.stages import STAGES
+from lep.pipeline.steps import steps_of
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -68,7 +69,7 @@ def plan(
         UserError: an unknown stage, or one that the recipe does not have.
     """
     steps = steps_of(recipe, output)
-    stages = [stage for stage in STAGES if any(step.stage == stage for step in steps)]
+    stages = [stage.name for stage in STAGES if any(step.stage == stage.name for step in steps)]
     chosen = _range(stages, only, first, last)
     states: dict[str, State] = {}
     for step in steps:
@@ -178,7 +179,7 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
     if found.get("key") != step.key:
         if found:
             _clear(folder, step)
-        elif step.output.exists() and step.name != "pretrain":
+        elif step.output.exists() and not step.resumes:
             raise UserError(
                 f"{step.output} is there, and this pipeline did not make it. Move it away, or name another --output."
             )
@@ -189,9 +190,9 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
         write_json(file, record)
         found = record
     began = time.perf_counter()
-    # A kill may have come between the output and the record. A training tells by itself whether it is done, also one that
-    # was run alone, and whether it is this one.
-    if not step.whole or step.name == "pretrain":
+    # A kill may have come between the output and the record. What resumes by itself also tells whether it is done, and
+    # whether the output, which may have been made outside the pipeline, is this step's.
+    if not step.whole or step.resumes:
         try:
             step.run(talk)
         except UserError:
@@ -252,12 +253,10 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 
 def missing(recipe: Recipe) -> list[str]:
-    """Files that the recipe names and that are not there."""
+    """Return the files that the recipe names and that are not there."""
     top = recipe.top
     files = [*top.corpus, *top.held_out.values()]
-    for sections in (recipe.instruct, recipe.calibrate):
-        data = (sections or {}).get("data", {})
-        files += [str(f) for key in ("prompts", "copy_corpus", "exclude") for f in data.get(key, ())]
+    files += [file for stage in STAGES for file in stage.files(recipe[stage])]
     return [f for f in dict.fromkeys(files) if not f.startswith("hub:") and not Path(f).is_file()]
 
 

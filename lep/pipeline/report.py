@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.files import read_json
+from darumeru.scoring.bits import PIECE
 from lep.model.manifest import read_manifest, versions
-from lep.pipeline.recipe import Recipe
-from lep.pipeline.steps import Model, Step, models_of, source_of, steps_of
+from lep.pipeline.stage import Model, Recipe, Step, plain_settings, source_of
+from lep.pipeline.stages import calibrate, evaluate, init, instruct, pretrain, propagate, vocab
+from lep.pipeline.steps import models_of, steps_of
 
 WEB = Path(__file__).parent / "web"
 
@@ -58,7 +60,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
                    for m in measured],
         "final": last.id,
         "vocabulary": {
-            "way": recipe.way,
+            "way": recipe[vocab].way,
             "texts": {
                 name: {side: _row(rows[side][name]) for side in rows} for name in recipe.top.held_out
             },
@@ -68,7 +70,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
         "reading": {"how": _reading(texts[last.id]), "machine": texts[last.id]["machine"]},
         "writing": read_json(steps["speed"].output) if "speed" in steps else None,
         "maps": {
-            method: _maps(steps[f"propagate-{method}"]) for method in recipe.propagate["methods"]
+            method: _maps(steps[f"propagate-{method}"]) for method in recipe[propagate]["methods"]
         },
         "benchmark": _benchmark(measured, steps, output),
         "examples": read_json(steps["examples"].output) if "examples" in steps else None,
@@ -82,7 +84,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
 
 def _given(recipe: Recipe) -> str | None:
     """How the instruct model came about, where it was made here."""
-    if recipe.instruct is None:
+    if recipe[instruct] is None:
         return None
     return (
         "The pair is made for this study: the instruct model was trained from the base by this pipeline, so that the two "
@@ -98,8 +100,8 @@ def _row(row: Any) -> dict[str, Any]:
 
 def _reading(measure: Mapping[str, Any]) -> str:
     return (
-        f"Reading: a forward pass over the held-out texts in pieces of at most 1,000 characters, one at a time, transformers, "
-        f"{str(measure['dtype']).removeprefix('torch.')}, {measure['device']}."
+        f"Reading: a forward pass over the held-out texts in pieces of at most {PIECE:,} characters, one at a time, "
+        f"transformers, {str(measure['dtype']).removeprefix('torch.')}, {measure['device']}."
     )
 
 
@@ -161,21 +163,19 @@ def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path)
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """The recipe with its defaults, without this machine's paths."""
-    from lep.pipeline.steps import _plain
-
     values = {
         **recipe.top.model_dump(mode="json"),
-        "vocab": {recipe.way: recipe.vocab},
-        "init": recipe.init,
-        "pretrain": recipe.pretrain.model_dump(mode="json"),
-        "propagate": recipe.propagate,
-        "calibrate": recipe.calibrate,
-        "evaluate": recipe.evaluate,
+        "vocab": {recipe[vocab].way: recipe[vocab].settings},
+        "init": recipe[init],
+        "pretrain": recipe[pretrain].model_dump(mode="json"),
+        "propagate": recipe[propagate],
+        "calibrate": recipe[calibrate],
+        "evaluate": recipe[evaluate],
         "report": recipe.report.model_dump(mode="json"),
     }
-    if recipe.instruct is not None:
-        values["instruct"] = recipe.instruct
-    plain: dict[str, Any] = _plain(values)
+    if recipe[instruct] is not None:
+        values["instruct"] = recipe[instruct]
+    plain: dict[str, Any] = plain_settings(values)
     return plain
 
 

@@ -1,7 +1,7 @@
 """Continued pre-training of a model in a new vocabulary: `lep pretrain`.
 
 An output folder holds `pretrain.json` (what is trained, on what), `blocks/` (the corpus in tokens), `checkpoints/`,
-`history.jsonl`, and, when all is done, the model and `lep.json`. The same command on the same folder goes on from the
+`history.jsonl`, and, when all is done, the model and `lep.json`. The same command on the same folder resumes from the
 newest checkpoint, with the same data in the same order.
 """
 
@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json, write_json, write_jsonl
+from darumeru.options import Option
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import added_ids, read_manifest, write_manifest
+from lep.options import Corpus, Model
 from lep.pretraining.arguments import training_arguments
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.measures import measures_of
@@ -40,17 +42,17 @@ _FEW = 0.25
 
 
 def pretrain(
-    model: str | Path,
-    corpus: Sequence[str | Path],
-    output: str | Path,
+    model: Model,
+    corpus: Corpus,
+    output: Annotated[str | Path, Option("Folder of the training; the same command resumes where it stopped.")],
     *,
-    held_out: Sequence[str] = (),
+    held_out: Annotated[Sequence[str], Option("Texts to measure on, [NAME=]FILE; not trained on.", many="spread")] = (),
     settings: PretrainSettings | None = None,
-    force: bool = False,
+    force: Annotated[bool, Option("Begin anew in an output folder that holds something else.", flag="--force")] = False,
     warn: Callable[[str], None] = lambda _: None,
     blocks: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a model on a corpus and write it; returns the manifest. The same call goes on where it was interrupted.
+    """Train a model on a corpus and write it; returns the manifest. The same call resumes where it was interrupted.
 
     Causal language modelling, AdamW, the mean loss over the tokens of a step. Under `accelerate launch` every process
     calls it.
@@ -366,7 +368,7 @@ def _hidden_states(
 
 
 def _drops(model: Any) -> bool:
-    """Whether hidden states differ each time because of dropout."""
+    """Return whether hidden states differ each time because of dropout."""
     from torch import nn
 
     config = model.config.get_text_config()

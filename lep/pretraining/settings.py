@@ -1,18 +1,24 @@
-"""How `lep pretrain` trains."""
+"""Settings of `lep pretrain`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from darumeru.errors import UserError
-from darumeru.options import Option, deciding
+from darumeru.options import Option, deciding, option_of, validated
+from darumeru.settings import TaskSettings
 from lep.pretraining.schedule import parse_schedule
 
 
+def _as_in_a_run(name: str, **changes: Any) -> Option:
+    """Return what `darumeru run` says of its setting of this name; what is trained does not depend on it."""
+    return replace(option_of(TaskSettings.model_fields[name]), decides=False, **changes)
+
+
 class PretrainSettings(BaseModel):
-    """How to train. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
+    """Settings of a training. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,10 +33,10 @@ class PretrainSettings(BaseModel):
         2e-4, gt=0, allow_inf_nan=False
     )
     """2e-4 is what the paper took for LLaMa-3-8B (1e-4 for Mistral-7B)."""
-    head_learning_rate: Annotated[float | None, Option("Of an untied head. [--learning-rate]")] = Field(
+    head_learning_rate: Annotated[float | None, Option("Of an untied head.", default="--learning-rate")] = Field(
         None, gt=0, allow_inf_nan=False
     )
-    rest_learning_rate: Annotated[float | None, Option("Of layers and norms. [--learning-rate]")] = Field(
+    rest_learning_rate: Annotated[float | None, Option("Of layers and norms.", default="--learning-rate")] = Field(
         None, gt=0, allow_inf_nan=False
     )
     total_batch_size: Annotated[int, Option("Rows of a step, over all GPUs and accumulated passes.")] = Field(256, ge=1)
@@ -62,7 +68,7 @@ class PretrainSettings(BaseModel):
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.", decides=False)] = "auto"
     attention: Annotated[
         Literal["eager", "sdpa", "flex_attention"] | None,
-        Option("Attention implementation. [transformers' choice]"),
+        Option("Attention implementation.", default="transformers' choice"),
     ] = None
     gradient_checkpointing: Annotated[bool, Option("Less memory, more time.")] = False
     cache_hidden_gb: Annotated[
@@ -71,29 +77,30 @@ class PretrainSettings(BaseModel):
     ] = Field(0.0, ge=0)
     field: Annotated[str, Option("Text field of JSON lines, Parquet and data sets.")] = "text"
     lang: Annotated[str, Option("Language of the corpus; another script is warned about.")] = "ru"
-    scripts: Annotated[tuple[str, ...], Option("Unicode scripts instead of those of --lang; 'any' for all.")] = ()
+    scripts: Annotated[
+        tuple[str, ...], Option("Unicode scripts instead of those of --lang; 'any' for all.", many="spread")
+    ] = ()
     new_from: Annotated[int | None, Option("First new row, where no lep.json tells.")] = Field(None, ge=0)
     save_steps: Annotated[int, Option("Steps between checkpoints.", decides=False)] = Field(500, ge=1)
     save_total_limit: Annotated[
         int | None,
-        Option("Checkpoints to keep; only the two newest can be resumed from. [all]", decides=False),
+        Option("Checkpoints to keep; only the two newest can be resumed from.", default="all", decides=False),
     ] = Field(None, ge=2)
-    eval_steps: Annotated[int | None, Option("Steps between held-out measurements. [--save-steps]", decides=False)] = (
-        Field(None, ge=1)
-    )
+    eval_steps: Annotated[
+        int | None, Option("Steps between held-out measurements.", default="--save-steps", decides=False)
+    ] = Field(None, ge=1)
     logging_steps: Annotated[int, Option("Steps between lines of history.jsonl.", decides=False)] = Field(10, ge=1)
     held_out_characters: Annotated[int, Option("Characters of each held-out text that are read.", decides=False)] = (
         Field(50_000, ge=1)
     )
     report_to: Annotated[tuple[str, ...], Option("tensorboard, wandb, trackio (several).", decides=False)] = ()
-    suite: Annotated[str | None, Option("Benchmark to run along the way, such as darumeru-train.", decides=False)] = (
-        None
+    suite: Annotated[str | None, _as_in_a_run("suite", default="no evaluation")] = None
+    """Benchmark that is run along the way, like the settings that follow."""
+    eval_every: Annotated[int | None, Option("Steps between evaluations.", default="--save-steps", decides=False)] = (
+        Field(None, ge=1)
     )
-    eval_every: Annotated[int | None, Option("Steps between its runs. [--save-steps]", decides=False)] = Field(
-        None, ge=1
-    )
-    data: Annotated[str, Option("Its data: hub, mini, or the folder of a bundle.", decides=False)] = "mini"
-    limit: Annotated[int | None, Option("Documents of each of its tasks.", decides=False)] = Field(None, ge=1)
+    data: Annotated[str, _as_in_a_run("data")] = "mini"
+    limit: Annotated[int | None, _as_in_a_run("limit")] = Field(None, ge=1)
     stop_if: Annotated[
         tuple[str, ...],
         Option('Rules that end the training: "darucopy_ru < 0.9 for 3" (several).', decides=False),
@@ -113,11 +120,6 @@ def settings_of(**values: Any) -> PretrainSettings:
     Raises:
         UserError: the first value that is not allowed, with what is.
     """
-    try:
-        settings = PretrainSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"{option} {first['input']!r} is not allowed: {first['msg'].lower()}.") from None
+    settings = validated(PretrainSettings, values)
     parse_schedule(settings.train)
     return settings

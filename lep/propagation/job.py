@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from darumeru.errors import UserError
+from darumeru.options import Option
 from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest
+from lep.options import Force, Link, Output
 from lep.propagation import method as methods
 from lep.propagation.linalg import Fit
 from lep.propagation.models import Models, open_models
@@ -23,16 +25,16 @@ from lep.propagation.result import write_model
 
 
 def propagate(
-    base: str | Path,
-    adapted: str | Path,
-    instruct: str | Path,
-    output: str | Path,
+    base: Annotated[str | Path, Option("The base model B.")],
+    adapted: Annotated[str | Path, Option("B in the new vocabulary, embeddings trained.")],
+    instruct: Annotated[str | Path, Option("The instruct variant of B.")],
+    output: Output,
     *,
-    method: str = "conversion",
-    strength: float = 0.1,
+    method: Annotated[str, Option(f"{', '.join(methods.choices())}.")] = "conversion",
+    strength: Annotated[float, Option("ridge: λ in units of the mean eigenvalue.")] = 0.1,
     texts: Sequence[str] = (),
-    link: bool = False,
-    force: bool = False,
+    link: Link = False,
+    force: Force = False,
     warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the instruct model in the adapted model's vocabulary; returns the manifest.

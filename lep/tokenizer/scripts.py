@@ -82,7 +82,7 @@ def has_script(text: str, scripts: tuple[str, ...]) -> bool:
 
 
 def count_script(text: str, scripts: tuple[str, ...]) -> int:
-    """Return how many characters of the text belong to one of the scripts."""
+    """Count the characters of the text that belong to one of the scripts."""
     return len(text) if not scripts else len(_pattern(scripts).findall(text))
 
 

@@ -26,7 +26,7 @@ SPACE_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class Transfer:
-    """The map from old rows to new ones.
+    """New rows from old ones.
 
     Attributes:
         matrix: float64 CSR, new rows x old rows; each row sums to 1, or is empty (padding, or no source).

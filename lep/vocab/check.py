@@ -1,4 +1,4 @@
-"""Invariants of a new vocabulary, whatever made it; checked before anything is written."""
+"""The invariants of a new vocabulary, whatever made it; checked before anything is written."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from lep.vocab.report import id_ranges
 
 @dataclass(frozen=True)
 class Request:
-    """What every command of `lep vocab` is given: the old vocabulary, texts, and where the result goes."""
+    """The arguments of every command of `lep vocab`: the old vocabulary, texts, and where the result goes."""
 
     old: Vocabulary
     output: Path
@@ -140,11 +140,11 @@ def swap_vocabulary(
 def check_folders(
     old: str | Path,
     new: str | Path,
-    texts: Sequence[str | Path],
+    texts: Texts,
     *,
-    lang: str = "ru",
-    scripts: Sequence[str] | None = None,
-    field: str = "text",
+    lang: Lang = "ru",
+    scripts: Scripts = None,
+    field: Field = "text",
 ) -> list[Check]:
     """The invariants of a new tokenizer folder against the old one, tried on texts (see `lep.vocab.check`)."""
     vocabularies = [Vocabulary.load(folder) for folder in (old, new)]

@@ -6,14 +6,16 @@ import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import regex
 
 from darumeru.errors import UserError
+from darumeru.options import Option
 from lep.corpus.read import read_all
 from lep.model.manifest import added_ids, read_manifest
+from lep.options import Field
 from lep.tokenizer.vocabulary import Vocabulary
 from lep.tokenizer.words import count_tokens
 
@@ -67,13 +69,15 @@ class Report:
         }
 
 
-def report_vocabularies(models: Sequence[str | Path], texts: Sequence[str], *, field: str = "text") -> Report:
+LabelledTexts = Annotated[Sequence[str], Option("Texts: FILE or LABEL=FILE.", flag="--text", many="spread")]
+
+
+def report_vocabularies(models: Sequence[str | Path], texts: LabelledTexts, *, field: Field = "text") -> Report:
     """Measure tokenizers on texts.
 
     Args:
         models: model or tokenizer folders, or hub ids.
         texts: files, each as `path` or `label=path`; files with one label are one text.
-        field: text field of JSON lines and Parquet.
 
     Raises:
         UserError: a text without words, or one that cannot be read.

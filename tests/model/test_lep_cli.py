@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,13 +105,25 @@ def test_a_failure_that_nobody_foresaw_is_one_sentence_too(
     assert "something odd" in capsys.readouterr().err
 
 
-def test_options_take_several_values() -> None:
-    assert cli.expand(["vocab", "extend", "--corpus", "a", "b", "--add", "3"]) == [
-        "vocab", "extend", "--corpus", "a", "--corpus", "b", "--add", "3",
-    ]  # fmt: skip
-    assert cli.expand(["vocab", "report", "m1", "m2", "--text", "a", "b"]) == [
-        "vocab", "report", "m1", "m2", "--text", "a", "--text", "b",
-    ]  # fmt: skip
+def test_options_take_several_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lep.cli import vocab
+
+    seen: list[Any] = []
+
+    def made(*arguments: Any, **settings: Any) -> Any:
+        seen.append((arguments, settings))
+        raise UserError("that is enough")
+
+    monkeypatch.setattr(vocab, "extend_vocabulary", made)
+    monkeypatch.setattr(vocab, "report_vocabularies", made)
+    output = tmp_path / "out"
+    arguments = ["vocab", "extend", "--corpus", "a", "b", "--model", "m", "--output", output, "--add", "3"]
+    assert run(monkeypatch, *arguments) == 2
+    assert seen[0][1]["corpus"] == ("a", "b")
+    assert seen[0][1]["add"] == 3
+    assert run(monkeypatch, "vocab", "report", "m1", "m2", "--text", "a", "b") == 2
+    assert seen[1][0] == (["m1", "m2"],)
+    assert seen[1][1]["texts"] == ("a", "b")
 
 
 def test_help_needs_no_heavy_imports() -> None:

@@ -16,6 +16,7 @@ from darumeru.errors import DarumeruError, UserError
 from lep import cli
 from lep.pipeline import estimate, load_recipe, plan, run_recipe
 from lep.pipeline.recipe import SCHEMA, SHIPPED, Top
+from lep.pipeline.stages import pretrain, vocab
 from support.pipeline import make_inputs, texts, todo, words, write_recipe
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one study serves most of them
@@ -292,8 +293,8 @@ def test_the_papers_recipes_are_planned_from_configurations_alone(
     for name, base, rows, way in cases:
         changes = [f"base={base}", f"instruct={base}", "pretrain.max_steps=10"]
         recipe = load_recipe(name, changes)
-        assert recipe.way == way
-        assert (recipe.pretrain.total_batch_size, recipe.pretrain.block_size, recipe.pretrain.warmup_steps) == (
+        assert recipe[vocab].way == way
+        assert (recipe[pretrain].total_batch_size, recipe[pretrain].block_size, recipe[pretrain].warmup_steps) == (
             256,
             1024,
             100,

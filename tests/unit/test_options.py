@@ -83,7 +83,7 @@ def test_what_is_not_given_has_the_class_default() -> None:
 def test_help_says_description_default_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = " ".join(call(command(Loading)[0], "--help").output.split())
-    assert "--model TEXT Model folder. [required]" in shown
+    assert "--model <str> Model folder. [required]" in shown
     assert "--dtype [auto|float32] Of computation. [default: auto]" in shown
     assert "Documents. [default: (all)]" in shown
     assert "--exact / --no-exact" in shown

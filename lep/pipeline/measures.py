@@ -43,7 +43,7 @@ def held_out(
 ) -> None:
     """Bits per byte of held-out texts, how fast they are read, and the share of new tokens in what the model writes.
 
-    A token is new if the base's vocabulary lacks it. Texts are read in pieces of at most 1,000 characters, one at a time;
+    A token is new if the base's vocabulary lacks it. Texts are read in pieces (`darumeru.scoring.bits`), one at a time;
     float32 on a CPU, the stored type on a GPU.
     """
     import torch

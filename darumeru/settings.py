@@ -1,0 +1,124 @@
+"""What a run, a watch and an arena are asked to do, in one set of words: each setting is described here once.
+
+Command lines, recipes and help are made from these classes (`darumeru.options`); `darumeru.watch.settings` and
+`darumeru.arena.settings` add what is theirs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from darumeru.options import Option, Strict, validated
+
+# Settings that more than one class has.
+Suite = Annotated[str, Option("Suite; 'darumeru list suites' names them.")]
+Engine = Annotated[str, Option("hf, vllm, auto (vLLM where it is installed), or api.")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option("Of weights and computation.")]
+ModelArgs = Annotated[dict[str, Any], Option("Engine arguments (comma-separated, or repeated).", many="comma")]
+ApiKeyEnv = Annotated[
+    str | None, Option("api: environment variable that holds the API key.", decides=False, metavar="NAME")
+]
+Approximate = Annotated[bool, Option("api: accept numbers that the server cannot give exactly; the record says so.")]
+Tokenizer = Annotated[
+    Path | None, Option("Folder of the tokenizer.", default="the checkpoint, or the folder above", metavar="FOLDER")
+]
+
+
+def _mode(value: Any) -> Any:
+    """Return the mode by the name that records have for it."""
+    return "foundation" if value == "base" else value
+
+
+class Training(BaseModel):
+    """Where in a training a model was taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str = Field(min_length=1)
+    """The training's name; it stands in the record as the model's."""
+    step: int = Field(ge=0)
+    """Optimizer steps."""
+    tokens_seen: int | None = Field(default=None, ge=0)
+    """Tokens trained on, where somebody counted."""
+
+
+class EngineSettings(Strict):
+    """How a model is computed."""
+
+    engine: Engine = "auto"
+    dtype: Dtype = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where the model is computed.")] = "auto"
+    model_args: ModelArgs = {}
+    max_prompt_len: Annotated[
+        int,
+        Option(
+            "Longest prompt in tokens; few-shot examples that do not fit are left out; "
+            "what is still longer is truncated, and counted."
+        ),
+    ] = Field(4096, ge=16)
+    seed: Annotated[int, Option("Of samples, intervals and engine.")] = 0
+    exact: Annotated[
+        bool, Option("Numbers that repeat bit by bit, at the cost of speed: no shared prefixes, fixed batches.")
+    ] = False
+    trust_remote_code: Annotated[bool, Option("Run Python code that the model brings.")] = False
+
+
+class TaskSettings(Strict):
+    """What a model is asked."""
+
+    suite: Suite = "darumeru"
+    tasks: Annotated[tuple[str, ...], Option("Only these tasks (comma-separated, or repeated).", many="comma")] = ()
+    data: Annotated[str, Option("Bundle: hub, mini, or the folder of an offline bundle.")] = "hub"
+    lock: Annotated[Path | None, Option("bundle.json that pins the hub's revisions.", metavar="FILE")] = None
+    limit: Annotated[
+        int | None, Option("A seeded random sample of that many documents a task.", default="all documents")
+    ] = Field(None, ge=1)
+    mode: Annotated[
+        Literal["auto", "instruct", "foundation"],
+        BeforeValidator(_mode),
+        Option("Through the chat template, or as a base model ('base' will do); auto: by the chat template."),
+    ] = "auto"
+    num_fewshot: Annotated[int | None, Option("Examples before each question.", default="5 foundation, 0 instruct")] = (
+        Field(None, ge=0)
+    )
+    wording: Annotated[
+        Path | None, Option("YAML file that overrides the prompt templates of tasks.", metavar="FILE")
+    ] = None
+    include_path: Annotated[
+        tuple[Path, ...], Option("Folder of further tasks and suites (repeatable).", metavar="FOLDER")
+    ] = ()
+    likelihood: Annotated[bool, Option("Score the likelihood of the gold answers instead of asking for answers.")] = (
+        False
+    )
+    corpus: Annotated[Path | None, Option("Text file (.txt, .jsonl) for the task bpb_corpus.", metavar="FILE")] = None
+
+
+class Settings(EngineSettings, TaskSettings):
+    """What a run is asked to do. Two runs with equal settings on equal model, data and code are one run."""
+
+    model: Annotated[str, Option("Model folder, or hub id.")]
+    revision: Annotated[str | None, Option("Revision of a hub id.", default="the newest")] = None
+    adapter: Annotated[
+        Path | None, Option("Folder of a LoRA adapter to apply, nothing merged on disk.", metavar="FOLDER")
+    ] = None
+    base_url: Annotated[str | None, Option("api: address of an OpenAI-compatible server.", metavar="URL")] = None
+    served_model: Annotated[
+        str | None, Option("api: the server's name for the model.", default="the last part of --model", metavar="NAME")
+    ] = None
+    api_key_env: ApiKeyEnv = None
+    approximate: Approximate = False
+    tokenizer: Tokenizer = None
+    """The tokenizer's folder, where the model's has none."""
+    training: Training | None = None
+
+
+def settings_of(**values: Any) -> Settings:
+    """Return the settings of a run from keyword arguments.
+
+    Raises:
+        UserError: an unknown or impossible setting.
+    """
+    return validated(Settings, values)

@@ -1,0 +1,75 @@
+"""Continued pre-training of embeddings and head on a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from darumeru.errors import UserError
+from darumeru.options import Command, with_options
+from lep.cli.terminal import fail, group, is_first, print_table, quiet_libraries, show, warn
+from lep.pretraining.job import pretrain
+from lep.pretraining.settings import PretrainSettings, settings_of
+from lep.pretraining.sweep import Trial, pick, sweep
+
+app = group()
+
+
+@app.command(cls=Command, help=f"{__doc__} Other weights with --train; the same command resumes.")
+@with_options(PretrainSettings)
+@with_options(pretrain, without="settings warn blocks", into="what")
+def pretrain_command(
+    what: dict[str, Any],
+    settings: dict[str, Any],
+    sweep_lr: Annotated[
+        str | None, typer.Option(help="First try these learning rates: 2e-5,5e-5,1e-4,2e-4.", show_default=False)
+    ] = None,
+    sweep_fraction: Annotated[float, typer.Option(help="Share of the steps for each of them.")] = 0.2,
+    sweep_only: Annotated[bool, typer.Option("--sweep-only", help="Try them and stop.")] = False,
+) -> None:
+    """See the module."""
+    quiet_libraries()
+    how = settings_of(**settings)
+    output, given = Path(what["output"]), {key: what[key] for key in ("model", "corpus", "held_out")}
+    blocks = None
+    try:
+        if sweep_lr is not None:
+            place = output.with_name(output.name + "-sweep")
+            blocks = place / "blocks"
+            trials = sweep(
+                **given, folder=place, rates=_numbers(sweep_lr), settings=how, fraction=sweep_fraction, warn=warn
+            )
+            chosen = pick(trials)
+            _show_trials(trials, chosen)
+            how = how.model_copy(update={"learning_rate": chosen.learning_rate})
+        if not sweep_only:
+            manifest = pretrain(**what, settings=how, warn=warn, blocks=blocks)
+            if is_first():
+                show(output, manifest)
+    except KeyboardInterrupt:
+        fail("Stopped. Repeat the command to resume from the last checkpoint.", 130)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--sweep-lr {text!r} is no list of numbers such as 2e-5,5e-5.") from None
+
+
+def _show_trials(trials: Sequence[Trial], chosen: Trial) -> None:
+    if not is_first():
+        return
+    rows = [
+        (
+            f"{trial.learning_rate:g}", f"{trial.loss:.4f}", f"{trial.bits_per_byte:.4f}",
+            "–" if trial.score is None else f"{trial.score:.4f}",
+            Text("picked", style="green") if trial is chosen else Text(""),
+        )
+        for trial in trials
+    ]  # fmt: skip
+    print_table(("learning rate", "loss", "bits per byte", "score", ""), rows, words=())

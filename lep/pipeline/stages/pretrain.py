@@ -1,0 +1,106 @@
+"""The new embeddings trained on the corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darumeru.errors import DarumeruError
+from lep.pipeline.price import Costs, Price
+from lep.pipeline.sections import Top, checked, inside
+from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
+from lep.pretraining.schedule import parse_schedule
+from lep.pretraining.settings import PretrainSettings
+
+_CHARACTERS = 100_000_000
+"""Characters of the corpus that are counted; longer ones are taken for this long, and said."""
+
+
+class PretrainStage(Stage[PretrainSettings]):
+    """See the module."""
+
+    name = "pretrain"
+    help = "The new embeddings trained on the corpus."
+    schema = PretrainSettings
+    paths = frozenset({"data"})
+    kind = "base-new"
+
+    def read(self, content: Mapping[str, Any], top: Top) -> PretrainSettings:
+        """Return the settings of `lep.pretrain`."""
+        settings = PretrainSettings(**checked(self.schema, inside(content, self.name), self.name, inherited(top)))
+        parse_schedule(settings.train)
+        return settings
+
+    def add_steps(self, study: Study) -> None:
+        """Add the one step."""
+        settings, corpus = study.recipe[self], list(study.recipe.top.corpus)
+        output = study.models[self.kind].source
+
+        def run(talk: Talk) -> None:
+            from lep.pretraining.job import pretrain
+
+            pretrain(
+                study.steps["init"].output, corpus, Path(output), held_out=study.held_out, settings=settings, warn=talk.warn
+            )  # fmt: skip
+
+        study.add(
+            self.name, self.name, output, run, needs=["init"], inputs=corpus, settings=settings.of_the_result(),
+            model=True, resumes=True,
+        )  # fmt: skip
+
+    def models(self, recipe: Recipe, output: Path) -> list[Model]:
+        """Return the trained model."""
+        lang = recipe.top.lang
+        title = f"base/{lang} (embeddings trained)"
+        return [Model(self.kind, title, self.kind, str(output / f"base-{lang}"), self.name)]
+
+    def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
+        """Return the price of the training; two checkpoints can be resumed from."""
+        s, shape, rows = recipe[self], costs.shape, costs.rows
+        tokens: float | None
+        if s.max_steps > 0:
+            tokens = float(s.max_steps * s.total_batch_size * s.block_size)
+            steps: float | None = s.max_steps
+        else:
+            corpus = _corpus_tokens(recipe.top, costs)
+            tokens = None if corpus is None else corpus * s.num_train_epochs
+            steps = None if tokens is None else tokens / s.block_size / s.total_batch_size
+        each = sum(share * shape.training(rows, what) for what, share in parse_schedule(s.train))
+        saved = 0 if steps is None else max(1, round(steps / s.save_steps))
+        kept = min(saved, s.save_total_limit or saved)
+        trained = shape.embedding(rows) + (shape.layers if "all" in s.train else 0)
+        # float32 weights and two moments lie beside the model of a checkpoint that can be resumed from.
+        disk = shape.bytes(rows) * (kept + 1) + 12.0 * trained * min(kept + 1, 3)
+        return {self.name: Price(tokens, None if tokens is None else tokens * each, disk)}
+
+
+def _corpus_tokens(top: Top, costs: Costs) -> float | None:
+    """Return the tokens of the corpus: its characters, times the tokens per character of its first texts."""
+    from lep.corpus.read import read_texts
+    from lep.tokenizer.vocabulary import Vocabulary
+
+    folder = costs.output / "tokenizer"
+    files = [f for f in top.corpus if not f.startswith("hub:")]
+    if len(files) < len(top.corpus):
+        costs.missing.append("the length of a corpus on the hub: tokens of pretrain are not estimated")
+        return None
+    if not all(Path(file).is_file() for file in files):
+        return None
+    try:
+        vocabulary = Vocabulary.load(folder if (folder / "lep.json").is_file() else costs.base)
+    except DarumeruError:
+        return None
+    characters, sample = 0, ""
+    for text in read_texts(files, field=top.field):
+        characters += len(text)
+        if len(sample) < 200_000:
+            sample += text
+        if characters > _CHARACTERS:
+            costs.notes.append(f"Only the first {_CHARACTERS:,} characters of the corpus were counted: it is longer.")
+            break
+    ids = vocabulary.tokenizer.encode(sample, add_special_tokens=False).ids
+    return characters * len(ids) / max(len(sample), 1)
+
+
+pretrain = PretrainStage()

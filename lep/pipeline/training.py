@@ -1,0 +1,158 @@
+"""A training on chats as two steps, for the stages `instruct` and `calibrate`: the chats, and the training on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from darumeru.errors import DarumeruError, UserError
+from darumeru.options import Option, option_of, settings_model
+from lep.calibration.data import make_data
+from lep.calibration.recipe import Recipe as TrainingRecipe
+from lep.calibration.recipe import choose_recipe
+from lep.calibration.train import calibrate
+from lep.pipeline.price import Costs, Price
+from lep.pipeline.sections import Section, Top, check_keys, checked, inside
+from lep.pipeline.stage import Model, Study, Talk, inherited, named_files
+
+Training = Mapping[str, Mapping[str, Any]]
+"""The sections `data` and `train`."""
+
+SECTIONS: dict[str, Section] = {
+    "data": settings_model("data", make_data, "model output force progress"),
+    "train": settings_model(
+        "train",
+        calibrate,
+        "model data output force warn progress",
+        recipe=(
+            Annotated[Literal["self", "instruct"], Option("The paper's settings; every field can be changed.")],
+            "self",
+        ),
+        # A field that is not given is the named recipe's; `choose_recipe` checks those that are.
+        **{key: (Annotated[Any, option_of(field)], None) for key, field in TrainingRecipe.model_fields.items()},
+    ),
+}
+PATHS = frozenset({"prompts", "judge", "copy_corpus", "exclude", "bundles"})
+"""Keys that name files or folders."""
+
+
+def read_training(content: dict[str, Any], name: str, top: Top) -> Training:
+    """Return the sections; texts to copy may not overlap with the corpus, unless other texts are named.
+
+    Args:
+        content: what is written.
+        name: of the stage.
+        top: what holds for all stages.
+
+    Raises:
+        UserError: an unknown key, a value that is not possible.
+    """
+    check_keys(content, SECTIONS, name)
+    data = inside(content, "data", name)
+    local = [text for text in top.corpus if not text.startswith("hub:")]
+    own = inherited(top) | ({"exclude": local} if data.get("copy") else {})
+    train = checked(SECTIONS["train"], inside(content, "train", name), f"{name}.train")
+    train = {key: value for key, value in train.items() if value is not None}
+    try:
+        choose_recipe(train["recipe"], _changes(train))
+    except UserError as error:
+        raise UserError(f"{name}.train: {error}") from None
+    return {"data": checked(SECTIONS["data"], data, f"{name}.data", own), "train": train}
+
+
+def add_training(
+    study: Study,
+    result: Model,
+    training: Training,
+    model: str,
+    answering: str,
+    *,
+    needs: Sequence[str] = (),
+    asked: Sequence[str] = (),
+    outside: Sequence[str] = (),
+    answers: Sequence[str] = (),
+) -> None:
+    """Add the two steps.
+
+    Args:
+        study: gets the steps.
+        result: the model that they make; its step's name is the stage's.
+        training: see `Training`.
+        model: what is trained; made by the steps `needs`, or from `outside`.
+        answering: the model that answers prompts; made by the steps `asked`, or from outside (`answers`).
+        needs: see `model`.
+        asked: see `answering`.
+        outside: see `model`.
+        answers: see `answering`.
+    """
+    name = str(result.step)
+    chats = study.output / f"{name}-data" / "chats.jsonl"
+    data, train = training["data"], training["train"]
+
+    def make(talk: Talk) -> None:
+        with talk.stage(f"{name}: answers and grades") as progress:
+            make_data(answering, output=chats, force=True, progress=progress, **data)
+
+    def run(talk: Talk) -> None:
+        with talk.stage(f"{name}: training") as progress:
+            calibrate(model, chats, Path(result.source), warn=talk.warn, progress=progress, **train)
+
+    # Answers stay in the journal beside the chats, for other settings too.
+    study.add(
+        f"{name}-data", name, chats.with_suffix(".report.json"), make, needs=[] if data["answers"] else asked,
+        inputs=[*([] if data["answers"] else answers), *named_files(data)], settings=data, work=[chats],
+    )  # fmt: skip
+    study.add(
+        name, name, result.source, run, needs=[*needs, f"{name}-data"], inputs=outside, settings=train,
+        work=[Path(f"{result.source}.training"), Path(f"{result.source}.runs")], model=True,
+    )  # fmt: skip
+
+
+def needed_files(training: Training | None) -> list[str]:
+    """Return the texts that chats are made from."""
+    data = (training or {}).get("data", {})
+    return [str(file) for key in ("prompts", "copy_corpus", "exclude") for file in data.get(key, ())]
+
+
+def training_prices(name: str, training: Training | None, costs: Costs, rows: int) -> dict[str, Price]:
+    """Return the prices of the two steps.
+
+    An example is at most its prompt (taken for 100 tokens) and `max_tokens`, a text to copy its length twice.
+
+    Args:
+        name: of the stage.
+        training: see `Training`.
+        costs: the base model's sizes.
+        rows: of the model's embedding.
+    """
+    from lep.calibration.prompts import read_prompts
+
+    if training is None:
+        return {}
+    data, train, shape = training["data"], training["train"], costs.shape
+    recipe = choose_recipe(train["recipe"], _changes(train))
+    disk = 2.0 * shape.bytes(rows) + 2 * 12.0 * shape.embedding(rows)
+    try:
+        limit = data["limit"]
+        prompts = sum(1 for file in data["prompts"] for _ in read_prompts(Path(file)))
+        prompts = min(prompts, limit) if limit is not None else prompts
+    except DarumeruError:
+        return {name: Price(bytes=disk)}
+    answers = 0.0 if data["answers"] else prompts * float(100 + data["max_tokens"])
+    graded = prompts * float(400 + data["max_tokens"]) if data["judge"] else 0.0
+    copies = data["copy"] * 2 * sum(data["copy_characters"]) / 2 / 2.0
+    examples = prompts + data["copy"]
+    tokens = prompts * float(100 + min(data["max_tokens"], recipe.max_length)) + copies
+    share = recipe.epochs
+    if recipe.max_steps is not None and examples:
+        share = min(share, recipe.max_steps * recipe.batch / examples)
+    return {
+        f"{name}-data": Price(answers + graded, (answers + graded) * shape.forward(rows), 0.0),
+        name: Price(tokens * share, tokens * share * shape.training(rows, "lora"), disk),
+    }
+
+
+def _changes(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the named recipe that the section `train` changes."""
+    return {key: value for key, value in train.items() if key in TrainingRecipe.model_fields}
