@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from darumeru.cli.terminal import quiet
+from darumeru.data.importers import kinds
 from darumeru.errors import UserError
 
 
@@ -18,7 +19,7 @@ def pull(
 ) -> None:
     """Write an offline bundle from the hub; its bundle.json pins the revisions."""
     from darumeru.cli.tables import console
-    from darumeru.data.check import pull as pull_data
+    from darumeru.task.pull import pull as pull_data
     from darumeru.task.suite import Catalogue
 
     quiet()
@@ -33,7 +34,7 @@ def check(
 ) -> None:
     """Check a bundle; every fault is named with file, row and field."""
     from darumeru.cli.tables import check_view, console
-    from darumeru.data.check import check_folder
+    from darumeru.task.check import check_folder
     from darumeru.task.suite import Catalogue
 
     report = check_folder(folder, Catalogue(include_path or ()))
@@ -43,9 +44,7 @@ def check(
 
 
 def import_(
-    kind: Annotated[
-        str, typer.Argument(help="Format of the source: rucola, mmlu, parus, rwsd, use, multiq, flores, copy.")
-    ],
+    kind: Annotated[str, typer.Argument(help=f"Format of the source: {', '.join(kinds())}.")],
     source: Annotated[
         Path, typer.Argument(help="File or folder of the raw data (.jsonl, .jsonl.gz, .json, .csv, .tsv, .txt).")
     ],
