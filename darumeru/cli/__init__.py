@@ -109,12 +109,12 @@ def run(
         with _progress(f"{plan.model.name} on {plan.engine}") as progress:
             done = execute(plan, output, progress)
         if as_json:
-            print(json.dumps({"run": str(done.path), **done.scores}, ensure_ascii=False, indent=2))  # noqa: T201
+            print(json.dumps({"run": str(done.path), **done.scores.to_json()}, ensure_ascii=False, indent=2))  # noqa: T201
         else:
             console().print(scores_table(done))
             console().print(time_line(done))
             console().print(f"Record: {done.path}", soft_wrap=True)
-        if failed := done.scores["failed"]:
+        if failed := done.scores.failed:
             raise DarumeruError(
                 f"{len(failed)} of {len(done.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
                 "Start the same command again to compute what is missing."
@@ -313,16 +313,17 @@ def show(
             if sample is not None:
                 raise UserError("--sample needs --task: sample numbers belong to a task.")
             if as_json:
-                print(json.dumps({"header": loaded.header, "scores": loaded.scores}, ensure_ascii=False, indent=2))  # noqa: T201
+                value = {"header": loaded.header.to_json(), "scores": loaded.scores.to_json()}
+                print(json.dumps(value, ensure_ascii=False, indent=2))  # noqa: T201
             else:
                 console().print(scores_table(loaded))
             return
-        samples = {s["id"]: s for s in loaded.samples(task)}
+        samples = {s.id: s for s in loaded.samples(task)}
         number = min(samples) if sample is None else sample
         if number not in samples:
             raise UserError(f"Task '{task}' has no sample {number}; it has {len(samples)}: {_ranges(sorted(samples))}.")
         if as_json:
-            print(json.dumps(samples[number], ensure_ascii=False, indent=2))  # noqa: T201
+            print(json.dumps(samples[number].to_json(), ensure_ascii=False, indent=2))  # noqa: T201
         else:
             console().print(sample_panel(task, samples[number]))
 
@@ -342,7 +343,7 @@ def rescore(
 
         done = rescore_run(load_run(run), tuple(include_path or ()))
         console().print(scores_table(done))
-        if failed := done.scores["failed"]:
+        if failed := done.scores.failed:
             raise DarumeruError(f"Not scored: {'; '.join(f'{k} ({v})' for k, v in failed.items())}.")
 
 
@@ -582,7 +583,8 @@ def _curve() -> Iterator[Report]:
     from rich.live import Live
     from rich.text import Text
 
-    from darumeru.cli.tables import console, curve_table
+    from darumeru.cli.tables import console
+    from darumeru.watch.table import curve_table
 
     screen = console()
     last: list[Status] = []

@@ -219,7 +219,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             run = self._run(args, state, model)
         point = point_of(run)
         self._seen[point.step] = point
-        failed = run.scores["failed"]
+        failed = run.scores.failed
         if failed:
             self.failures.append(f"step {point.step}: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
             log.error("Evaluation at step %d: %d tasks failed (%s).", point.step, len(failed), ", ".join(failed))
