@@ -91,7 +91,9 @@ def score_samples(
         draw_seed = seed_of_run(seed, task.dataset, task.config.test_split)
         found, drawn = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
         better = task.higher_is_better()["score"]
-        results[name] = TaskResult(**found, higher_is_better=better, **_observations(scored[name]))
+        results[name] = TaskResult(
+            **found, scoring=task.SCORING, higher_is_better=better, **_observations(scored[name])
+        )
         if drawn is not None:
             draws[name] = drawn
     summary = summarise(suite, {name: r.score.value for name, r in results.items() if r.score.value is not None})

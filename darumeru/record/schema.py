@@ -10,10 +10,11 @@ from pydantic.json_schema import models_json_schema
 
 from darumeru.record.folder import Manifest
 from darumeru.record.header import Header
+from darumeru.record.model import Part
 from darumeru.record.sample import Sample
 from darumeru.record.scores import Scores
 
-FILES = {"header.json": Header, "samples/TASK.jsonl": Sample, "scores.json": Scores, "manifest.json": Manifest}
+FILES: dict[str, type[Part]] = {"header.json": Header, "samples/TASK.jsonl": Sample, "scores.json": Scores, "manifest.json": Manifest}
 """The files of a finished run; of a JSON-lines file each line is an object of the kind."""
 
 
