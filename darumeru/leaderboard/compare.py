@@ -154,11 +154,7 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
         x, y = a.stated[name], b.stated[name]
         if x != y:
             found.append(f"{name} differs: {x} against {y}.")
-    worded = [
-        t
-        for t in a.tasks
-        if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording
-    ]
+    worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
     if worded:
         found.append(f"Worded differently: {', '.join(worded)}.")
     return found

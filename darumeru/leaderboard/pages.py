@@ -43,7 +43,9 @@ def write_run(folder: Path, row: Row, board: Board, data: str, samples: bool) ->
     )  # fmt: skip
     write_page(folder / "index.html", page)
     if samples:
-        write_page(folder / "samples.html", render_page(WEB, "samples.html.j2", entry=entry, root="../..", label=label(entry)))
+        write_page(
+            folder / "samples.html", render_page(WEB, "samples.html.j2", entry=entry, root="../..", label=label(entry))
+        )
 
 
 def run_facts(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:

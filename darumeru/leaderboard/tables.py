@@ -121,9 +121,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 dataset_split=split,
                 dataset_revision=source.get("revision"),
                 metric_type="+".join(result.primary),
-                metric_name=f"mean of {' and '.join(result.primary)}"
-                if len(result.primary) > 1
-                else result.primary[0],
+                metric_name=f"mean of {' and '.join(result.primary)}" if len(result.primary) > 1 else result.primary[0],
                 metric_value=None if result.score.value is None else round(result.score.value, 6),
                 metric_args={
                     "num_fewshot": header.num_fewshot,

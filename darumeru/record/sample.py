@@ -82,7 +82,9 @@ class Sample(Part):
 
     def mark(self, primary: Sequence[str]) -> float:
         """Return the mean of the metrics in `primary`."""
-        return float(self.score[primary[0]] if len(primary) == 1 else sum(self.score[m] for m in primary) / len(primary))
+        return float(
+            self.score[primary[0]] if len(primary) == 1 else sum(self.score[m] for m in primary) / len(primary)
+        )
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

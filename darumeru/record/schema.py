@@ -14,7 +14,12 @@ from darumeru.record.model import Part
 from darumeru.record.sample import Sample
 from darumeru.record.scores import Scores
 
-FILES: dict[str, type[Part]] = {"header.json": Header, "samples/TASK.jsonl": Sample, "scores.json": Scores, "manifest.json": Manifest}
+FILES: dict[str, type[Part]] = {
+    "header.json": Header,
+    "samples/TASK.jsonl": Sample,
+    "scores.json": Scores,
+    "manifest.json": Manifest,
+}
 """The files of a finished run; of a JSON-lines file each line is an object of the kind."""
 
 

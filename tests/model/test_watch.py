@@ -82,7 +82,9 @@ def test_each_checkpoint_once_oldest_first_and_again_nothing(
     values = [p.values["cp_sent_ru"] for p in outcome.points]
     assert values == sorted(values, reverse=True)
     header = find_runs(tmp_path / "runs")[0].header
-    assert header["training"].to_json() == {"run": "t", "step": 100, "tokens_seen": 1000} or header["training"]["step"] in (
+    assert header["training"].to_json() == {"run": "t", "step": 100, "tokens_seen": 1000} or header["training"][
+        "step"
+    ] in (
         20,
         300,
     )

@@ -75,7 +75,9 @@ def test_a_broken_sample_is_named_by_its_line(tmp_path: Path) -> None:
     file = path / "samples" / "rwsd.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text(lines[0] + lines[1].replace('"prompt_tokens": 12', '"prompt_tokens": "a dozen"') + lines[2])
-    with pytest.raises(UserError, match=r"not as a run writes it: 'samples/rwsd\.jsonl', line 2, requests\.0\.prompt_tok"):
+    with pytest.raises(
+        UserError, match=r"not as a run writes it: 'samples/rwsd\.jsonl', line 2, requests\.0\.prompt_tok"
+    ):
         list(Run(path).samples("rwsd"))
 
 
