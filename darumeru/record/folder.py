@@ -45,6 +45,11 @@ def unseal(folder: Path) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
+def unchanged(file: Path, sha256: str | None) -> bool:
+    """Return whether a file is there and has this SHA-256."""
+    return file.is_file() and file_sha256(file) == sha256
+
+
 def verify(folder: Path, kind: str, remedy: str) -> None:
     """Compare the files of a finished record with its manifest.
 
@@ -59,9 +64,8 @@ def verify(folder: Path, kind: str, remedy: str) -> None:
     """
     manifest = parse(Manifest, read_json(folder / MANIFEST), f"'{folder / MANIFEST}'")
     for name, want in manifest.files.items():
-        file = folder / name
-        if not file.is_file() or file_sha256(file) != want:
-            raise DarumeruError(f"'{file}' is not what the finished {kind} wrote. {remedy}")
+        if not unchanged(folder / name, want):
+            raise DarumeruError(f"'{folder / name}' is not what the finished {kind} wrote. {remedy}")
 
 
 @contextmanager
