@@ -22,8 +22,9 @@ from typing import Any
 
 from darumeru.arena.judge import Verdict
 from darumeru.arena.prompts import Prompt
-from darumeru.errors import DarumeruError, UserError
-from darumeru.files import file_sha256, read_json, read_jsonl, slug, write_json, write_jsonl
+from darumeru.errors import UserError
+from darumeru.files import read_json, read_jsonl, slug, write_json, write_jsonl
+from darumeru.record.folder import is_sealed, seal, verify
 from darumeru.requests import Answer, Request
 
 FORMAT = 1
@@ -39,7 +40,7 @@ class Arena:
     @property
     def complete(self) -> bool:
         """Whether it was finished."""
-        return (self.path / "manifest.json").is_file()
+        return is_sealed(self.path)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -100,13 +101,8 @@ class Arena:
 
     def finish(self) -> None:
         """Write the manifest: nothing is missing."""
-        names = self.names
         files = ["header.json", "prompts.jsonl", "verdicts.jsonl", "scores.json"]
-        files += [self._answers_file(names, name) for name in names]
-        sums = {name: file_sha256(self.path / name) for name in sorted(files)}
-        write_json(self.path / "manifest.json", {"format": FORMAT, "complete": True, "files": sums})
-        # The judge's answers are in the verdicts now.
-        (self.path / "journal.jsonl").unlink(missing_ok=True)
+        seal(self.path, sorted([*files, *(self._answers_file(self.names, name) for name in self.names)]))
 
     def verify(self) -> None:
         """Compare the files with the manifest.
@@ -114,13 +110,11 @@ class Arena:
         Raises:
             DarumeruError: a file was changed or lost since the arena was finished.
         """
-        for name, want in read_json(self.path / "manifest.json")["files"].items():
-            file = self.path / name
-            if not file.is_file() or file_sha256(file) != want:
-                raise DarumeruError(
-                    f"'{file}' is not what the finished arena wrote. Delete '{self.path}' and start the same command again: "
-                    "the models' answers are kept beside it, only the judge is asked anew."
-                )
+        remedy = (
+            f"Delete '{self.path}' and start the same command again: the models' answers are kept beside it, "
+            "only the judge is asked anew."
+        )
+        verify(self.path, "arena", remedy)
 
 
 def answer_row(number: int, request: Request, answer: Answer) -> dict[str, Any]:

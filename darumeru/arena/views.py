@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.arena.prompts import Prompt
@@ -12,6 +13,7 @@ from darumeru.files import write_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+WEB = Path(__file__).parent / "web"
 SHOWN = 300
 """Prompts whose answers the page shows; all are in the files beside it."""
 
@@ -110,7 +112,7 @@ def to_terminal(arena: Arena) -> RenderableType:
 
 def to_markdown(arena: Arena) -> str:
     """The arena as Markdown."""
-    from darumeru.leaderboard.tables import escape_markdown as e
+    from darumeru.web.text import escape_markdown as e
 
     header, scores = arena.header, arena.scores
     lines = [f"Judge: {e(header['judge']['name'])}; {scores['prompts']} prompts; rubric {header['lang']}.\n"]
@@ -130,11 +132,11 @@ def to_markdown(arena: Arena) -> str:
 
 def write_views(arena: Arena) -> None:
     """report.md and index.html with its assets, from what the folder holds."""
-    from darumeru.leaderboard.site import render_page, write_assets
+    from darumeru.web.pages import render_page, write_assets
 
     header, scores, names = arena.header, arena.scores, arena.names
     shutil.rmtree(arena.path / "assets", ignore_errors=True)
-    write_assets(arena.path / "assets", board=False)
+    write_assets(arena.path / "assets")
     answers = {name: {row["prompt"]: row for row in arena.answers(name)} for name in names}
     verdicts: dict[int, list[dict[str, Any]]] = {}
     for row in arena.verdicts():
@@ -149,7 +151,7 @@ def write_views(arena: Arena) -> None:
         for row in list(arena.prompts())[:SHOWN]
     ]
     page = render_page(
-        "arena.html.j2", root=".", home=None, header=header, scores=scores, names=names, prompts=prompts, head=HEAD,
+        WEB, "arena.html.j2", root=".", home=None, header=header, scores=scores, names=names, prompts=prompts, head=HEAD,
         pair_head=PAIR_HEAD, rows=[model_cells(r) for r in scores["models"]],
         pairs=[pair_cells(r) for r in scores["pairs"]], lines=judge_lines(scores), note=NOTE,
     )  # fmt: skip

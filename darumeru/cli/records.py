@@ -49,16 +49,16 @@ def show(
         if sample is not None:
             raise UserError("--sample needs --task: sample numbers belong to a task.")
         if as_json:
-            print_json({"header": loaded.header, "scores": loaded.scores})
+            print_json({"header": loaded.header.to_json(), "scores": loaded.scores.to_json()})
         else:
             console().print(scores_table(loaded))
         return
-    samples = {s["id"]: s for s in loaded.samples(task)}
+    samples = {s.id: s for s in loaded.samples(task)}
     number = min(samples) if sample is None else sample
     if number not in samples:
         raise UserError(f"Task '{task}' has no sample {number}; it has {len(samples)}: {_ranges(sorted(samples))}.")
     if as_json:
-        print_json(samples[number])
+        print_json(samples[number].to_json())
     else:
         console().print(sample_panel(task, samples[number]))
 
@@ -74,7 +74,7 @@ def rescore(
 
     done = rescore_run(load_run(run), tuple(include_path or ()))
     console().print(scores_table(done))
-    if failed := done.scores["failed"]:
+    if failed := done.scores.failed:
         raise DarumeruError(f"Not scored: {'; '.join(f'{k} ({v})' for k, v in failed.items())}.")
 
 

@@ -45,12 +45,12 @@ def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: b
     with progress(f"{plan.model.name} on {plan.engine}") as report:
         done = execute(plan, output, report)
     if as_json:
-        print_json({"run": str(done.path), **done.scores})
+        print_json({"run": str(done.path), **done.scores.to_json()})
     else:
         console().print(scores_table(done))
         console().print(time_line(done))
         console().print(f"Record: {done.path}", soft_wrap=True)
-    if failed := done.scores["failed"]:
+    if failed := done.scores.failed:
         raise DarumeruError(
             f"{len(failed)} of {len(done.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
             "Start the same command again to compute what is missing."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -13,17 +13,18 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Plan
-    from darumeru.record.run import Run, Sample
+    from darumeru.record.header import Header
+    from darumeru.record.run import Run
+    from darumeru.record.sample import Sample
+    from darumeru.record.scores import Mean, Score, TaskResult
     from darumeru.task.check import Report
     from darumeru.task.suite import Suite
-    from darumeru.watch.curve import Point
-    from darumeru.watch.watcher import Status
 
 
-def interval_text(score: dict[str, Any]) -> tuple[str, str]:
-    """The score and its interval, `0.512` and `[0.471, 0.549]`; a dash where there is none."""
-    value = "—" if score["value"] is None else f"{score['value']:.3f}"
-    return value, "" if score["low"] is None else f"[{score['low']:.3f}, {score['high']:.3f}]"
+def interval_text(score: Score) -> tuple[str, str]:
+    """Return the score and its interval, `0.512` and `[0.471, 0.549]`; a dash where there is none."""
+    value = "—" if score.value is None else f"{score.value:.3f}"
+    return value, "" if score.low is None else f"[{score.low:.3f}, {score.high:.3f}]"
 
 
 def scores_table(run: Run) -> RenderableType:
@@ -35,90 +36,85 @@ def scores_table(run: Run) -> RenderableType:
     table.add_column("95 % interval", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("Measure; notes", overflow="fold")
-    for group in header["suite"]["groups"]:
-        _mean_row(table, scores["groups"][group["name"]], "bold cyan")
-        for name in group["tasks"]:
-            if name in scores["failed"]:
-                table.add_row(f"  {name}", Text("failed", "bold red"), "", "", Text(scores["failed"][name]))
+    for group in header.suite.groups:
+        _mean_row(table, scores.groups[group.name], "bold cyan")
+        for name in group.tasks:
+            if name in scores.failed:
+                table.add_row(f"  {name}", Text("failed", "bold red"), "", "", Text(scores.failed[name]))
                 continue
-            task = scores["tasks"][name]
-            size = str(task["documents"]) + ("" if task["units"] == task["documents"] else f" in {task['units']}")
-            about = "; ".join([" + ".join(task["primary"]), *_notes(task, header)])
-            table.add_row(f"  {name}", *interval_text(task["score"]), size, Text(about, "dim"))
+            task = scores.tasks[name]
+            size = str(task.documents) + ("" if task.units == task.documents else f" in {task.units}")
+            about = "; ".join([" + ".join(task.primary), *_notes(task, header)])
+            table.add_row(f"  {name}", *interval_text(task.score), size, Text(about, "dim"))
         table.add_section()
-    _mean_row(table, scores["suite"], "bold green")
+    _mean_row(table, scores.suite, "bold green")
     return table
 
 
-def _mean_row(table: Table, score: dict[str, Any], style: str) -> None:
+def _mean_row(table: Table, score: Mean, style: str) -> None:
     value, bounds = interval_text(score)
-    table.add_row(Text(score["title"], style), Text(value, style), Text(bounds, style))
+    table.add_row(Text(score.title, style), Text(value, style), Text(bounds, style))
 
 
 def time_line(run: Run) -> str:
     """How long the run took, and how much of it was not the engine's."""
-    time = run.scores.get("time")
+    time = run.scores.time
     if not time:
         return ""
-    return f"Time: {time['wall_seconds']:.0f} s, {100 * time['not_engine_share']:.1f} % of it outside the engine"
+    return f"Time: {time.wall_seconds:.0f} s, {100 * time.not_engine_share:.1f} % of it outside the engine"
 
 
-def _title(header: dict[str, Any]) -> Text:
-    shots = f"{header['num_fewshot']}-shot"
-    engine = header["engine"]
-    how = (
-        f"api {engine['base_url']}"
-        if "base_url" in engine
-        else f"{engine['version']}, {header.get('environment', engine)['dtype']}"
-    )
-    exact = ", approximate answers allowed" if engine.get("approximate") else ""
-    limit = f", at most {header['limit']} documents a task" if header["limit"] else ""
+def _title(header: Header) -> Text:
+    engine = header.engine
+    dtype = header.environment.get("dtype", engine.dtype)
+    how = f"api {engine.base_url}" if engine.base_url else f"{engine.version}, {dtype}"
+    exact = ", approximate answers allowed" if engine.approximate else ""
+    limit = f", at most {header.limit} documents a task" if header.limit else ""
     return Text(
-        f"{header['model']['name']} · {header['suite']['name']} · {header['mode']}, {shots} · {how}{limit}{exact}"
+        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot · {how}{limit}{exact}"
     )
 
 
-def _notes(task: dict[str, Any], header: dict[str, Any]) -> list[str]:
+def _notes(task: TaskResult, header: Header) -> list[str]:
     notes = []
-    if task["ties"]:
-        notes.append(f"ties: {task['ties']}")
-    if task["truncated_prompts"]:
-        notes.append(f"prompts cut: {task['truncated_prompts']}")
-    if task["empty_answers"]:
-        notes.append(f"empty answers: {task['empty_answers']}")
-    if task["cut_answers"]:
-        notes.append(f"answers at the limit: {task['cut_answers']}")
-    if approximate := task.get("approximate_answers"):
-        notes.append(f"APPROXIMATE answers: {approximate} of {task['requests']}")
-    if header["num_fewshot"] and 0 < task["fewshot_used"] < header["num_fewshot"]:
-        notes.append(f"examples that fitted: {task['fewshot_used']:.1f}")
+    if task.ties:
+        notes.append(f"ties: {task.ties}")
+    if task.truncated_prompts:
+        notes.append(f"prompts cut: {task.truncated_prompts}")
+    if task.empty_answers:
+        notes.append(f"empty answers: {task.empty_answers}")
+    if task.cut_answers:
+        notes.append(f"answers at the limit: {task.cut_answers}")
+    if task.approximate_answers:
+        notes.append(f"APPROXIMATE answers: {task.approximate_answers} of {task.requests}")
+    if header.num_fewshot and 0 < task.fewshot_used < header.num_fewshot:
+        notes.append(f"examples that fitted: {task.fewshot_used:.1f}")
     return notes
 
 
 def sample_panel(task: str, sample: Sample) -> RenderableType:
     """One sample: prompt, answer, gold and score."""
     parts: list[RenderableType] = []
-    for number, request in enumerate(sample["requests"], start=1):
-        suffix = f" {number}" if len(sample["requests"]) > 1 else ""
-        cut = f", {request['truncated']} cut" if request["truncated"] else ""
-        parts.append(Panel(Text(request["prompt"]), title=f"prompt{suffix} ({request['prompt_tokens']} tokens{cut})"))
-        answer = request["answer"]
-        if "logprobs" in answer:
-            parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer["logprobs"])))
+    for number, request in enumerate(sample.requests, start=1):
+        suffix = f" {number}" if len(sample.requests) > 1 else ""
+        cut = f", {request.truncated} cut" if request.truncated else ""
+        parts.append(Panel(Text(request.prompt), title=f"prompt{suffix} ({request.prompt_tokens} tokens{cut})"))
+        answer = request.answer
+        if answer.logprobs:
+            parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer.logprobs)))
         else:
-            end = {"stop": "ended by itself", "length": "cut at the limit"}[answer["finish"]]
-            text = Text(answer.get("text", ""))
-            parts.append(Panel(text, title=f"answer{suffix} ({len(answer.get('tokens', ()))} tokens, {end})"))
-    gold = sample["gold"] if isinstance(sample["gold"], str) else ", ".join(map(str, sample["gold"]))
+            end = {"stop": "ended by itself", "length": "cut at the limit", "": "unfinished"}[answer.finish]
+            parts.append(Panel(Text(answer.text), title=f"answer{suffix} ({len(answer.tokens)} tokens, {end})"))
+    gold = sample.gold if isinstance(sample.gold, str) else ", ".join(map(str, sample.gold))
     facts = [("gold", gold)]
-    if sample["pred"] is not None:
-        facts.append(("chosen", sample["pred"]))
-    facts += [(k, f"{v:.4g}") for k, v in sample["score"].items()]
-    facts += [(k, str(v)) for k, v in sample["extra"].items()]
+    if sample.pred is not None:
+        facts.append(("chosen", sample.pred))
+    facts += [(k, f"{v:.4g}") for k, v in sample.score.items()]
+    facts += [(k, str(v)) for k, v in sample.extra.items()]
     grid = Table.grid(padding=(0, 2))
     for key, value in facts:
         grid.add_row(Text(key, "bold"), Text(value))
-    return Panel(Group(*parts, grid), title=f"{task}, sample {sample['id']}")
+    return Panel(Group(*parts, grid), title=f"{task}, sample {sample.id}")
 
 
 def plan_view(plan: Plan) -> RenderableType:
@@ -182,43 +178,12 @@ def runs_table(runs: Sequence[Run]) -> Table:
         table.add_column(column)
     for run in runs:
         header = run.header
-        if "kind" in header:
-            continue  # an arena
         done = run.complete
-        score, bounds = interval_text(run.scores["suite"]) if done else ("", "")
-        mode = f"{header['mode']}, {header['num_fewshot']}-shot"
+        score, bounds = interval_text(run.scores.suite) if done else ("", "")
+        mode = f"{header.mode}, {header.num_fewshot}-shot"
         state = Text("complete", "green") if done else Text("unfinished", "yellow")
         table.add_row(run.path.name, mode, score, bounds, state)
     return table
-
-
-def curve_table(status: Status) -> Table:
-    """The curve of a training as far as it is known: steps, tokens, the suite's mean with its interval, groups."""
-    metrics = status.metrics
-    table = Table(title=Text(f"{metrics.suite} over the training"), title_justify="left", header_style="bold",
-                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
-    table.add_column("Step", justify="right", no_wrap=True)
-    table.add_column("Tokens", justify="right", no_wrap=True)
-    means = [n for n in ("micro_avg",) if n in metrics.titles]
-    for name in (*means, *metrics.groups):
-        table.add_column(Text(metrics.titles[name]), justify="right")
-    points = {p.step: p for p in status.points}
-    for step in sorted({*points, *status.remarks}):
-        point = points.get(step)
-        if point is None:
-            table.add_row(f"{step:,}", Text(status.remarks[step], "yellow"))
-            continue
-        tokens = "" if point.tokens_seen is None else f"{point.tokens_seen:,}"
-        cells = [_cell(point, name, bounds=True) for name in means] + [_cell(point, n) for n in metrics.groups]
-        table.add_row(f"{step:,}", tokens, *cells)
-    return table
-
-
-def _cell(point: Point, name: str, bounds: bool = False) -> str:
-    if name not in point.values:
-        return "—"
-    around = point.bounds.get(name) if bounds else None
-    return f"{point.values[name]:.3f}" + (f" [{around[0]:.3f}, {around[1]:.3f}]" if around else "")
 
 
 def check_view(report: Report) -> RenderableType:

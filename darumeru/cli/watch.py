@@ -52,7 +52,8 @@ def _curve() -> Iterator[Report]:
     from rich.live import Live
     from rich.text import Text
 
-    from darumeru.cli.tables import console, curve_table
+    from darumeru.cli.tables import console
+    from darumeru.watch.table import curve_table
 
     screen = console()
     last: list[Status] = []

@@ -21,6 +21,7 @@ from darumeru.evaluation.score import score, score_samples
 from darumeru.files import fingerprint, slug, write_json
 from darumeru.inference.model import Model
 from darumeru.record.run import Journal, Run, exclusive
+from darumeru.record.scores import Rescored, Time
 from darumeru.requests import Request
 from darumeru.settings import Settings, settings_of
 from darumeru.task.suite import Catalogue
@@ -96,16 +97,16 @@ def execute(
         journal = Journal(run.path / "journal.jsonl")
         faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
         samples, scores = score(plan, journal, faults)
-        scores["engine"] = run.header.get("environment", {})
+        scores.engine = run.header.environment
         wall = plan.seconds + time.perf_counter() - began
         # Of the process that finished the run: an earlier one's answers cost nothing here.
-        scores["time"] = {
-            "wall_seconds": round(wall, 3),
-            "engine_seconds": round(engine_seconds, 3),
-            "not_engine_share": round(1 - engine_seconds / wall, 4),
-        }
-        scores["finished"] = _now()
-        run.write(samples, scores, complete=not scores["failed"])
+        scores.time = Time(
+            wall_seconds=round(wall, 3),
+            engine_seconds=round(engine_seconds, 3),
+            not_engine_share=round(1 - engine_seconds / wall, 4),
+        )
+        scores.finished = _now()
+        run.write(samples, scores, complete=not scores.failed)
     return run
 
 
@@ -117,7 +118,7 @@ def _answer(
         return {}, 0.0
     began = time.perf_counter()
     with open_engine(plan) as engine:
-        write_json(run.path / "header.json", run.header | {"environment": engine.describe()})
+        write_json(run.path / "header.json", run.header.to_json() | {"environment": engine.describe()})
         loading = time.perf_counter() - began
         faults, seconds = ask(engine, plan.requests, journal, progress)
     return faults, loading + seconds
@@ -169,20 +170,21 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
     if not all((run.path / "samples" / f"{t}.jsonl").is_file() for t in run.tasks):
         raise UserError(f"Run '{run.path}' is not finished: start the same 'darumeru run' again, then rescore it.")
     catalogue = Catalogue(include_path)
-    suite = catalogue.suite(header["suite"]["name"], run.tasks)
-    wording = {n: Wording(**t["wording"]) for n, t in header["tasks"].items() if t["wording"]}
+    suite = catalogue.suite(header.suite.name, run.tasks)
+    wording = {n: Wording(**t.wording) for n, t in header.tasks.items() if t.wording}
     tasks = catalogue.load(
-        run.tasks, "mini", wording, header["likelihood"]
+        run.tasks, "mini", wording, header.likelihood
     )  # rows come from the samples; the bundle is not read
-    samples = {task: list(run.samples(task)) for task in run.tasks}
     old = run.scores
-    scores = score_samples(suite, tasks, samples, header["seed"])
-    for name, result in scores["tasks"].items():
-        if "seconds" in old["tasks"].get(name, {}):
-            result["seconds"] = old["tasks"][name]["seconds"]
-    scores |= {k: old[k] for k in ("engine", "time", "finished") if k in old}
-    scores["rescored"] = {"at": _now(), "darumeru": version("darumeru")}
-    run.write(samples, scores, complete=not scores["failed"])
+    samples, scores = score_samples(suite, tasks, {task: list(run.samples(task)) for task in run.tasks}, header.seed)
+    for name, result in scores.tasks.items():
+        if name in old.tasks and old.tasks[name].seconds is not None:
+            result.seconds = old.tasks[name].seconds
+    for key in ("engine", "time", "finished"):
+        if key in old:
+            setattr(scores, key, old[key])
+    scores.rescored = Rescored(at=_now(), darumeru=version("darumeru"))
+    run.write(samples, scores, complete=not scores.failed)
     return run
 
 

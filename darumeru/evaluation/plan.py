@@ -13,7 +13,7 @@ from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.inference.model import Model, adapter_sha256, open_model, template_sha256
 from darumeru.inference.prompt import Limits, Mode, Prompter
-from darumeru.record.run import FORMAT
+from darumeru.record.header import FORMAT
 from darumeru.requests import Request
 from darumeru.settings import Settings
 from darumeru.task.suite import Catalogue, Suite, read_wording

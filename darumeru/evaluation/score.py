@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 from darumeru.evaluation.plan import (
     Plan,
 )
-from darumeru.record.run import Journal, Sample
+from darumeru.record.journal import Journal
+from darumeru.record.sample import Asked, Sample, table_of
+from darumeru.record.scores import Mean, Scores, TaskResult
 from darumeru.requests import Answer, Request
 from darumeru.task.suite import Suite, summarise, summarise_draws
 
 if TYPE_CHECKING:
-    from darumeru.task import DarumeruTask, Score
+    from darumeru.task import DarumeruTask
 
 log = logging.getLogger(__name__)
 
 
-def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
-    """Samples and scores of all tasks from the stored answers; a task that cannot be scored is named, not left out."""
+def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict[str, list[Sample]], Scores]:
+    """Return samples and scores of all tasks from the stored answers; a task that cannot be scored is named, not left out."""
     grouped: dict[tuple[str, int], list[Request]] = {}
     for request in plan.requests:
         task, index, _ = request.id.rsplit("/", 2)
@@ -36,105 +38,110 @@ def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict
             _sample(task, index, grouped[name, index], [journal.answers[r.id] for r in grouped[name, index]])
             for index in plan.documents[name]
         ]
-    scores = score_samples(plan.suite, plan.tasks, samples, plan.settings.seed, failed)
+    samples, scores = score_samples(plan.suite, plan.tasks, samples, plan.settings.seed, failed)
     for name, seconds in _seconds(plan.requests, journal).items():
-        if name in scores["tasks"]:
-            scores["tasks"][name]["seconds"] = round(seconds, 3)
+        if name in scores.tasks:
+            scores.tasks[name].seconds = round(seconds, 3)
     return samples, scores
 
 
 def _sample(task: DarumeruTask, index: int, requests: Sequence[Request], answers: Sequence[Answer]) -> Sample:
-    """All that is known of a document before it is scored."""
-    return {
-        "id": index,
-        "doc": task.docs()[index],
-        "gold": task.gold(task.docs()[index]),
-        "requests": [
-            {
-                "prompt": r.text,
-                "prompt_tokens": len(r.prompt),
-                "num_fewshot": r.num_fewshot,
-                "truncated": r.truncated,
-                "reference_tokens": r.reference_tokens,
-                "answer": {k: v for k, v in a.to_json().items() if k != "id"},
-            }
-            for r, a in zip(requests, answers, strict=True)
-        ],
-    }
+    """Return all that is known of a document before it is scored."""
+    doc = task.docs()[index]
+    asked = [Asked.of(r, a) for r, a in zip(requests, answers, strict=True)]
+    return Sample(id=index, doc=doc, gold=task.gold(doc), requests=asked)
 
 
 def score_samples(
     suite: Suite,
     tasks: Mapping[str, DarumeruTask],
-    samples: dict[str, list[Sample]],
+    samples: Mapping[str, Sequence[Sample]],
     seed: int,
     failed: Mapping[str, str] = {},
-) -> dict[str, Any]:
-    """Score samples in place (`score` is set in each) and aggregate them to tasks, groups and suite."""
-    from darumeru.scoring.bootstrap import seed_of
+) -> tuple[dict[str, list[Sample]], Scores]:
+    """Score samples and aggregate them to tasks, groups and suite.
+
+    Args:
+        suite: the tasks and groups of the means.
+        tasks: by name.
+        samples: by task, scored or not.
+        seed: of the run.
+        failed: why further tasks cannot be scored.
+
+    Returns:
+        The samples with their scores (those of a task whose scoring fails as they were), and the scores of all tasks, groups
+        and the suite.
+    """
+    from darumeru.scoring.draws import seed_of_run
     from darumeru.scoring.summary import mean_with_interval, score_task
-    from darumeru.task.base import table_of
 
     failed = dict(failed)
-    results: dict[str, Any] = {}
+    scored: dict[str, list[Sample]] = {}
+    results: dict[str, TaskResult] = {}
     draws: dict[str, Any] = {}
     for name, rows in samples.items():
         task = tasks[name]
         try:
-            scored = [_score_one(task, row) for row in rows]
+            scored[name] = [_scored(task, row) for row in rows]
         except Exception as error:  # a fault in one task must not lose the scores of the others
             log.debug("task %s", name, exc_info=True)
             failed[name] = f"{type(error).__name__}: {error}"
+            scored[name] = list(rows)
             continue
-        # Tasks on the same documents are resampled alike, so that their mean's interval knows that they are dependent.
-        draw_seed = seed_of(seed, task.dataset, task.config.test_split)
-        results[name], drawn = score_task(table_of(scored), task.metrics, task.primary, draw_seed)
-        results[name] |= {"higher_is_better": task.higher_is_better()["score"], **_observations(rows, scored)}
+        draw_seed = seed_of_run(seed, task.dataset, task.config.test_split)
+        found, drawn = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
+        better = task.higher_is_better()["score"]
+        results[name] = TaskResult(
+            **found, scoring=task.SCORING, higher_is_better=better, **_observations(scored[name])
+        )
         if drawn is not None:
             draws[name] = drawn
-    values = {name: result["score"]["value"] for name, result in results.items()}
-    summary = summarise(suite, values)
+    summary = summarise(suite, {name: r.score.value for name, r in results.items() if r.score.value is not None})
     summary_draws = summarise_draws(suite, draws)
 
-    def mean(name: str, title: str, members: Sequence[str]) -> dict[str, Any]:
-        scores = [results[task]["score"] for task in members if task in results]
-        return {**mean_with_interval(summary[name], summary_draws.get(name), scores), "title": title}
+    def mean(name: str, title: str, members: Sequence[str]) -> Mean:
+        scores = [results[task].score.to_json() for task in members if task in results]
+        return Mean(**mean_with_interval(summary[name], summary_draws.get(name), scores), title=title)
 
+    return scored, Scores(
+        suite=mean(suite.name, suite.summary, suite.counted),
+        groups={g.name: mean(g.name, g.title, g.tasks) for g in suite.groups},
+        tasks={name: results[name] for name in suite.tasks if name in results},
+        failed=failed,
+    )
+
+
+def _scored(task: DarumeruTask, row: Sample) -> Sample:
+    """Return a document with what its answers are worth."""
+    answers = [r.answer.answer() for r in row.requests]
+    score = task.rated(row.doc, answers, [r.reference_tokens for r in row.requests])
+    return row.model_copy(
+        update={
+            "pred": score.pred,
+            "score": score.metrics,
+            "ties": score.ties,
+            "cluster": score.cluster,
+            "stratum": score.stratum,
+            "extra": score.extra,
+        }
+    )
+
+
+def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
+    """Return what a reader should know beside the score: ties, truncated prompts and answers, tokens."""
+    requests = [r for row in rows for r in row.requests]
+    generated = [r.answer for r in requests if r.answer.generated]
+    fewshot = [r.num_fewshot for r in requests]
     return {
-        "suite": mean(suite.name, suite.summary, suite.counted),
-        "groups": {g.name: mean(g.name, g.title, g.tasks) for g in suite.groups},
-        "tasks": {name: results[name] for name in suite.tasks if name in results},
-        "failed": failed,
-    }
-
-
-def _score_one(task: DarumeruTask, row: Sample) -> Score:
-    answers = [Answer.from_json({"id": "", **r["answer"]}) for r in row["requests"]]
-    score = task.rated(row["doc"], answers, [r["reference_tokens"] for r in row["requests"]])
-    row["pred"] = score.pred
-    row["score"] = score.metrics
-    row["ties"] = score.ties
-    row["cluster"] = score.cluster
-    row["stratum"] = score.stratum
-    row["extra"] = score.extra
-    return score
-
-
-def _observations(rows: Sequence[Sample], scores: Sequence[Score]) -> dict[str, Any]:
-    """What a reader should know beside the score: ties, cut prompts and answers, tokens."""
-    requests = [r for row in rows for r in row["requests"]]
-    generated = [r["answer"] for r in requests if "finish" in r["answer"]]
-    fewshot = [r["num_fewshot"] for r in requests]
-    return {
-        "ties": sum(s.ties for s in scores),
-        "truncated_prompts": sum(r["truncated"] > 0 for r in requests),
+        "ties": sum(row.ties for row in rows),
+        "truncated_prompts": sum(r.truncated > 0 for r in requests),
         "fewshot_used": sum(fewshot) / len(fewshot),
-        "empty_answers": sum(not a.get("text", "").strip() for a in generated),
-        "cut_answers": sum(a["finish"] == "length" for a in generated),
+        "empty_answers": sum(not a.text.strip() for a in generated),
+        "cut_answers": sum(a.finish == "length" for a in generated),
         "requests": len(requests),
-        "prompt_tokens": sum(r["prompt_tokens"] for r in requests),
-        "generated_tokens": sum(len(a.get("tokens", ())) for a in generated),
-        "approximate_answers": sum(r["answer"].get("approximate", False) for r in requests),
+        "prompt_tokens": sum(r.prompt_tokens for r in requests),
+        "generated_tokens": sum(len(a.tokens) for a in generated),
+        "approximate_answers": sum(r.answer.approximate for r in requests),
     }
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from darumeru.errors import UserError, unknown
 from darumeru.files import fingerprint
-from darumeru.leaderboard.load import Entry, Problem, data_title
+from darumeru.leaderboard.entry import Entry, Problem, data_title
+from darumeru.record.header import GroupFacts, SuiteFacts
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import difference, holm, shared_ranks
 
@@ -72,7 +73,7 @@ class Board:
     """All that is shown."""
 
     title: str
-    suite: dict[str, Any]
+    suite: SuiteFacts
     pools: list[Pool]
     rows: list[Row]
     problems: list[Problem]
@@ -88,17 +89,17 @@ class Board:
     @property
     def tasks(self) -> list[str]:
         """All tasks of the suite."""
-        return [task for group in self.suite["groups"] for task in group["tasks"]]
+        return [task for group in self.suite.groups for task in group.tasks]
 
     @property
     def columns(self) -> list[str]:
         """The scores: `suite`, groups, tasks."""
-        return ["suite", *(g["name"] for g in self.suite["groups"]), *self.tasks]
+        return ["suite", *(g.name for g in self.suite.groups), *self.tasks]
 
 
 def make_board(
     entries: Sequence[Entry],
-    suite: Mapping[str, Any],
+    suite: SuiteFacts,
     problems: Sequence[Problem] = (),
     baseline: str | None = None,
     title: str = "Darumeru",
@@ -107,7 +108,7 @@ def make_board(
 
     Args:
         entries: runs and published rows, with distinct names for the runs.
-        suite: see `suite_groups`.
+        suite: see `suite_of`.
         problems: runs that could not be read.
         baseline: name or run id of the entry against which all others are held.
         title: of the board.
@@ -115,8 +116,8 @@ def make_board(
     Raises:
         UserError: no entry is called `baseline`, or several are.
     """
-    tasks = [task for group in suite["groups"] for task in group["tasks"]]
-    pools, of = _pools(entries, str(suite["name"]), tasks)
+    tasks = [task for group in suite.groups for task in group.tasks]
+    pools, of = _pools(entries, suite.name, tasks)
     base = _find(entries, baseline) if baseline else None
     rows: list[Row] = []
     for pool in pools:
@@ -128,7 +129,7 @@ def make_board(
             deltas = _deltas(base, entry, suite) if base and base.id != entry.id else {}
             covered = len(tasks) if entry.published else sum(t in entry.tasks for t in tasks)
             rows.append(Row(entry, pool.id, rank, badges, deltas, covered))
-    return Board(title, dict(suite), pools, rows, list(problems), base.name if base else None)
+    return Board(title, suite, pools, rows, list(problems), base.name if base else None)
 
 
 def _order(entry: Entry) -> tuple[float, str, str]:
@@ -136,7 +137,7 @@ def _order(entry: Entry) -> tuple[float, str, str]:
 
 
 def _complete(entry: Entry, suite: str, tasks: Sequence[str]) -> bool:
-    return entry.header["suite"]["name"] == suite and set(tasks) <= set(entry.tasks) and "suite" in entry.scores
+    return entry.stated.suite.name == suite and set(tasks) <= set(entry.tasks) and "suite" in entry.scores
 
 
 def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[list[Pool], dict[str, str]]:
@@ -151,8 +152,8 @@ def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[
         else:
             key = fingerprint([entry.tasks[t].key for t in tasks])[:8]
             of[entry.id] = key
-            limit = entry.header.get("limit")
-            titles.setdefault(key, data_title(entry.header) + (f", {limit} per task" if limit else ""))
+            limit = entry.stated.limit
+            titles.setdefault(key, data_title(entry.stated) + (f", {limit} per task" if limit else ""))
     size = Counter(of.values())
     same = Counter(titles.values())
     ranked = sorted(titles, key=lambda key: (-size[key], titles[key], key))
@@ -165,7 +166,7 @@ def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[
 
 
 def _find(entries: Sequence[Entry], name: str) -> Entry:
-    runs = [e for e in entries if not e.published and name in (e.name, e.id, str(e.header["model"]["name"]))]
+    runs = [e for e in entries if not e.published and name in (e.name, e.id, e.stated.model.name)]
     found = runs or [e for e in entries if e.published and name in (e.name, e.id)]
     if not found:
         raise unknown("baseline", name, {e.name for e in entries})
@@ -191,7 +192,7 @@ def _units(entry: Entry, tasks: Sequence[str]) -> int:
     return sum(entry.tasks[t].units for t in tasks if t in entry.tasks)
 
 
-def _ranks(members: Sequence[Entry], suite: Mapping[str, Any]) -> list[int | None]:
+def _ranks(members: Sequence[Entry], suite: SuiteFacts) -> list[int | None]:
     """Shared ranks of a pool; a run without draws (one document a task) is not ranked."""
     tasks = members_of(suite)["suite"]
     draws = [draws_of(e, tasks) for e in members]
@@ -205,19 +206,19 @@ def _ranks(members: Sequence[Entry], suite: Mapping[str, Any]) -> list[int | Non
     return ranks
 
 
-def members_of(suite: Mapping[str, Any]) -> dict[str, list[str]]:
+def members_of(suite: SuiteFacts) -> dict[str, list[str]]:
     """Column → the tasks whose mean it is."""
-    groups = {g["name"]: list(g["tasks"]) for g in suite["groups"]}
-    counted = [task for g in counted_groups(suite) for task in g["tasks"]]
+    groups = {g.name: list(g.tasks) for g in suite.groups}
+    counted = [task for g in counted_groups(suite) for task in g.tasks]
     return {"suite": counted, **groups, **{t: [t] for tasks in groups.values() for t in tasks}}
 
 
-def counted_groups(suite: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups whose tasks make the suite's score: shares in [0, 1], unlike bits per byte and log-probabilities."""
-    return [g for g in suite["groups"] if g.get("counts", True)]
+def counted_groups(suite: SuiteFacts) -> list[GroupFacts]:
+    """Return the groups whose tasks make the suite's score: shares in [0, 1], unlike bits per byte and log-probabilities."""
+    return [g for g in suite.groups if g.counts]
 
 
-def _deltas(base: Entry, entry: Entry, suite: Mapping[str, Any]) -> dict[str, Delta]:
+def _deltas(base: Entry, entry: Entry, suite: SuiteFacts) -> dict[str, Delta]:
     """Differences from the baseline; significance Holm-corrected over the entry's columns."""
     values: dict[str, float] = {}
     p: dict[str, float] = {}
@@ -241,17 +242,14 @@ def _deltas(base: Entry, entry: Entry, suite: Mapping[str, Any]) -> dict[str, De
 
 def _settings(entry: Entry) -> dict[str, str]:
     """What should be equal for two runs to be compared, as text."""
-    header = entry.header
-    engine = header["engine"]
-    # A run with dtype 'auto' states afterwards which one it took.
-    used = entry.record.get("engine") or {}
+    header = entry.stated
     return {
-        "setting": f"{header['mode']}, {header['num_fewshot']}-shot",
-        "engine": str(engine["name"]),
-        "dtype": str(used.get("dtype") or engine["dtype"]),
-        "max_prompt_len": str(header.get("max_prompt_len")),
-        "generation": ", ".join(f"{k} {v}" for k, v in sorted((header.get("generation") or {}).items())),
-        "versions": ", ".join(f"{k} {v['version']}" for k, v in sorted(header["tasks"].items())),
+        "setting": f"{header.mode}, {header.num_fewshot}-shot",
+        "engine": header.engine.name,
+        "dtype": str(entry.dtype),
+        "max_prompt_len": str(header.max_prompt_len),
+        "generation": ", ".join(f"{k} {v}" for k, v in sorted(header.generation.items())),
+        "versions": ", ".join(f"{k} {v.version}" for k, v in sorted(header.tasks.items())),
     }
 
 
@@ -262,17 +260,17 @@ def _usual(members: Sequence[Entry]) -> dict[str, str]:
     return {n: Counter(s[n] for s in all_settings).most_common(1)[0][0] for n in names}
 
 
-def _badges(entry: Entry, usual: Mapping[str, str], suite: Mapping[str, Any], pool: Pool, size: int) -> list[Badge]:
-    header, badges = entry.header, []
-    if header["suite"]["name"] != suite["name"]:
-        badges.append(Badge("suite", {"name": header["suite"]["name"]}, "warn"))
-    if entry.record.get("failed"):
-        badges.append(Badge("failed", {"tasks": ", ".join(entry.record["failed"])}, "warn"))
+def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Pool, size: int) -> list[Badge]:
+    header, badges = entry.stated, []
+    if header.suite.name != suite.name:
+        badges.append(Badge("suite", {"name": header.suite.name}, "warn"))
+    if entry.record and entry.record.failed:
+        badges.append(Badge("failed", {"tasks": ", ".join(entry.record.failed)}, "warn"))
     if "mini" in data_title(header):
         badges.append(Badge("mini", {}, "warn"))
-    if limit := header.get("limit"):
-        badges.append(Badge("limit", {"n": limit}))
-    if worded := [name for name, task in header["tasks"].items() if task.get("wording")]:
+    if header.limit:
+        badges.append(Badge("limit", {"n": header.limit}))
+    if worded := [name for name, task in header.tasks.items() if task.wording]:
         badges.append(Badge("wording", {"tasks": ", ".join(worded)}, "warn"))
     if pool.kind == "runs" and size > 1:
         for name, value in _settings(entry).items():
@@ -290,13 +288,18 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: Mapping[str, Any], po
 def warnings(entry: Entry) -> list[Badge]:
     """What the record observed that puts numbers in doubt: cut prompts, ties, empty and cut answers."""
     found = []
-    for kind in ("truncated_prompts", "ties", "empty_answers"):
-        counts = {name: int(task.notes.get(kind) or 0) for name, task in entry.tasks.items()}
+    records = {name: task.record for name, task in entry.tasks.items()}
+    observed = {
+        "truncated_prompts": {name: r.truncated_prompts for name, r in records.items()},
+        "ties": {name: r.ties for name, r in records.items()},
+        "empty_answers": {name: r.empty_answers for name, r in records.items()},
+    }
+    for kind, counts in observed.items():
         if total := sum(counts.values()):
             where = ", ".join(name for name, count in counts.items() if count)
             found.append(Badge(kind, {"n": total, "tasks": where}, "warn"))
     # An answer at the limit is what a copy task's measure is about; where half of the answers of a task are, say so.
-    cut = [n for n, t in entry.tasks.items() if 2 * int(t.notes.get("cut_answers") or 0) > t.documents]
+    cut = [name for name, r in records.items() if 2 * r.cut_answers > r.documents]
     if cut:
         found.append(Badge("cut_answers", {"tasks": ", ".join(cut)}))
     return found
@@ -326,8 +329,8 @@ def to_frame(board: Board) -> pd.DataFrame:
             "method": e.method,
             "symbols_per_token_ru": e.symbols_per_token[0],
             "symbols_per_token_en": e.symbols_per_token[1],
-            "vocab_size": e.header["model"].get("vocab_size") if e.header else None,
-            "parameters": e.header["model"].get("parameters") if e.header else None,
+            "vocab_size": e.header.model.vocab_size if e.header else None,
+            "parameters": e.header.model.parameters if e.header else None,
             "tokens_per_second": e.tokens_per_second,
             "tasks": row.covered,
             "tasks_of_suite": len(board.tasks),

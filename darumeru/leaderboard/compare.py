@@ -13,20 +13,14 @@ import numpy as np
 
 from darumeru.errors import UserError, unknown
 from darumeru.extras import need
+from darumeru.leaderboard.about import distinct_names
 from darumeru.leaderboard.board import members_of
-from darumeru.leaderboard.load import (
-    Entry,
-    Problem,
-    aggregate_of,
-    distinct_names,
-    documents_key,
-    draw,
-    first_split,
-    read_run,
-    suite_groups,
-    table_of_samples,
-)
-from darumeru.record.run import Run, Sample
+from darumeru.leaderboard.entry import Entry, Problem
+from darumeru.leaderboard.load import read_run, suite_of
+from darumeru.record.draws import aggregates_of, documents_key, first_split, paired_draws
+from darumeru.record.header import SuiteFacts
+from darumeru.record.run import Run
+from darumeru.record.sample import Sample, table_of
 from darumeru.scoring.aggregate import Floats, mean
 from darumeru.scoring.bootstrap import units
 from darumeru.scoring.compare import Difference, difference, holm, sign_test
@@ -141,9 +135,9 @@ def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
         left, right, remark = _shared(task, entry_a, entry_b, samples_a[task], samples_b[task])
         remarks += [remark] if remark else []
         pairs[task] = _pair(task, entry_a, left, right) if left else None
-        up, down = _flips(left, right, entry_a.tasks[task].notes["primary"])
+        up, down = _flips(left, right, entry_a.tasks[task].record.primary)
         flips[task] = (up, down) if entry_a.tasks[task].higher_is_better else (down, up)
-    suite = suite_groups([entry_a])
+    suite = suite_of([entry_a])
     return Comparison(entry_a, entry_b, _lines(entry_a, entry_b, suite, chosen, pairs, flips), flips, remarks)
 
 
@@ -159,14 +153,10 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
     found = []
     names = ("mode", "num_fewshot", "max_prompt_len", "limit")
     for name in names:
-        x, y = a.header.get(name), b.header.get(name)
+        x, y = a.stated[name], b.stated[name]
         if x != y:
             found.append(f"{name} differs: {x} against {y}.")
-    worded = [
-        t
-        for t in a.tasks
-        if t in b.tasks and a.header["tasks"][t].get("wording") != b.header["tasks"][t].get("wording")
-    ]
+    worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
     if worded:
         found.append(f"Worded differently: {', '.join(worded)}.")
     return found
@@ -178,33 +168,30 @@ def _shared(
     """The samples of the documents that both answered, in one order, and a remark where that is not all."""
 
     def source(entry: Entry) -> Any:
-        return first_split(entry.header["tasks"][task].get("data"))[1].get("sha256")
+        return first_split(entry.stated.tasks[task].data)[1].get("sha256")
 
     if source(a) != source(b):
         return [], [], f"{task}: the runs read different data, so nothing is paired."
-    of_b = {s["id"]: s for s in right}
-    both = [s for s in left if s["id"] in of_b]
+    of_b = {s.id: s for s in right}
+    both = [s for s in left if s.id in of_b]
     if len(both) == len(left) == len(right):
-        return both, [of_b[s["id"]] for s in both], None
+        return both, [of_b[s.id] for s in both], None
     remark = f"{task}: {len(both)} documents are in both runs ({len(left)} and {len(right)}); scores are those on them."
-    return both, [of_b[s["id"]] for s in both], remark
+    return both, [of_b[s.id] for s in both], remark
 
 
 def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sample]) -> _Paired | None:
     """Scores and draws of both on their shared documents; None if the recorded score cannot be reproduced."""
-    result = entry.tasks[task]
-    primary = list(result.notes["primary"])
-    tables = [table_of_samples(samples, result.notes) for samples in (left, right)]
+    result = entry.tasks[task].record
+    primary = result.primary
+    tables = [table_of(samples, (*primary, "bits", "bytes")) for samples in (left, right)]
     whole = tables[0]
-    aggregates = {}
-    for name in primary:
-        aggregate = aggregate_of(name, whole, result.notes, whole=len(left) == result.documents)
-        if aggregate is None:
-            return None
-        aggregates[name] = aggregate
+    aggregates = aggregates_of(result, whole, whole=len(left) == result.documents)
+    if aggregates is None:
+        return None
     values = [float(np.mean([f(table, n, table.ones())[0] for n, f in aggregates.items()])) for table in tables]
-    key = documents_key(entry.header["tasks"][task].get("data") or {}, left)
-    drawn = [draw(table, aggregates, key) for table in tables]
+    key = documents_key(entry.stated.tasks[task].data, left)
+    drawn = [paired_draws(table, aggregates, key) for table in tables]
     draws = None if drawn[0] is None or drawn[1] is None else (drawn[0].astype(float), drawn[1].astype(float))
     marks = [table.columns[primary[0]] for table in tables]
     binary = all(bool(np.isin(m, (0.0, 1.0)).all()) for m in marks)
@@ -213,21 +200,20 @@ def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sampl
 
 
 def _answer(sample: Sample) -> str:
-    if sample["pred"] is not None:
-        return str(sample["pred"])
-    texts = [r["answer"].get("text") for r in sample["requests"]]
-    said = [t for t in texts if t is not None]
-    return "\n".join(said) if said else json.dumps(sample["extra"], ensure_ascii=False)
+    if sample.pred is not None:
+        return sample.pred
+    said = [r.answer.text for r in sample.requests if "text" in r.answer]
+    return "\n".join(said) if said else json.dumps(sample.extra, ensure_ascii=False)
 
 
 def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[str]) -> tuple[list[Flip], list[Flip]]:
     """The documents whose value is higher under B, and those whose value is lower; the largest change first."""
     changed = []
     for x, y in zip(left, right, strict=True):
-        a, b = (float(np.mean([s["score"][m] for m in primary])) for s in (x, y))
+        a, b = (float(np.mean([s.score[m] for m in primary])) for s in (x, y))
         if abs(a - b) > 1e-9:
-            prompt = x["requests"][0]["prompt"] if x["requests"] else ""
-            changed.append(Flip(int(x["id"]), a, b, prompt, x["gold"], _answer(x), _answer(y)))
+            prompt = x.requests[0].prompt if x.requests else ""
+            changed.append(Flip(x.id, a, b, prompt, x.gold, _answer(x), _answer(y)))
     changed.sort(key=lambda f: -abs(f.b - f.a))
     return [f for f in changed if f.b > f.a], [f for f in changed if f.b < f.a]
 
@@ -235,12 +221,12 @@ def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[st
 def _lines(
     a: Entry,
     b: Entry,
-    suite: Mapping[str, Any],
+    suite: SuiteFacts,
     chosen: Sequence[str],
     pairs: Mapping[str, _Paired | None],
     flips: Mapping[str, tuple[list[Flip], list[Flip]]],
 ) -> list[Line]:
-    titles = {"suite": str(suite["summary"])} | {g["name"]: str(g["title"]) for g in suite["groups"]}
+    titles = {"suite": suite.summary} | {g.name: g.title for g in suite.groups}
     columns = members_of(suite)
     columns |= {t: [t] for t in chosen if t not in columns}
     lines = []
@@ -336,7 +322,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
 
 def to_markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown table."""
-    from darumeru.leaderboard.tables import escape_markdown as e
+    from darumeru.web.text import escape_markdown as e
 
     lines = [
         f"A: {e(comparison.a.name)}  ", f"B: {e(comparison.b.name)}\n",
@@ -355,18 +341,19 @@ def write_page(comparison: Comparison, output: Path) -> None:
         UserError: the folder holds something else.
     """
     from darumeru.files import write_json, write_text
-    from darumeru.leaderboard.site import render_page, write_assets
+    from darumeru.leaderboard.pages import WEB
+    from darumeru.web.pages import render_page, write_assets
 
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "compare.json").is_file())):
         raise UserError(f"--output '{output}' holds files that no comparison wrote. Give a new folder or an empty one.")
     shutil.rmtree(output / "assets", ignore_errors=True)
-    write_assets(output / "assets", board=False)
+    write_assets(output / "assets")
     rows = [(line, _cells(line)) for line in comparison.lines]
     flips = {
         t: (up[:SHOWN], down[:SHOWN], len(up), len(down)) for t, (up, down) in comparison.flips.items() if up or down
     }
     page = render_page(
-        "compare.html.j2", c=comparison, rows=rows, head=HEAD, note=NOTE, flips=flips, root=".", home=None
+        WEB, "compare.html.j2", c=comparison, rows=rows, head=HEAD, note=NOTE, flips=flips, root=".", home=None
     )
     write_text(output / "index.html", page)
     write_text(output / "compare.md", to_markdown(comparison))

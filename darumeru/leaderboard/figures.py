@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from darumeru.leaderboard.board import Board, Row, counted_groups, members_of
-from darumeru.leaderboard.load import Entry
+from darumeru.leaderboard.entry import Entry
 from darumeru.leaderboard.tables import label
+from darumeru.record.header import SuiteFacts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -33,13 +34,13 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def group_values(rows: Sequence[Row], suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+def group_values(rows: Sequence[Row], suite: SuiteFacts) -> list[dict[str, Any]]:
     """One record for each model and group that counts in the suite's score."""
     return [
-        {"model": label(r.entry), "group": g["title"], "score": s[0], "low": s[1], "high": s[2]}
+        {"model": label(r.entry), "group": g.title, "score": s[0], "low": s[1], "high": s[2]}
         for r in rows
         for g in counted_groups(suite)
-        if (s := r.entry.scores.get(g["name"]))
+        if (s := r.entry.scores.get(g.name))
     ]
 
 
@@ -62,7 +63,7 @@ def heat_values(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any
     ]
 
 
-def radar_values(rows: Sequence[Row], suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+def radar_values(rows: Sequence[Row], suite: SuiteFacts) -> list[dict[str, Any]]:
     """Points of each model's polygon; the score is the distance from the middle."""
     groups = counted_groups(suite)
     points = []
@@ -70,26 +71,27 @@ def radar_values(rows: Sequence[Row], suite: Mapping[str, Any]) -> list[dict[str
         for i in range(len(groups) + 1):
             group = groups[i % len(groups)]
             angle = 2 * math.pi * i / len(groups)
-            score = r.entry.scores.get(group["name"], (0.0, None, None))[0]
+            value = score.value if (score := r.entry.scores.get(group.name)) else 0.0
             points.append(
-                {"model": label(r.entry), "order": i, "x": score * math.sin(angle), "y": score * math.cos(angle),
-                 "group": group["title"], "score": score}
+                {"model": label(r.entry), "order": i, "x": value * math.sin(angle), "y": value * math.cos(angle),
+                 "group": group.title, "score": value}
             )  # fmt: skip
     return points
 
 
-def curve_values(entries: Sequence[Entry], suite: Mapping[str, Any], x: str) -> list[dict[str, Any]]:
+def curve_values(entries: Sequence[Entry], suite: SuiteFacts, x: str) -> list[dict[str, Any]]:
     """One record for each checkpoint and column; `x` is `step` or `tokens_seen`."""
-    columns = {"suite": suite["summary"]} | {g["name"]: g["title"] for g in suite["groups"]}
+    columns = {"suite": suite.summary} | {g.name: g.title for g in suite.groups}
     found = []
     for e in entries:
-        training = e.header.get("training") or {}
-        if not isinstance(training.get(x), int | float):
+        training = e.header.training if e.header else None
+        place = training[x] if training else None
+        if place is None:
             continue
         for column, title in columns.items():
             if s := e.scores.get(column):
                 found.append(
-                    {"training": training_name(e), "x": training[x], "column": title,
+                    {"training": training_name(e), "x": place, "column": title,
                      "score": s[0], "low": s[1], "high": s[2]}
                 )  # fmt: skip
     return sorted(found, key=lambda r: (r["training"], r["column"], r["x"]))
@@ -97,13 +99,13 @@ def curve_values(entries: Sequence[Entry], suite: Mapping[str, Any], x: str) -> 
 
 def training_name(entry: Entry) -> str:
     """Which training a checkpoint belongs to: what the header says, else the model's name without its step."""
-    training = entry.header.get("training") or {}
-    name = training.get("name") or training.get("run")
-    if name:
-        return str(name)
     import re
 
-    return re.sub(r"[-_/ ]*(checkpoint|step)[-_ ]*\d+$", "", str(entry.header["model"]["name"])) or "training"
+    training = entry.stated.training
+    name = training and (training.name or training.run)
+    if name:
+        return name
+    return re.sub(r"[-_/ ]*(checkpoint|step)[-_ ]*\d+$", "", entry.stated.model.name) or "training"
 
 
 def _score(title: str | None = None) -> alt.X:
@@ -228,17 +230,17 @@ def curve_chart(data: Any, columns: Sequence[str], x_title: str) -> Any:
     )
 
 
-def with_base(values: list[dict[str, Any]], entries: Sequence[Entry], suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+def with_base(values: list[dict[str, Any]], entries: Sequence[Entry], suite: SuiteFacts) -> list[dict[str, Any]]:
     """Curves with the score of the model that the training began from (step 0, or the header's `training.base`)."""
-    titles = {suite["summary"]: "suite"} | {g["title"]: g["name"] for g in suite["groups"]}
-    by_name = {str(e.header["model"]["name"]): e for e in entries if e.header}
+    titles = {suite.summary: "suite"} | {g.title: g.name for g in suite.groups}
+    by_name = {e.header.model.name: e for e in entries if e.header}
     bases: dict[str, Entry] = {}
     for e in entries:
-        training = e.header.get("training") or {}
-        if training.get("step") == 0:
+        training = e.header.training if e.header else None
+        if training and training.step == 0:
             bases.setdefault(training_name(e), e)
-        if training and training.get("base") in by_name:
-            bases[training_name(e)] = by_name[training["base"]]
+        if training and training.base in by_name:
+            bases[training_name(e)] = by_name[training.base]
     for value in values:
         base = bases.get(value["training"])
         score = base.scores.get(titles[value["column"]]) if base else None
@@ -251,15 +253,15 @@ def specifications(board: Board) -> dict[str, Any]:
     import altair as alt
 
     rows = alt.NamedData(name="rows")
-    groups = [g["title"] for g in board.suite["groups"]]
-    counted = [g["title"] for g in counted_groups(board.suite)]
+    groups = [g.title for g in board.suite.groups]
+    counted = [g.title for g in counted_groups(board.suite)]
     charts = {
         "groups": groups_chart(rows, counted),
         "symbols": symbols_chart(rows),
         "heat": heat_chart(rows),
         "radar": radar_chart(rows, counted),
-        "steps": curve_chart(rows, [board.suite["summary"], *groups], "steps"),
-        "tokens": curve_chart(rows, [board.suite["summary"], *groups], "tokens"),
+        "steps": curve_chart(rows, [board.suite.summary, *groups], "steps"),
+        "tokens": curve_chart(rows, [board.suite.summary, *groups], "tokens"),
     }
     return {name: chart.to_dict() for name, chart in charts.items()}
 
@@ -272,8 +274,8 @@ def static_figures(board: Board) -> dict[str, Any]:
         return alt.Data(values=values)
 
     charts: dict[str, Any] = {}
-    titles = [g["title"] for g in board.suite["groups"]]
-    counted = [g["title"] for g in counted_groups(board.suite)]
+    titles = [g.title for g in board.suite.groups]
+    counted = [g.title for g in counted_groups(board.suite)]
     for pool in board.pools:
         rows = [r for r in board.rows if r.pool == pool.id][:MOST]
         suffix = "" if pool.kind == "runs" else f"-{pool.kind}"
@@ -288,7 +290,7 @@ def static_figures(board: Board) -> dict[str, Any]:
     entries = [r.entry for r in board.rows]
     for name, field, title in (("curve-steps", "step", "steps"), ("curve-tokens", "tokens_seen", "tokens")):
         if values := with_base(curve_values(entries, board.suite, field), entries, board.suite):
-            charts[name] = curve_chart(data(values), [board.suite["summary"], *titles], title)
+            charts[name] = curve_chart(data(values), [board.suite.summary, *titles], title)
     return {name: chart.to_dict() | {"config": CONFIG} for name, chart in charts.items()}
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import quote
 
 from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
-from darumeru.leaderboard.load import Entry, Score, data_title, first_split
+from darumeru.leaderboard.entry import Bounded, Entry, data_title
+from darumeru.record.draws import first_split
+from darumeru.record.header import GroupFacts
 from darumeru.record.run import Run
+from darumeru.record.scores import Score
+from darumeru.web.text import escape_latex, escape_markdown
 
 POOL_NOTES = {
     "runs": "Runs on the same documents ({title}); ranks hold within this table.",
@@ -17,33 +20,16 @@ POOL_NOTES = {
 }
 
 
-def number(score: Score | None) -> str:
+def number(score: Bounded | None) -> str:
     """`0.512`; a dash where there is none."""
     return "—" if score is None else f"{score[0]:.3f}"
 
 
-def with_bounds(score: Score | None) -> str:
+def with_bounds(score: Bounded | None) -> str:
     """`0.512 [0.471, 0.549]`; without bounds where there are none."""
     if score is None or score[1] is None or score[2] is None:
         return number(score)
     return f"{score[0]:.3f} [{score[1]:.3f}, {score[2]:.3f}]"
-
-
-def escape_markdown(text: str) -> str:
-    """Text that no Markdown reads as markup: a table cell, on one line."""
-    flat = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", flat)
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(_TEX.get(c, c) for c in re.sub(r"\s+", " ", text).strip())
 
 
 def setting(entry: Entry) -> str:
@@ -60,8 +46,8 @@ def label(entry: Entry) -> str:
 def to_markdown(board: Board) -> str:
     """A table a section, with what each section means."""
     parts = [f"# {escape_markdown(board.title)}\n"]
-    groups = board.suite["groups"]
-    head = ["Rank", "Model", "Setting", f"{board.suite['summary']} [95 %]", *(g["title"] for g in groups), "Sym/tok RU"]
+    groups = board.suite.groups
+    head = ["Rank", "Model", "Setting", f"{board.suite.summary} [95 %]", *(g.title for g in groups), "Sym/tok RU"]
     for pool in board.pools:
         note = POOL_NOTES[pool.kind].format(title=escape_markdown(pool.title))
         parts += [f"\n{note}\n", "| " + " | ".join(head) + " |"]
@@ -72,7 +58,7 @@ def to_markdown(board: Board) -> str:
             summary = with_bounds(whole) if whole else f"{row.covered}/{len(board.tasks)} tasks"
             symbols = e.symbols_per_token[0]
             cells = [str(row.rank or "—"), escape_markdown(label(e)), setting(e), summary]
-            cells += [number(e.scores.get(g["name"])) for g in groups] if whole else ["—"] * len(groups)
+            cells += [number(e.scores.get(g.name)) for g in groups] if whole else ["—"] * len(groups)
             parts.append("| " + " | ".join([*cells, f"{symbols:.2f}" if symbols else "—"]) + " |")
     parts.append(
         "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, Holm-corrected, "
@@ -86,8 +72,8 @@ def to_markdown(board: Board) -> str:
 
 def to_latex(board: Board) -> str:
     """The table in LaTeX with booktabs (`\\usepackage{booktabs}`)."""
-    groups = board.suite["groups"]
-    head = ["Rank", "Model", "Setting", board.suite["summary"], *(g["title"] for g in groups)]
+    groups = board.suite.groups
+    head = ["Rank", "Model", "Setting", board.suite.summary, *(g.title for g in groups)]
     lines = [
         r"\begin{tabular}{rllc" + "c" * len(groups) + "}", r"\toprule", " & ".join(map(escape_latex, head)) + r" \\",
     ]  # fmt: skip
@@ -101,11 +87,11 @@ def to_latex(board: Board) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _latex_cells(row: Row, groups: list[dict[str, Any]]) -> list[str]:
+def _latex_cells(row: Row, groups: list[GroupFacts]) -> list[str]:
     e = row.entry
     value, low, high = e.scores["suite"]
     bounds = "" if low is None or high is None else rf" {{\scriptsize [{low:.3f}, {high:.3f}]}}"
-    scores = [number(e.scores.get(g["name"])).replace("—", "--") for g in groups]
+    scores = [number(e.scores.get(g.name)).replace("—", "--") for g in groups]
     return [str(row.rank or "--"), escape_latex(label(e)), setting(e), f"{value:.3f}{bounds}", *scores]
 
 
@@ -121,10 +107,10 @@ def model_index(run: Run, name: str | None = None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     header, scores = run.header, run.scores
-    model = name or str(header["model"]["name"])
+    model = name or header.model.name
     results = []
-    for task, result in scores["tasks"].items():
-        split, source = first_split(header["tasks"][task].get("data"))
+    for task, result in scores.tasks.items():
+        split, source = first_split(header.tasks[task].data)
         results.append(
             EvalResult(
                 task_type="text-generation",
@@ -134,31 +120,29 @@ def model_index(run: Run, name: str | None = None) -> str:
                 dataset_config=task,
                 dataset_split=split,
                 dataset_revision=source.get("revision"),
-                metric_type="+".join(result["primary"]),
-                metric_name=f"mean of {' and '.join(result['primary'])}"
-                if len(result["primary"]) > 1
-                else result["primary"][0],
-                metric_value=round(float(result["score"]["value"]), 6),
+                metric_type="+".join(result.primary),
+                metric_name=f"mean of {' and '.join(result.primary)}" if len(result.primary) > 1 else result.primary[0],
+                metric_value=None if result.score.value is None else round(result.score.value, 6),
                 metric_args={
-                    "num_fewshot": header["num_fewshot"],
-                    "mode": header["mode"],
-                    "documents": result["documents"],
-                    "low_95": result["score"]["low"],
-                    "high_95": result["score"]["high"],
+                    "num_fewshot": header.num_fewshot,
+                    "mode": header.mode,
+                    "documents": result.documents,
+                    "low_95": result.score.low,
+                    "high_95": result.score.high,
                 },
             )
         )
-    if scores["suite"]["value"] is not None:
-        suite = scores["suite"]
+    suite = scores.suite
+    if suite.value is not None:
         results.append(
             EvalResult(
                 task_type="text-generation",
-                dataset_type=str(header["suite"]["name"]),
+                dataset_type=header.suite.name,
                 dataset_name=f"Darumeru on {data_title(header)}",
-                metric_type="micro_avg" if suite["title"] == "Micro-Avg" else "mean",
-                metric_name=str(suite["title"]),
-                metric_value=round(float(suite["value"]), 6),
-                metric_args={"low_95": suite["low"], "high_95": suite["high"], "num_fewshot": header["num_fewshot"]},
+                metric_type="micro_avg" if suite.title == "Micro-Avg" else "mean",
+                metric_name=suite.title,
+                metric_value=round(suite.value, 6),
+                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot},
             )
         )
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
@@ -166,9 +150,9 @@ def model_index(run: Run, name: str | None = None) -> str:
 
 def badge(run: Run) -> str:
     """A Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
-    suite = run.scores["suite"]
-    value = "incomplete" if suite["value"] is None else f"{suite['value']:.3f}"
-    name = f"Darumeru {suite['title']}, {data_title(run.header)}"
+    suite = run.scores.suite
+    value = "incomplete" if suite.value is None else f"{suite.value:.3f}"
+    name = f"Darumeru {suite.title}, {data_title(run.header)}"
 
     def part(text: str) -> str:
         return quote(text.replace("-", "--").replace("_", "__"), safe="")
@@ -179,25 +163,25 @@ def badge(run: Run) -> str:
 def run_markdown(run: Run) -> str:
     """The scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
-    shots = "zero-shot" if header["num_fewshot"] == 0 else f"{header['num_fewshot']}-shot"
+    shots = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
     lines = [
-        f"{escape_markdown(str(header['model']['name']))}, {header['mode']}, {shots}, "
+        f"{escape_markdown(header.model.name)}, {header.mode}, {shots}, "
         f"data: {escape_markdown(data_title(header))}\n",
         "| Task | Score | 95 % interval | n |", "| :-- | --: | :-- | --: |",
     ]  # fmt: skip
 
-    def line(name: str, score: dict[str, Any], n: str) -> str:
-        value = "—" if score["value"] is None else f"{score['value']:.3f}"
-        bounds = "" if score["low"] is None else f"{score['low']:.3f} – {score['high']:.3f}"
+    def line(name: str, score: Score, n: str) -> str:
+        value = "—" if score.value is None else f"{score.value:.3f}"
+        bounds = "" if score.low is None else f"{score.low:.3f} – {score.high:.3f}"
         return f"| {name} | {value} | {bounds} | {n} |"
 
-    for group in header["suite"]["groups"]:
-        lines.append(line(f"**{escape_markdown(group['title'])}**", scores["groups"][group["name"]], ""))
-        for task in group["tasks"]:
-            if task in scores["tasks"]:
-                result = scores["tasks"][task]
-                lines.append(line(escape_markdown(task), result["score"], str(result["documents"])))
-    return "\n".join([*lines, line(f"**{escape_markdown(scores['suite']['title'])}**", scores["suite"], "")]) + "\n"
+    for group in header.suite.groups:
+        lines.append(line(f"**{escape_markdown(group.title)}**", scores.groups[group.name], ""))
+        for task in group.tasks:
+            if task in scores.tasks:
+                result = scores.tasks[task]
+                lines.append(line(escape_markdown(task), result.score, str(result.documents)))
+    return "\n".join([*lines, line(f"**{escape_markdown(scores.suite.title)}**", scores.suite, "")]) + "\n"
 
 
 def run_latex(run: Run) -> str:
@@ -205,13 +189,13 @@ def run_latex(run: Run) -> str:
     header, scores = run.header, run.scores
     lines = [r"\begin{tabular}{lcc}", r"\toprule", r"Task & Score & 95\,\% interval \\"]
 
-    def line(name: str, score: dict[str, Any]) -> str:
-        value = "--" if score["value"] is None else f"{score['value']:.3f}"
-        bounds = "--" if score["low"] is None else f"{score['low']:.3f}--{score['high']:.3f}"
+    def line(name: str, score: Score) -> str:
+        value = "--" if score.value is None else f"{score.value:.3f}"
+        bounds = "--" if score.low is None else f"{score.low:.3f}--{score.high:.3f}"
         return rf"{name} & {value} & {bounds} \\"
 
-    for group in header["suite"]["groups"]:
-        lines += [r"\midrule", line(rf"\textbf{{{escape_latex(group['title'])}}}", scores["groups"][group["name"]])]
-        lines += [line(escape_latex(t), scores["tasks"][t]["score"]) for t in group["tasks"] if t in scores["tasks"]]
-    lines += [r"\midrule", line(rf"\textbf{{{escape_latex(scores['suite']['title'])}}}", scores["suite"])]
+    for group in header.suite.groups:
+        lines += [r"\midrule", line(rf"\textbf{{{escape_latex(group.title)}}}", scores.groups[group.name])]
+        lines += [line(escape_latex(t), scores.tasks[t].score) for t in group.tasks if t in scores.tasks]
+    lines += [r"\midrule", line(rf"\textbf{{{escape_latex(scores.suite.title)}}}", scores.suite)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

@@ -9,22 +9,20 @@ manifest.json      written last: the run is complete, and these are its files
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from darumeru.errors import BusyError, DarumeruError, UserError
-from darumeru.files import dumps, file_sha256, read_json, read_jsonl, write_json, write_jsonl
-from darumeru.requests import Answer
+from darumeru.errors import UserError, unknown
+from darumeru.files import read_json, write_json, write_jsonl
+from darumeru.record.folder import exclusive, is_sealed, seal, unseal, verify
+from darumeru.record.header import FORMAT, Header
+from darumeru.record.journal import Journal
+from darumeru.record.model import parse
+from darumeru.record.sample import Sample, read_samples
+from darumeru.record.scores import Scores
 
-FORMAT = 1
-
-Sample = dict[str, Any]
+__all__ = ["FORMAT", "Header", "Journal", "Run", "Sample", "Scores", "exclusive", "find_runs", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -35,58 +33,62 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run was finished."""
-        return (self.path / "manifest.json").is_file()
+        """Return whether the run was finished."""
+        return is_sealed(self.path)
 
     @property
-    def header(self) -> dict[str, Any]:
-        """What was asked, of which model, on which data."""
-        header: dict[str, Any] = read_json(self.path / "header.json")
-        return header
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """The scores of tasks, groups and suite.
+    def header(self) -> Header:
+        """Return what was asked, of which model, on which data.
 
         Raises:
-            UserError: the run has none yet.
+            UserError: it is the header of another kind of record, of another version, or broken.
+        """
+        value = read_json(self.path / "header.json")
+        if isinstance(value, dict) and (kind := value.get("kind")):
+            raise UserError(
+                f"'{self.path}' is the record of another thing ({kind}), not of a run; an arena's is read in its index.html."
+            )
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise UserError(
+                f"Run '{self.path}' has format {value.get('format')}, this version reads {FORMAT}. "
+                "Use the version that wrote it."
+            )
+        return parse(Header, value, "header.json")
+
+    @property
+    def scores(self) -> Scores:
+        """Return the scores of tasks, groups and suite.
+
+        Raises:
+            UserError: the run has none yet, or they are broken.
         """
         if not (self.path / "scores.json").is_file():
             raise UserError(f"Run '{self.path}' has no scores yet: it was not finished. Start the same command again.")
-        scores: dict[str, Any] = read_json(self.path / "scores.json")
-        return scores
+        return parse(Scores, read_json(self.path / "scores.json"), "scores.json")
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks of the run."""
-        return list(self.header["tasks"])
+        """Return the tasks of the run."""
+        return list(self.header.tasks)
 
     def samples(self, task: str) -> Iterator[Sample]:
-        """The samples of a task.
+        """Yield the samples of a task.
 
         Raises:
             UserError: the run has no such task, or is not finished.
         """
         if task not in self.tasks:
-            from darumeru.errors import unknown
-
             raise unknown("task of this run", task, self.tasks)
-        for _, sample in read_jsonl(self.path / "samples" / f"{task}.jsonl"):
-            yield sample
+        yield from read_samples(self.path / "samples" / f"{task}.jsonl")
 
-    def write(self, samples: dict[str, list[Sample]], scores: dict[str, Any], complete: bool) -> None:
+    def write(self, samples: Mapping[str, Sequence[Sample]], scores: Scores, complete: bool) -> None:
         """Write samples and scores, and the manifest if nothing is missing."""
-        (self.path / "manifest.json").unlink(missing_ok=True)
+        unseal(self.path)
         for task, rows in samples.items():
-            write_jsonl(self.path / "samples" / f"{task}.jsonl", rows)
-        write_json(self.path / "scores.json", scores)
-        if not complete:
-            return
-        names = ["header.json", "scores.json", *(f"samples/{task}.jsonl" for task in self.tasks)]
-        sums = {name: file_sha256(self.path / name) for name in names}
-        write_json(self.path / "manifest.json", {"format": FORMAT, "complete": True, "files": sums})
-        # Every answer is in the samples now.
-        (self.path / "journal.jsonl").unlink(missing_ok=True)
+            write_jsonl(self.path / "samples" / f"{task}.jsonl", (row.to_json() for row in rows))
+        write_json(self.path / "scores.json", scores.to_json())
+        if complete:
+            seal(self.path, ["header.json", "scores.json", *(f"samples/{task}.jsonl" for task in self.tasks)])
 
     def verify(self) -> None:
         """Compare the files with the manifest.
@@ -94,99 +96,37 @@ class Run:
         Raises:
             DarumeruError: a file was changed or lost since the run was finished.
         """
-        for name, want in read_json(self.path / "manifest.json")["files"].items():
-            file = self.path / name
-            if not file.is_file() or file_sha256(file) != want:
-                raise DarumeruError(
-                    f"'{file}' is not what the finished run wrote. 'darumeru rescore {self.path}' computes the scores again "
-                    "from the samples; or delete the run's folder and run it again."
-                )
+        remedy = (
+            f"'darumeru rescore {self.path}' computes the scores again from the samples; "
+            "or delete the run's folder and run it again."
+        )
+        verify(self.path, "run", remedy)
 
 
 def load_run(path: str | Path) -> Run:
-    """A run by its folder.
+    """Return a run by its folder.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or one that this version cannot read.
     """
     run = Run(Path(path))
     if not (run.path / "header.json").is_file():
         raise UserError(f"'{path}' holds no run (no header.json). 'darumeru list runs' names those under runs/.")
-    if kind := run.header.get("kind"):
-        raise UserError(
-            f"'{path}' is the record of another thing ({kind}), not of a run; an arena's is read in its index.html."
-        )
-    if run.header.get("format") != FORMAT:
-        raise UserError(
-            f"Run '{path}' has format {run.header.get('format')}, this version reads {FORMAT}. Use the version that wrote it."
-        )
+    _ = run.header
     return run
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """All runs directly under a folder, by name."""
+    """Return all runs directly under a folder, by name; records of other kinds are left out."""
     if not folder.is_dir():
         return []
-    return [Run(p) for p in sorted(folder.iterdir()) if (p / "header.json").is_file()]
+    return [Run(p) for p in sorted(folder.iterdir()) if (p / "header.json").is_file() and not _other(p)]
 
 
-class Journal:
-    """The answers of a run that is under way, a line a batch: {"seconds": of the engine, "answers": […]}."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.answers: dict[str, Answer] = {}
-        self.seconds: list[tuple[float, list[str]]] = []
-        self.interleaved = False
-        """Whether the engine worked on other requests too while it answered a batch."""
-        self._read()
-
-    def _read(self) -> None:
-        """Read what an earlier process left; a line that it did not finish is cut off."""
-        if not self.path.exists():
-            return
-        good = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = json.loads(line)
-                    self._take([Answer.from_json(a) for a in entry["answers"]], float(entry["seconds"]))
-                    self.interleaved |= bool(entry.get("interleaved"))
-                except (ValueError, KeyError, TypeError):
-                    break
-                good += len(line)
-        with self.path.open("r+b") as file:
-            file.truncate(good)
-
-    def _take(self, batch: Sequence[Answer], seconds: float) -> None:
-        self.seconds.append((seconds, [a.id for a in batch]))
-        self.answers |= {a.id: a for a in batch}
-
-    def append(self, batch: Sequence[Answer], seconds: float, interleaved: bool) -> None:
-        """Keep a batch of answers; once this returns, the end of the process does not lose them."""
-        entry = {"seconds": round(seconds, 6), "answers": [a.to_json() for a in batch]}
-        line = dumps(entry | ({"interleaved": True} if interleaved else {})) + "\n"
-        self.interleaved |= interleaved
-        with self.path.open("ab") as file:
-            file.write(line.encode())
-        self._take(batch, seconds)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, so that no second process computes the same run.
-
-    Raises:
-        BusyError: another process holds it.
-    """
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+def _other(folder: Path) -> bool:
+    """Return whether a folder with a header is the record of something else; a broken header counts as a run's."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"Another process is computing run '{folder}'. Wait for it, or stop it.") from None
-        yield
-    finally:
-        os.close(handle)
+        value = read_json(folder / "header.json")
+    except UserError:
+        return False
+    return isinstance(value, dict) and "kind" in value

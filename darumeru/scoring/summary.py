@@ -9,6 +9,7 @@ import numpy as np
 
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, name_of
 from darumeru.scoring.bootstrap import LEVEL, RESAMPLES, interval, resample, units
+from darumeru.scoring.draws import draw, mean_of
 
 
 def with_interval(value: float | None, draws: Floats | None, count: int | None = None) -> dict[str, float | None]:
@@ -61,12 +62,8 @@ def score_task(
     draws: dict[str, Floats] = {}
     count = units(table)
     if count > 1:
-        parts: dict[str, list[Floats]] = {name: [] for name in metrics}
-        for weights in resample(table.clusters, table.strata, resamples, seed):
-            for name, aggregate in metrics.items():
-                parts[name].append(aggregate(table, name, weights))
-        draws = {name: np.concatenate(values) for name, values in parts.items()}
-    score_draws = np.mean([draws[name] for name in primary], axis=0) if draws else None
+        draws = draw(table, metrics, resample(table.clusters, table.strata, resamples, seed))
+    score_draws = mean_of(draws, primary) if draws else None
     return (
         {
             "score": with_interval(float(np.mean([plain[n] for n in primary])), score_draws, count),

@@ -64,6 +64,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
     """
 
     METRICS: ClassVar[dict[str, Aggregate]] = {"acc": accuracy}
+    SCORING: ClassVar[int] = 1
+    """Version of what the metrics compute; a change of any of them raises it, so that records tell old numbers from new."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         config = {k: v for k, v in config.items() if k != "class"}

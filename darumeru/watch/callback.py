@@ -212,14 +212,15 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
 
     def _evaluate(self, args: Any, state: Any, control: Any, model: Any) -> tuple[bool, bool]:
         """Whether to stop and whether to save."""
-        from darumeru.cli.tables import console
+        from rich.console import Console
 
         began = time.perf_counter()
-        with console(stderr=True).status(f"Evaluating {self._settings.suite} at step {state.global_step}"):
+        screen = Console(stderr=True, highlight=False)
+        with screen.status(f"Evaluating {self._settings.suite} at step {state.global_step}"):
             run = self._run(args, state, model)
         point = point_of(run)
         self._seen[point.step] = point
-        failed = run.scores["failed"]
+        failed = run.scores.failed
         if failed:
             self.failures.append(f"step {point.step}: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
             log.error("Evaluation at step %d: %d tasks failed (%s).", point.step, len(failed), ", ".join(failed))
@@ -228,7 +229,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             args, state, control, {PREFIX + k: v for k, v in point.values.items()} | {PREFIX + "seconds": seconds}
         )
         verdict = self._judge.verdict(self._curve(state), logged(state.log_history))
-        console(stderr=True).print(self._line(point, seconds), soft_wrap=True)
+        screen.print(self._line(point, seconds), soft_wrap=True)
         self._say(state, verdict)
         return bool(verdict.fired), self._is_best(args, state, verdict)
 

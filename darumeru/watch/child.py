@@ -31,7 +31,7 @@ def main() -> int:
     try:
         plan = prepare(Settings(**request["settings"]))
         run = execute(plan, Path(request["output"]), progress)
-        if failed := run.scores["failed"]:
+        if failed := run.scores.failed:
             raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
     except BusyError as error:
         _tell(out, {"error": str(error), "busy": True})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from darumeru.evaluation import Settings
     from darumeru.record.run import Run
+    from darumeru.record.scores import Score
     from darumeru.task.base import DarumeruTask
     from darumeru.task.suite import Suite
 
@@ -86,15 +87,16 @@ def metrics_for(settings: Settings) -> Metrics:
 
 def point_of(run: Run) -> Point:
     """The point of a run whose header names a step."""
-    training, scores = run.header["training"], run.scores
-    found: dict[str, dict[str, Any]] = {MICRO_AVG: scores["suite"], **scores["groups"]}
-    found |= {name: result["score"] for name, result in scores["tasks"].items()}
-    known = {name: s for name, s in found.items() if s["value"] is not None}
+    training, scores = run.header.training, run.scores
+    if training is None or training.step is None:
+        raise ValueError(f"the header of '{run.path}' names no step of a training")
+    found: dict[str, Score] = {MICRO_AVG: scores.suite, **scores.groups}
+    found |= {name: result.score for name, result in scores.tasks.items()}
     return Point(
-        step=int(training["step"]),
-        tokens_seen=training.get("tokens_seen"),
-        values={name: float(s["value"]) for name, s in known.items()},
-        bounds={name: (float(s["low"]), float(s["high"])) for name, s in known.items() if s["low"] is not None},
+        step=training.step,
+        tokens_seen=training.tokens_seen,
+        values={name: s.value for name, s in found.items() if s.value is not None},
+        bounds={name: (s.low, s.high) for name, s in found.items() if s.low is not None and s.high is not None},
         run=str(run.path),
     )
 

@@ -242,9 +242,9 @@ class _Watch:
 
     def _read(self, run: Run) -> None:
         header = run.header
-        where = header.get("where") or {}
-        ours = (header.get("training") or {}).get("run") == self.name and where.get("asked") == asked(self.settings)
-        record = _Record(point_of(run), where["weights"], str(run.scores.get("finished"))) if ours else None
+        where, training = header.where, header.training
+        ours = training is not None and training.run == self.name and where.get("asked") == asked(self.settings)
+        record = _Record(point_of(run), where["weights"], str(run.scores.finished)) if ours else None
         self.records[run.path] = record
 
     def _of(self, step: int) -> list[_Record]:
@@ -315,8 +315,8 @@ class _Watch:
             self._read(run)
             self.finished.add((step, checkpoint.signature))
             self.reasons.pop(step, None)
-            value = run.scores["suite"]["value"]
-            score = "" if value is None else f", {run.scores['suite']['title']} {value:.3f}"
+            value = run.scores.suite.value
+            score = "" if value is None else f", {run.scores.suite.title} {value:.3f}"
             self._tell(f"checkpoint-{step} is evaluated ({time.monotonic() - began:.0f} s{score}): {run.path}")
         elif not checkpoint.path.is_dir():
             self.deleted.add(step)

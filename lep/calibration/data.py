@@ -118,7 +118,7 @@ def make_data(
         DarumeruError: an engine failed; what was answered is kept.
     """
     from darumeru.files import dumps, file_sha256, fingerprint, read_json, write_json, write_text
-    from darumeru.record.run import exclusive
+    from darumeru.record.folder import exclusive, unchanged
 
     target = Path(output)
     report_file, journals = target.with_suffix(".report.json"), target.with_suffix(".journal")
@@ -152,7 +152,7 @@ def make_data(
     identity = fingerprint(asked)
     if target.exists() and not force:
         done = read_json(report_file) if report_file.is_file() else {}
-        if done.get("identity") == identity and done.get("output", {}).get("sha256") == file_sha256(target):
+        if done.get("identity") == identity and unchanged(target, done.get("output", {}).get("sha256")):
             return dict(done)
         raise UserError(
             f"{target} is there already, made otherwise. Name another output, or add --force to replace it."

@@ -31,7 +31,7 @@ def benchmark(
     from darumeru.files import write_json
 
     run = execute(prepare(settings_of(model=model, **settings)), runs, progress)
-    if failed := run.scores["failed"]:
+    if failed := run.scores.failed:
         raise DarumeruError(
             f"Tasks of {run.path.name} failed ({', '.join(failed)}). The same command tries them again."
         )

@@ -118,7 +118,7 @@ def _score(model: Path, runs: Path, settings: PretrainSettings) -> float | None:
             from darumeru.evaluation import execute, prepare
 
             run = execute(prepare(_evaluation(model, settings)), runs)
-            write_json(found, {"suite": settings.suite, "score": run.scores["suite"]["value"]})
+            write_json(found, {"suite": settings.suite, "score": run.scores.suite.value})
         score: float | None = read_json(found)["score"]
     return score
 

@@ -140,7 +140,7 @@ def test_rescore_gives_the_same_scores_and_repairs_the_record(tiny_chat: Path, t
     plan = plan_of(tiny_chat)
     run = execute(plan, tmp_path, open_engine=lambda p: KnowingEngine(p, spoil=0.4))
     scores = run.scores
-    write_json(run.path / "scores.json", scores | {"suite": {"value": 0.99, "low": 0.98, "high": 1.0}})
+    write_json(run.path / "scores.json", scores.to_json() | {"suite": {"value": 0.99, "low": 0.98, "high": 1.0}})
     with pytest.raises(DarumeruError, match=r"scores\.json.*rescore"):
         execute(plan, tmp_path, open_engine=KnowingEngine)
     again = rescore(load_run(run.path))

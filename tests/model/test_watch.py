@@ -57,11 +57,11 @@ def test_each_checkpoint_once_oldest_first_and_again_nothing(
     assert [p.tokens_seen for p in outcome.points] == [200, 1000, 3000]
     values = [p.values["cp_sent_ru"] for p in outcome.points]
     assert values == sorted(values, reverse=True)
-    headers = sorted((r.header for r in find_runs(tmp_path / "runs")), key=lambda h: h["training"]["step"])
-    assert [h["training"] for h in headers] == [
+    headers = sorted((r.header for r in find_runs(tmp_path / "runs")), key=lambda h: h.training.step)
+    assert [h.training.to_json() for h in headers] == [
         {"run": "t", "step": step, "tokens_seen": step * 10} for step in (20, 100, 300)
     ]
-    assert {h["model"]["name"] for h in headers} == {"t"}
+    assert {h.model.name for h in headers} == {"t"}
     again = once(tmp_path / "t")
     assert evaluated == [20, 100, 300], "a complete record is enough"
     assert again.points == outcome.points

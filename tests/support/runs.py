@@ -3,12 +3,13 @@
 from typing import Any
 
 from darumeru.record.run import Run
+from darumeru.record.scores import Scores
 
 
-def comparable(scores: dict[str, Any]) -> dict[str, Any]:
+def comparable(scores: Scores) -> dict[str, Any]:
     """Scores without times."""
-    tasks = {t: {k: v for k, v in r.items() if k != "seconds"} for t, r in scores["tasks"].items()}
-    return {"suite": scores["suite"], "groups": scores["groups"], "tasks": tasks, "failed": scores["failed"]}
+    tasks = {t: r.model_dump(exclude={"seconds"}) for t, r in scores.tasks.items()}
+    return {"suite": scores.suite, "groups": scores.groups, "tasks": tasks, "failed": scores.failed}
 
 
 def samples(run: Run) -> dict[str, list[Any]]:

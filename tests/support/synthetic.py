@@ -44,7 +44,7 @@ def make_run(
 
     A document is as hard for every model, so that models' answers are correlated as real ones are.
     """
-    from darumeru.leaderboard.load import table_of_samples
+    from darumeru.record.sample import Sample, table_of
 
     chosen = tasks or TASKS
     results: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def make_run(
                 }
             )  # fmt: skip
         results[task], draws[task] = score_task(
-            table_of_samples(rows, {"primary": list(metrics)}), metrics, primary, seed, resamples
+            table_of([Sample(**row) for row in rows]), metrics, primary, seed, resamples
         )
         results[task] |= {
             "ties": 0, "truncated_prompts": 0, "fewshot_used": 0.0, "empty_answers": 0, "cut_answers": 0,

@@ -10,7 +10,7 @@ import pytest
 from darumeru.errors import UserError
 from darumeru.files import file_sha256
 from darumeru.leaderboard import build, compare
-from darumeru.leaderboard.load import read_published
+from darumeru.leaderboard.published import read_published
 from darumeru.record.run import Run
 from support.commands import call
 from support.synthetic import NASTY, TASKS, make_run
@@ -302,7 +302,7 @@ def test_bits_per_byte_are_better_where_they_are_lower(tiny_base: Path, tmp_path
     options = {"suite": "darumeru-train", "data": "mini", "engine": "hf", "dtype": "float32", "limit": 2}
     a = darumeru.evaluate(tiny_base, output=tmp_path / "runs", **options)
     b = darumeru.evaluate(tiny_base, output=tmp_path / "runs", num_fewshot=0, **options)
-    assert a.header["suite"]["groups"][0] == {
+    assert a.header.suite.groups[0].to_json() == {
         "name": "bits_per_byte",
         "title": "Bits per byte (lower is better)",
         "tasks": ["bpb_ru", "bpb_en"],
@@ -313,7 +313,7 @@ def test_bits_per_byte_are_better_where_they_are_lower(tiny_base: Path, tmp_path
     for row in board.rows:
         assert row.rank is not None
         assert all(task.reproduced for task in row.entry.tasks.values())
-        counted = [row.entry.scores[t][0] for g in board.suite["groups"][2:] for t in g["tasks"]]
+        counted = [row.entry.scores[t][0] for g in board.suite.groups[2:] for t in g.tasks]
         assert row.entry.scores["suite"][0] == pytest.approx(sum(counted) / len(counted))
 
     # The same run with fewer bits for every text.

@@ -1,0 +1,113 @@
+"""What a board holds: a run or a published row as an entry, its tasks as results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darumeru.record.draws import first_split
+from darumeru.record.header import Header
+from darumeru.record.scores import Scores, TaskResult
+
+
+class Bounded(NamedTuple):
+    """A score with its 95 % bounds, which a published one lacks."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One task of one run."""
+
+    score: Bounded
+    record: TaskResult
+    """As the run states it."""
+    key: str
+    """Fingerprint of the documents: only results with equal keys can be paired."""
+    draws: NDArray[np.float32] | None
+    """(B,) bootstrap values; entry b of every result with this key weighs the documents alike."""
+    reproduced: bool
+    """Whether the samples give the recorded score."""
+
+    @property
+    def documents(self) -> int:
+        """Return how many were answered."""
+        return self.record.documents
+
+    @property
+    def units(self) -> int:
+        """Return how many of them are independent."""
+        return self.record.units
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Return false for bits per byte."""
+        return self.record.higher_is_better
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, or a published row, on a board."""
+
+    id: str
+    name: str
+    published: bool
+    mode: str
+    num_fewshot: int | None
+    scores: dict[str, Bounded]
+    """By `suite`, name of a group, and name of a task."""
+    tasks: dict[str, Result] = field(default_factory=dict)
+    header: Header | None = None
+    """None for a published row."""
+    record: Scores | None = None
+    path: Path | None = None
+    base: str | None = None
+    vocab: str | None = None
+    method: str | None = None
+    url: str | None = None
+    note: str | None = None
+    symbols_per_token: tuple[float | None, float | None] = (None, None)
+    """Russian, English."""
+    tokens_per_second: float | None = None
+
+    @property
+    def date(self) -> str | None:
+        """Return the day the run was finished."""
+        finished = self.record.finished if self.record else None
+        return finished[:10] if finished else None
+
+    @property
+    def stated(self) -> Header:
+        """Return the header of a run; a published row has none."""
+        assert self.header is not None  # noqa: S101 - asked of runs only
+        return self.header
+
+    @property
+    def dtype(self) -> str | None:
+        """Return the type that the engine took, or the one that was asked where it does not say."""
+        taken = self.record.engine.get("dtype") if self.record else None
+        return str(taken or self.stated.engine.dtype)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run that is not on the board, and why."""
+
+    name: str
+    reason: str
+
+
+def data_title(header: Header) -> str:
+    """Return where a run's test rows came from, in words: `mini`, `hub`, the bundle's name, or several of them."""
+    sources = []
+    for task in header.tasks.values():
+        source = str(first_split(task.data)[1].get("source", "?"))
+        sources.append("hub" if source.startswith("hub") else source.removeprefix("bundle:"))
+    return " + ".join(dict.fromkeys(sources))

@@ -1,0 +1,122 @@
+"""samples/TASK.jsonl: for each document the prompts, the answers, the gold answer and the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from darumeru.errors import UserError
+from darumeru.record.model import Part, fault
+from darumeru.requests import Answer, Request
+from darumeru.scoring.aggregate import Table
+
+
+class GivenAnswer(Part):
+    """What the engine said; fields as in `darumeru.requests.Answer`, the empty ones left out."""
+
+    approximate: bool = False
+    finish: Literal["", "stop", "length"] = ""
+    greedy: list[bool] = []
+    logprobs: list[float] = []
+    text: str = ""
+    tokens: list[int] = []
+
+    @property
+    def generated(self) -> bool:
+        """Return whether it is a text, not a choice or a ranking."""
+        return bool(self.finish)
+
+    def answer(self) -> Answer:
+        """Return it as an engine gives it, without its id."""
+        return Answer.from_json({"id": "", **self.to_json()})
+
+
+class Asked(Part):
+    """A request and its answer."""
+
+    answer: GivenAnswer
+    num_fewshot: int
+    """Few-shot examples that fitted."""
+    prompt: str
+    """As text, after few-shot fitting and truncation."""
+    prompt_tokens: int
+    reference_tokens: int | None
+    """Length of the reference text in the model's tokens, where the score needs it."""
+    truncated: int
+    """Tokens cut off the left of the prompt."""
+
+    @classmethod
+    def of(cls, request: Request, answer: Answer) -> Asked:
+        """Return the record of a request and its answer."""
+        return cls(
+            prompt=request.text,
+            prompt_tokens=len(request.prompt),
+            num_fewshot=request.num_fewshot,
+            truncated=request.truncated,
+            reference_tokens=request.reference_tokens,
+            answer=GivenAnswer(**{k: v for k, v in answer.to_json().items() if k != "id"}),
+        )
+
+
+class Sample(Part):
+    """A document of a task with all that was asked, answered and scored. The scores are missing until it is scored."""
+
+    id: int
+    """The document's index in its split, from 0."""
+    doc: dict[str, Any]
+    gold: Any
+    requests: list[Asked]
+    cluster: str | None = None
+    """Documents with equal clusters are not independent and are resampled together."""
+    stratum: str | None = None
+    pred: str | None = None
+    """The chosen label."""
+    score: dict[str, int | float] = {}
+    """By metric."""
+    ties: int = 0
+    extra: dict[str, Any] = {}
+    """More about the answer that a reader wants to see."""
+
+    def mark(self, primary: Sequence[str]) -> float:
+        """Return the mean of the metrics in `primary`."""
+        return float(
+            self.score[primary[0]] if len(primary) == 1 else sum(self.score[m] for m in primary) / len(primary)
+        )
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of a file in its order.
+
+    Raises:
+        UserError: the file is missing, or a line is not a sample.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):  # noqa: B007 - for the message
+                if not line.isspace():
+                    yield Sample.model_validate_json(line)
+    except FileNotFoundError:
+        raise UserError(f"'{path}' does not exist.") from None
+    except ValidationError as error:
+        raise fault(error, f"'samples/{path.name}', line {number}") from None
+
+
+def table_of(samples: Sequence[Sample], metrics: Iterable[str] | None = None) -> Table:
+    """Return the scores of a task's documents as columns.
+
+    Args:
+        samples: scored; one or more.
+        metrics: which; all by default.
+    """
+    names = [n for n in (samples[0].score if metrics is None else metrics) if n in samples[0].score]
+    return Table.build(
+        {name: [float(s.score[name]) for s in samples] for name in names},
+        gold=[s.gold if s.pred is not None else None for s in samples],
+        pred=[s.pred for s in samples],
+        clusters=[s.cluster for s in samples],
+        strata=[s.stratum for s in samples],
+    )

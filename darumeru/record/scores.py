@@ -1,0 +1,90 @@
+"""scores.json: the scores of tasks, groups and suite with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from darumeru.record.model import Part
+
+
+class Score(Part):
+    """A number and the bounds of its interval; None where there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Mean(Score):
+    """The mean of a group or of the suite."""
+
+    title: str = ""
+
+
+class TaskResult(Part):
+    """The scores of a task, and what a reader should know beside them."""
+
+    score: Score
+    """The mean of the metrics in `primary`."""
+    primary: list[str]
+    metrics: dict[str, Score]
+    aggregates: dict[str, str | None] = {}
+    """Metric → name of the function that makes the task's value of its documents' (`scoring.aggregate.AGGREGATES`).
+
+    None where the task brings its own; absent in records before 0.1.1 (see `record.draws.aggregate_of`).
+    """
+    documents: int
+    units: int
+    """How many are independent of each other; the bootstrap resamples these."""
+    level: float
+    """Of the intervals."""
+    resamples: int
+    scoring: int | None = None
+    """The version of the task's scoring, which is raised when a metric changes."""
+    higher_is_better: bool = True
+    ties: int = 0
+    """Documents whose best labels had exactly the same probability."""
+    truncated_prompts: int = 0
+    fewshot_used: float = 0.0
+    """Few-shot examples that fitted, mean over requests."""
+    empty_answers: int = 0
+    cut_answers: int = 0
+    """Answers that hit max_tokens."""
+    requests: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    approximate_answers: int = 0
+    seconds: float | None = None
+    """The engine's time."""
+
+
+class Time(Part):
+    """How long the process that finished the run took."""
+
+    wall_seconds: float
+    engine_seconds: float
+    not_engine_share: float
+
+
+class Rescored(Part):
+    """When, and by which version, the scores were computed again."""
+
+    at: str
+    darumeru: str
+
+
+class Scores(Part):
+    """The scores of a run."""
+
+    suite: Mean
+    groups: dict[str, Mean]
+    tasks: dict[str, TaskResult]
+    failed: dict[str, str]
+    """Task → why it has no score."""
+    engine: dict[str, Any] = {}
+    """What the engine said of itself."""
+    wall_seconds: float | None = None
+    """In records from before `time`."""
+    time: Time | None = None
+    finished: str | None = None
+    rescored: Rescored | None = None

@@ -1,0 +1,1 @@
+"""Templates and assets that the pages of the board, the arena and lep's reports share."""
