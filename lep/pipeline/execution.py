@@ -36,9 +36,9 @@ class State:
 
     Attributes:
         step: the step.
-        done: whether it need not be run.
+        done: it need not be run.
         why: what is missing otherwise.
-        chosen: whether it is among the stages that were asked for.
+        chosen: it is among the stages that were asked for.
     """
 
     step: Step
@@ -48,14 +48,14 @@ class State:
 
     @property
     def todo(self) -> bool:
-        """Whether it would be run."""
+        """It would be run."""
         return self.chosen and not self.done
 
 
 def plan(
     recipe: Recipe, output: Path, *, only: str | None = None, first: str | None = None, last: str | None = None
 ) -> list[State]:
-    """How every step stands; nothing is written.
+    """Return how every step stands; nothing is written.
 
     Args:
         recipe: what is to be done.
