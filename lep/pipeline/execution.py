@@ -2,7 +2,7 @@
 
 An output folder holds `pipeline.json` (the name of the study), `stages/STEP.json` (key, state and time of each step) and what the
 steps wrote. A step whose key is recorded as done, with its output there, is not run again. One that was begun with the
-same key goes on; what was made with another key is deleted first.
+same key resumes; what was made with another key is deleted first.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def run_recipe(
     warn: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path | None:
-    """Run what is not done of a recipe and write its report; the same call goes on where it was stopped.
+    """Run what is not done of a recipe and write its report; the same call resumes where it was stopped.
 
     Args:
         recipe: see `load_recipe`.
@@ -137,7 +137,7 @@ def run_recipe(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "lep run is one process. To train on several GPUs, run that stage alone (accelerate launch -m lep pretrain …, with "
-            "the recipe's settings, into its folder); then lep run goes on from there."
+            "the recipe's settings, into its folder); then lep run resumes from there."
         )
     folder = Path(output).absolute()
     _claim(folder, recipe)

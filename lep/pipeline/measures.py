@@ -24,7 +24,7 @@ def benchmark(
     """Evaluate a model as `darumeru run` does; `output` names the run's folder.
 
     Raises:
-        DarumeruError: a task failed; the same call goes on.
+        DarumeruError: a task failed; the same call resumes.
     """
     from darumeru.errors import DarumeruError
     from darumeru.evaluation import execute, prepare, settings_of
