@@ -6,9 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from darumeru.evaluation.plan import (
-    Plan,
-)
+from darumeru.evaluation.plan import Plan
 from darumeru.record.run import Journal, Sample
 from darumeru.requests import Answer, Request
 from darumeru.task.suite import Suite, summarise, summarise_draws

@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from darumeru.errors import DarumeruError, UserError, unknown
-from darumeru.evaluation import Plan, Training, engine_options, execute, prepare, settings_of
+from darumeru.evaluation import Plan, Training, execute, prepare, settings_of
 from darumeru.files import read_json
 from darumeru.record.run import Run
 from darumeru.watch.curve import Point, logged, metrics_for, point_of
@@ -89,11 +89,11 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             if key in settings:
                 raise UserError(f"'{key}' is no setting of an evaluation in memory: the training has decided it.")
         for key in settings.get("model_args") or {}:
-            if key != "batch_tokens":
-                raise unknown("key of model_args for an evaluation in memory", key, ["batch_tokens"])
+            if key not in MemoryEngine.known_args():
+                raise unknown("key of model_args for an evaluation in memory", key, MemoryEngine.known_args())
         with same_random():
             self._settings = settings_of(
-                model="in memory", suite=suite, engine="hf", data=data, limit=limit, **settings
+                model="in memory", suite=suite, engine=MemoryEngine.name, data=data, limit=limit, **settings
             )
             self._judge = make_judge(metrics_for(self._settings), rules, keep_best, patience)
         self.every = every
@@ -245,16 +245,14 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             plan = replace(
                 self._plan,
                 settings=self._plan.settings.model_copy(update={"training": training}),
-                model=replace(known, digest=weights_sha256(model)),
+                opened=replace(self._plan.opened, model=replace(known, digest=weights_sha256(model))),
                 seconds=0.0,
             )
             eos_ids = known.eos_ids(plan.tokenizer)
             return execute(
                 plan,
                 self.runs,
-                open_engine=lambda p: MemoryEngine(
-                    model, p.tokenizer, eos_ids, engine_options(p.settings, p.engine, p.server, p.max_len), autocast
-                ),
+                open_engine=lambda p: MemoryEngine(model, p.tokenizer, eos_ids, p.opened.options(p.max_len), autocast),
             )
 
     def _log(self, args: Any, state: Any, control: Any, metrics: dict[str, float]) -> None:

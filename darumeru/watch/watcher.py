@@ -138,11 +138,12 @@ def _check_settings(settings: Settings) -> None:
         UserError: no such engine, bundle or tokenizer, or an engine that needs no weights.
     """
     from darumeru.data.bundle import open_bundle
-    from darumeru.engines import resolve_engine
+    from darumeru.engines import engine_class
     from darumeru.inference.model import has_tokenizer
 
-    if resolve_engine(settings.engine) == "api":
-        raise UserError("--engine api asks a server, but a checkpoint is a folder: use --engine hf or vllm.")
+    engine = engine_class(settings.engine)
+    if engine.needs_server:
+        raise UserError(f"--engine {engine.name} asks a server, but a checkpoint is a folder: use --engine hf or vllm.")
     open_bundle(settings.data, settings.lock)
     if settings.tokenizer is not None and not has_tokenizer(settings.tokenizer):
         raise UserError(f"--tokenizer '{settings.tokenizer}' holds no tokenizer.")

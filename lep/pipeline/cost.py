@@ -323,7 +323,8 @@ class _Estimating:
 
     def _evaluate(self, shape: Shape, rows: int) -> dict[str, Price]:
         """Benchmark and held-out texts of every model; tokens are counted with the old vocabulary."""
-        from darumeru.evaluation import answer_tokens, prepare, settings_of
+        from darumeru.evaluation import prepare, settings_of
+        from darumeru.inference import answer_tokens
 
         recipe = self.recipe
         settings = {key: value for key, value in recipe.evaluate.items() if key != "models"}
