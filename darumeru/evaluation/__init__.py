@@ -4,7 +4,7 @@ from darumeru.evaluation.execute import asked, evaluate, execute, rescore, signa
 from darumeru.evaluation.plan import FOUNDATION_FEWSHOT, Plan, prepare
 from darumeru.evaluation.score import score, score_samples
 from darumeru.evaluation.settings import Settings, Training, settings_of, validated
-from darumeru.inference.ask import Progress
+from darumeru.inference.asking import Progress
 
 __all__ = [
     "FOUNDATION_FEWSHOT", "Plan", "Progress", "Settings", "Training", "asked", "evaluate", "execute", "prepare", "rescore",

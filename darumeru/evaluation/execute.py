@@ -15,7 +15,7 @@ from darumeru.evaluation.plan import Plan, prepare
 from darumeru.evaluation.score import score, score_samples
 from darumeru.evaluation.settings import Settings, settings_of
 from darumeru.files import fingerprint, slug, write_json
-from darumeru.inference.ask import Progress, ask
+from darumeru.inference.asking import Progress, ask
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.task.suite import Catalogue
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from darumeru.data.bundle import open_bundle
 from darumeru.errors import UserError
 from darumeru.evaluation.settings import Settings
-from darumeru.inference.ask import longest_input, requests_sha256
+from darumeru.inference.asking import longest_input, requests_sha256
 from darumeru.inference.model import Model
 from darumeru.inference.opened import OpenedModel
 from darumeru.inference.prompt import Mode

@@ -75,8 +75,8 @@ def test_the_command_line_runs_it(coin: Path, tiny_chat: Path, tmp_path: Path) -
     root = Path(darumeru.__file__).parents[1]
     path = os.pathsep.join((str(coin), str(root)))
     done = subprocess.run(
-        [sys.executable, "-m", "darumeru.cli", "run", "--model", str(tiny_chat), "--engine", "coin", "--data", "mini",
-         "--tasks", "parus", "--limit", "2", "--output", str(tmp_path / "runs")],
+        [sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(tiny_chat),
+         "--engine", "coin", "--data", "mini", "--tasks", "parus", "--limit", "2", "--output", str(tmp_path / "runs")],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
