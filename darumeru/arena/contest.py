@@ -19,24 +19,22 @@ from darumeru.arena.record import FORMAT, KIND, Arena
 from darumeru.arena.results import score
 from darumeru.arena.settings import ArenaSettings
 from darumeru.errors import UserError
-from darumeru.evaluation import Progress, answer_tokens, ask, requests_sha256, settings_of, validated
 from darumeru.extras import need
 from darumeru.files import fingerprint, read_json, slug, write_json
+from darumeru.inference import Progress, ask, longest_input, requests_sha256
 from darumeru.inference.prompt import FOUNDATION_TURN
+from darumeru.options import validated
 from darumeru.record.run import Journal, exclusive
 from darumeru.requests import Answer, Query, Request
+from darumeru.settings import settings_of
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
 
 
-_NOT_LOCAL: dict[str, Any] = {"dtype": "auto", "device": "auto"}
-"""What a server decides."""
-
-
 @dataclass(frozen=True)
 class Plan:
-    """A planned arena: nothing is computed yet."""
+    """An arena in which everything is decided and nothing is computed yet."""
 
     settings: ArenaSettings
     players: tuple[Player, ...]
@@ -140,7 +138,7 @@ def prepare(settings: ArenaSettings) -> Plan:
         for p in prompts.chosen
     ]
     requests = {
-        player.name: player.prompter().requests((f"prompt/{n}", query, ()) for n, query in enumerate(queries))
+        player.name: player.opened.prompter().requests((f"prompt/{n}", query, ()) for n, query in enumerate(queries))
         for player in players
     }
     return Plan(settings, players, judge, prompts, requests)
@@ -179,9 +177,12 @@ def _each(values: Sequence[str], models: Sequence[str], option: str, shared: boo
 
 
 def _judge(settings: ArenaSettings) -> Player:
-    local = {} if settings.judge_engine == "api" else {"device": settings.device}
+    from darumeru.engines import engine_class
+
     name = distinct_names([settings.judge])[0]
     try:
+        # Where a server has the judge, the device is the models' alone.
+        local = {} if engine_class(settings.judge_engine).needs_server else {"device": settings.device}
         return Player.of(
             name,
             settings_of(
@@ -202,7 +203,7 @@ def _judge(settings: ArenaSettings) -> Player:
 
 
 def _open(player: Player, max_len: int) -> Engine:
-    return player.load(max_len)
+    return player.opened.load(max_len)
 
 
 def execute(
@@ -255,7 +256,7 @@ def _answers_folder(output: Path, player: Player, requests: Sequence[Request]) -
     """Where a model's answers are computed: the same for all arenas that ask it the same."""
     header = {"format": FORMAT, "kind": "answers", "requests_sha256": requests_sha256(requests)} | player.facts()
     identity = fingerprint(header)
-    folder = output / "answers" / f"{slug(player.model.name)}-{identity[:10]}"
+    folder = output / "answers" / f"{slug(player.opened.model.name)}-{identity[:10]}"
     if not (folder / "header.json").is_file():
         write_json(folder / "header.json", header | {"id": identity, "started": _now()})
     return folder
@@ -276,8 +277,10 @@ def _ask(
     journal = Journal(folder / "journal.jsonl")
     faults: dict[str, str] = {}
     if any(r.id not in journal.answers for r in requests):
-        longest = max(len(r.prompt) + answer_tokens(r) for r in requests) + 1
-        with stage(title) if stage else nullcontext() as progress, open_engine(player, longest) as engine:
+        with (
+            stage(title) if stage else nullcontext() as progress,
+            open_engine(player, longest_input(requests)) as engine,
+        ):
             header = folder / "header.json"
             write_json(header, read_json(header) | {"environment": engine.describe()})
             faults, _ = ask(engine, requests, journal, progress)
@@ -293,7 +296,7 @@ def _verdicts(
 ) -> tuple[list[Verdict], dict[str, str]]:
     """All pairs on all prompts, judged in both orders."""
     judge = plan.judge
-    special, prompter = judge.special_texts, judge.prompter()
+    special, prompter = judge.special_texts, judge.opened.prompter()
     settled: dict[tuple[int, str, str], Verdict] = {}
     queries: list[tuple[str, Query, tuple[()]]] = []
     open_pairs: list[tuple[int, str, str]] = []

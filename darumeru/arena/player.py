@@ -3,80 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from darumeru.errors import UserError
-from darumeru.evaluation import Settings, engine_facts, engine_version, load, model_facts, server_of
-from darumeru.inference.model import Model, open_model
-from darumeru.inference.prompt import Limits, Mode, Prompter
-
-if TYPE_CHECKING:
-    from darumeru.engines import Engine, Server
+from darumeru.inference import ModelSettings, OpenedModel
 
 
 @dataclass(frozen=True)
 class Player:
-    """A model and how it is computed."""
+    """A model under its name in an arena."""
 
     name: str
     """By which it is known in the arena; of no other model there."""
-    settings: Settings
-    model: Model
-    tokenizer: Any
-    engine: str
-    server: Server | None
-    mode: Mode
+    opened: OpenedModel
 
     @classmethod
-    def of(cls, name: str, settings: Settings) -> Player:
-        """Look through the model that settings name.
-
-        Raises:
-            UserError: there is no such model, or it cannot be computed so.
-            DarumeruError: the hub cannot be asked, or the tokenizer cannot be loaded.
-        """
-        from darumeru.engines import resolve_engine
-
-        engine = resolve_engine(settings.engine)
-        server = server_of(settings, engine)
-        model = open_model(settings.model, settings.revision, settings.trust_remote_code, weights=server is None)
-        if server is not None and not server.model:
-            server = replace(server, model=model.name, aliases=(settings.model,))
-        tokenizer = model.tokenizer(settings.trust_remote_code)
-        mode: Mode = "instruct" if tokenizer.chat_template else "foundation"
-        return cls(name, settings, model, tokenizer, engine, server, mode)
-
-    def prompter(self) -> Prompter:
-        """Return what writes its prompts."""
-        return Prompter(self.tokenizer, self.mode, Limits(self.settings.max_prompt_len, self.context_len))
-
-    @property
-    def context_len(self) -> int | None:
-        """Its context in tokens, if it says."""
-        return self.model.context_len(self.tokenizer)
+    def of(cls, name: str, settings: ModelSettings) -> Player:
+        """Look through the model that settings name; see `OpenedModel.of`."""
+        return cls(name, OpenedModel.of(settings))
 
     @property
     def special_texts(self) -> list[str]:
         """The texts that its tokenizer takes for control tokens."""
-        return [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
-
-    def load(self, max_len: int) -> Engine:
-        """Return the model in its engine, for inputs of at most `max_len` tokens."""
-        return load(self.settings, self.engine, self.model, self.tokenizer, self.server, max_len)
+        return [t.content for t in self.opened.tokenizer.added_tokens_decoder.values() if t.special]
 
     def facts(self) -> dict[str, Any]:
         """Return what decides its answers, whatever it is called; equal facts, equal model."""
-        model = model_facts(self.model, self.tokenizer, self.mode, self.context_len, self.server)
+        model = self.opened.model_facts()
         del model["name"]
+        settings = self.opened.settings
         return {
             "model": model,
-            "engine": engine_facts(self.settings, self.engine, engine_version(self.engine), self.server),
-            "mode": self.mode,
-            "max_prompt_len": self.settings.max_prompt_len,
-            "seed": self.settings.seed,
-            "exact": self.settings.exact,
+            "engine": self.opened.engine_facts(),
+            "mode": self.opened.mode,
+            "max_prompt_len": settings.max_prompt_len,
+            "seed": settings.seed,
+            "exact": settings.exact,
         }
 
 

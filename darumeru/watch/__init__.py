@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from darumeru.watch.callback import DarumeruCallback, StopFileCallback
+    from darumeru.watch.callback import DarumeruCallback
+    from darumeru.watch.stop_file import StopFileCallback
     from darumeru.watch.watcher import watch
 
 __all__ = ["DarumeruCallback", "StopFileCallback", "watch"]
 
-_HOME = {"DarumeruCallback": "callback", "StopFileCallback": "callback", "watch": "watcher"}
+_HOME = {"DarumeruCallback": "callback", "StopFileCallback": "stop_file", "watch": "watcher"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Callbacks for transformers' `Trainer` and all that are made of it: evaluation in memory, and an end from outside."""
+"""A callback for transformers' `Trainer` and all that are made of it: evaluation in memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from darumeru.errors import DarumeruError, UserError, unknown
-from darumeru.evaluation import Plan, Training, engine_options, execute, prepare, settings_of
-from darumeru.files import read_json
+from darumeru.evaluation import Plan, Training, execute, prepare, settings_of
 from darumeru.record.run import Run
 from darumeru.watch.curve import Point, logged, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
@@ -30,8 +27,9 @@ from darumeru.watch.memory import (
     unwrapped,
     weights_sha256,
 )  # fmt: skip
+from darumeru.watch.ranks import Ranks
 from darumeru.watch.rules import Fired
-from darumeru.watch.verdict import STOP, Verdict, make_judge, note, write_best
+from darumeru.watch.verdict import Verdict, make_judge, note, write_best
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +87,11 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             if key in settings:
                 raise UserError(f"'{key}' is no setting of an evaluation in memory: the training has decided it.")
         for key in settings.get("model_args") or {}:
-            if key != "batch_tokens":
-                raise unknown("key of model_args for an evaluation in memory", key, ["batch_tokens"])
+            if key not in MemoryEngine.known_args():
+                raise unknown("key of model_args for an evaluation in memory", key, MemoryEngine.known_args())
         with same_random():
             self._settings = settings_of(
-                model="in memory", suite=suite, engine="hf", data=data, limit=limit, **settings
+                model="in memory", suite=suite, engine=MemoryEngine.name, data=data, limit=limit, **settings
             )
             self._judge = make_judge(metrics_for(self._settings), rules, keep_best, patience)
         self.every = every
@@ -246,16 +244,14 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             plan = replace(
                 self._plan,
                 settings=self._plan.settings.model_copy(update={"training": training}),
-                model=replace(known, digest=weights_sha256(model)),
+                opened=replace(self._plan.opened, model=replace(known, digest=weights_sha256(model))),
                 seconds=0.0,
             )
             eos_ids = known.eos_ids(plan.tokenizer)
             return execute(
                 plan,
                 self.runs,
-                open_engine=lambda p: MemoryEngine(
-                    model, p.tokenizer, eos_ids, engine_options(p.settings, p.engine, p.server, p.max_len), autocast
-                ),
+                open_engine=lambda p: MemoryEngine(model, p.tokenizer, eos_ids, p.opened.options(p.max_len), autocast),
             )
 
     def _log(self, args: Any, state: Any, control: Any, metrics: dict[str, float]) -> None:
@@ -319,78 +315,6 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         return Text(f"{self._settings.suite} at step {point.step} ({seconds:.0f} s): {scores} → {point.run}")
 
 
-class StopFileCallback(TrainerCallback):  # type: ignore[misc]
-    """Ends a training, with a last checkpoint, when a file `STOP` appears in its output folder (`darumeru watch --stop-if`).
-
-    A file that lies there when the training begins is of an earlier one: it is removed, and the log says so.
-
-    Args:
-        file: the file. [`STOP` in `output_dir`]
-        every: optimizer steps between two looks.
-    """
-
-    def __init__(self, file: Path | str | None = None, every: int = 10) -> None:
-        self.file = Path(file) if file else None
-        self.every = every
-        self._ranks = Ranks()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Remove an old file."""
-        self.file = self.file or Path(args.output_dir) / STOP
-        if state.is_world_process_zero and self.file.exists():
-            log.warning(
-                "An earlier training was stopped (%s). This one goes on; '%s' is removed.",
-                _reason(self.file),
-                self.file,
-            )
-            self.file.unlink(missing_ok=True)
-        self._ranks.open()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look for the file."""
-        if state.global_step % self.every or self.file is None:
-            return
-        if self._ranks.agree(state.is_world_process_zero and self.file.exists())[0]:
-            if state.is_world_process_zero:
-                log.warning("Step %d: '%s' stops the training: %s", state.global_step, self.file, _reason(self.file))
-            control.should_training_stop = True
-            control.should_save |= args.save_strategy != "no"
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the processes' group."""
-        self._ranks.close()
-
-
-class Ranks:
-    """The processes of a training, for decisions of the first that all must follow.
-
-    They have a group of their own on the CPU: waiting for an evaluation must not run into the time limit of the training's own.
-    """
-
-    def __init__(self) -> None:
-        self._group: Any = None
-
-    def open(self) -> None:
-        """Make the group; all processes must come here."""
-        dist = torch.distributed
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-
-    def agree(self, *decisions: bool) -> list[bool]:
-        """The first process's decisions, in all of them; waits for it."""
-        if self._group is None:
-            return list(decisions)
-        flags = torch.tensor([int(d) for d in decisions])
-        torch.distributed.broadcast(flags, src=0, group=self._group)
-        return [bool(flag) for flag in flags.tolist()]
-
-    def close(self) -> None:
-        """Leave the group."""
-        if self._group is not None:
-            torch.distributed.destroy_process_group(self._group)
-            self._group = None
-
-
 @contextmanager
 def _tolerant() -> Iterator[None]:
     """A note that cannot be written (a full disk) must not end a training."""
@@ -398,13 +322,6 @@ def _tolerant() -> Iterator[None]:
         yield
     except OSError as error:
         log.error("A note cannot be written, the training goes on: %s", error)
-
-
-def _reason(file: Path) -> str:
-    try:
-        return str(read_json(file).get("reason", "no reason given"))
-    except (UserError, AttributeError, OSError):
-        return "no reason given"
 
 
 def _refuse_settings(args: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -193,6 +193,11 @@ class MemoryEngine(HFEngine):
     ) -> None:
         super().__init__(model, tokenizer, eos_ids, options)
         self._autocast = autocast
+
+    @classmethod
+    def known_args(cls) -> Collection[str]:
+        """Return the only key: the training has decided all else."""
+        return ("batch_tokens",)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

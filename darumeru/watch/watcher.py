@@ -6,64 +6,31 @@ resumes from its journal. So either side can be killed and started again, and ea
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings, Training, asked, settings_of
 from darumeru.files import read_json, write_json
 from darumeru.record.run import Run, find_runs
 from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
-from darumeru.watch.curve import Metrics, Point, metrics_for, point_of
+from darumeru.watch.curve import Point, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
+from darumeru.watch.process import device_of, evaluate_apart
 from darumeru.watch.rules import Fired
+from darumeru.watch.status import Outcome, Report, Status
 from darumeru.watch.verdict import STOP, Judge, Verdict, make_judge, note, write_best
+
+__all__ = ["Outcome", "Report", "Status", "watch"]
 
 ATTEMPTS = 3
 """Number of times a checkpoint is tried before it counts as failed."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Progress of a watch."""
-
-    metrics: Metrics
-    points: Sequence[Point]
-    remarks: Mapping[int, str]
-    """The state of a step: being evaluated, waited for, failed, deleted."""
-    event: str | None = None
-    """The latest event, in a sentence."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Findings of a watch."""
-
-    metrics: Metrics
-    points: tuple[Point, ...]
-    failed: Mapping[int, str]
-    """Step → reason."""
-    deleted: tuple[int, ...]
-    """Steps whose checkpoint was deleted before it could be evaluated."""
-    unfinished: Mapping[int, str]
-    """Steps whose checkpoint is not whole → reason."""
-    fired: tuple[Fired, ...]
-    best: Point | None
-
-
-Report = Callable[[Status], None]
 
 
 def watch(
@@ -110,7 +77,7 @@ def watch(
     _check_folder(root, once)
     if poll <= 0 or settle < 0:
         raise UserError(f"--poll {poll} is not possible: give seconds above 0.")
-    chosen, environment = _device(device)
+    chosen, environment = device_of(device)
     for key in ("model", "training", "adapter", "base_url"):
         if settings.get(key) is not None:
             raise UserError(f"'{key}' is no setting of a watch: it evaluates the checkpoints of '{folder}'.")
@@ -138,33 +105,15 @@ def _check_settings(settings: Settings) -> None:
         UserError: no such engine, bundle or tokenizer, or an engine that needs no weights.
     """
     from darumeru.data.bundle import open_bundle
-    from darumeru.engines import resolve_engine
+    from darumeru.engines import engine_class
     from darumeru.inference.model import has_tokenizer
 
-    if resolve_engine(settings.engine) == "api":
-        raise UserError("--engine api asks a server, but a checkpoint is a folder: use --engine hf or vllm.")
+    engine = engine_class(settings.engine)
+    if engine.needs_server:
+        raise UserError(f"--engine {engine.name} asks a server, but a checkpoint is a folder: use --engine hf or vllm.")
     open_bundle(settings.data, settings.lock)
     if settings.tokenizer is not None and not has_tokenizer(settings.tokenizer):
         raise UserError(f"--tokenizer '{settings.tokenizer}' holds no tokenizer.")
-
-
-def _device(device: str) -> tuple[str, dict[str, str]]:
-    """Return the device of the runs, and the environment that gives their processes that GPU only.
-
-    Raises:
-        UserError: no such device.
-    """
-    if device in ("auto", "cuda"):
-        return device, {}
-    if device == "cpu":
-        return device, {"CUDA_VISIBLE_DEVICES": ""}
-    if match := re.fullmatch(r"cuda:(\d{1,3})", device):
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        index, ours = int(match[1]), [d for d in seen.split(",") if d]
-        if ours and index >= len(ours):
-            raise UserError(f"--device '{device}': CUDA_VISIBLE_DEVICES names {len(ours)} GPUs, counted from 0.")
-        return "cuda", {"CUDA_VISIBLE_DEVICES": ours[index] if ours else str(index)}
-    raise UserError(f"--device '{device}' is not possible: auto, cpu, cuda, or cuda:N.")
 
 
 @dataclass(frozen=True)
@@ -344,25 +293,16 @@ class _Watch:
 
     def _run(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Have a process of its own evaluate a checkpoint; its last message."""
-        request = json.dumps(
-            {"settings": self._asked_of(checkpoint).model_dump(mode="json"), "output": str(self.output)}
+        return evaluate_apart(
+            self._asked_of(checkpoint),
+            self.output,
+            self.environment,
+            lambda share: self._progress(checkpoint.step, share),
         )
-        message: dict[str, Any] = {}
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-            with _process(self.environment, errors) as process:
-                assert process.stdin is not None and process.stdout is not None  # noqa: S101 — they are pipes
-                with suppress(BrokenPipeError):
-                    process.stdin.write(request + "\n")
-                    process.stdin.flush()
-                for line in process.stdout:
-                    with suppress(ValueError):
-                        message = json.loads(line)
-                    if message.get("total"):
-                        self.running = (checkpoint.step, f"{message['done'] / message['total']:.0%}")
-                        self._tell()
-            if "run" in message or "error" in message:
-                return message
-            return {"error": _last_words(process.returncode, errors)}
+
+    def _progress(self, step: int, share: float) -> None:
+        self.running = (step, f"{share:.0%}")
+        self._tell()
 
     # -- what follows -------------------------------------------------------------------------------------------------
 
@@ -449,43 +389,3 @@ class _Watch:
             verdict.fired,
             verdict.best,
         )
-
-
-@contextmanager
-def _process(environment: Mapping[str, str], errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """Give the process of a checkpoint; it is ended if we are."""
-    import darumeru
-
-    root = str(Path(darumeru.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "darumeru.watch.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-        text=True, encoding="utf-8", env={**os.environ, **environment, "PYTHONPATH": path, "TQDM_DISABLE": "1"},
-    )  # fmt: skip
-    try:
-        yield process
-        process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-
-
-def _last_words(code: int, errors: IO[str]) -> str:
-    """Return why a process ended that said nothing itself."""
-    errors.seek(0)
-    lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
-    with suppress(ValueError):
-        if code < 0:
-            name = signal.Signals(-code).name
-            killed = " (out of memory?)" if name == "SIGKILL" else ""
-            return f"its process was ended by {name}{killed}" + (f"; last line: {lines[-1]}" if lines else "")
-    return f"its process ended with code {code}" + (f"; last line: {lines[-1]}" if lines else "")

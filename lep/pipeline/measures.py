@@ -98,20 +98,20 @@ def speed(
 
     Models are measured one after another in one process, each after a request that does not count; loading does not count.
     """
-    from darumeru.engines import resolve_engine
-    from darumeru.evaluation import engine_version, load, settings_of
+    from darumeru.engines import engine_class
+    from darumeru.evaluation import settings_of
     from darumeru.files import write_json
-    from darumeru.inference.model import open_model
+    from darumeru.inference import OpenedModel, longest_input
     from darumeru.requests import Request
 
     texts = HeldOut.read(sources, field=field, prompts=8)
-    engine = resolve_engine(settings["engine"])
+    engine = engine_class(settings["engine"])
     found: dict[str, Any] = {}
     for done, (name, source) in enumerate(models.items()):
         if progress:
             progress(done, len(models))
-        model = open_model(source)
-        tokenizer = model.tokenizer()
+        opened = OpenedModel.of(settings_of(model=source, **settings))
+        tokenizer = opened.tokenizer
         requests = {
             text: [
                 Request(f"{text}/{n}", "generate", tuple(tokenizer(prompt)["input_ids"]), prompt, max_tokens=tokens)
@@ -119,10 +119,9 @@ def speed(
             ]
             for text, prompts in texts.prompts.items()
         }
-        longest = max(len(r.prompt) for asked in requests.values() for r in asked) + tokens + 1
+        longest = longest_input(r for asked in requests.values() for r in asked)
         found[name] = {}
-        asked_of = settings_of(model=source, **settings)
-        with load(asked_of, engine, model, tokenizer, None, longest) as loaded:
+        with opened.load(longest) as loaded:
             list(
                 loaded.answers(
                     [Request("first", "generate", next(iter(requests.values()))[0].prompt, "", max_tokens=8)]
@@ -139,7 +138,7 @@ def speed(
                 }
     write_json(
         output,
-        {"models": found, "engine": engine_version(engine), "prompts": 8, "tokens": tokens, "machine": machine()},
+        {"models": found, "engine": engine.version(), "prompts": 8, "tokens": tokens, "machine": machine()},
     )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from darumeru.engines import EngineOptions, open_engine, resolve_engine
+from darumeru.engines import EngineOptions, engine_class, open_engine
 from darumeru.engines.base import finish, label_logprobs, label_tree
-from darumeru.engines.hf import shared_prefixes
+from darumeru.engines.hf.batches import shared_prefixes
 from darumeru.errors import UserError
 from darumeru.requests import Answer, Request
 from support.engines import collect, naive, open_hf, some_requests
@@ -76,7 +76,7 @@ def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
     requests = [r for r in some_requests() if r.kind == "choose"]
     with open_hf(tiny_base) as engine:
         want = collect(engine, requests)
-        real, sizes = engine._choose, []  # type: ignore[attr-defined]
+        real, sizes = engine.forward.choose, []  # type: ignore[attr-defined]
 
         def crowded(batch: list[Request], *rest: Any) -> list[Answer]:
             sizes.append(len(batch))
@@ -84,7 +84,7 @@ def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
                 raise torch.OutOfMemoryError("no room")
             return real(batch, *rest)
 
-        monkeypatch.setattr(engine, "_choose", crowded)
+        monkeypatch.setattr(engine.forward, "choose", crowded)  # type: ignore[attr-defined]
         got = collect(engine, requests)
     assert max(sizes) > 2
     assert "out of memory" in got["c/5/0"].error
@@ -190,7 +190,7 @@ def test_engine_is_an_lm_eval_model(tiny_base: Path) -> None:
 
 def test_unknown_engine_and_arguments(tiny_base: Path) -> None:
     with pytest.raises(UserError, match=r"Unknown engine 'vlm'\. Did you mean 'vllm'\?"):
-        resolve_engine("vlm")
+        engine_class("vlm")
     with pytest.raises(UserError, match="Unknown --model-args key for the hf engine 'batch_token'"):
         open_hf(tiny_base, batch_token=3)
 

@@ -73,7 +73,7 @@ class Engines:
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
     made = Engines()
-    monkeypatch.setattr("darumeru.evaluation.load", made.load)
+    monkeypatch.setattr("darumeru.inference.OpenedModel.load", made.load)
     return made
 
 

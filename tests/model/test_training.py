@@ -202,16 +202,16 @@ def test_lora_is_evaluated_with_its_adapter_in_place(tiny_base: Path, tmp_path: 
 def test_a_failed_evaluation_does_not_end_the_training(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from darumeru.engines.hf import HFEngine
+    from darumeru.engines.hf.forward import Forward
 
-    whole = HFEngine._score
+    whole = Forward.score
 
-    def broken(self: Any, request: Any) -> Any:
+    def broken(self: Any, *asked: Any) -> Any:
         if trainer.state.global_step == 2:
             raise RuntimeError("the disk is full")
-        return whole(self, request)
+        return whole(self, *asked)
 
-    monkeypatch.setattr(HFEngine, "_score", broken)
+    monkeypatch.setattr(Forward, "score", broken)
     trainer = trainer_of(tiny_base, tmp_path / "t")
     evaluation = callback(tmp_path / "runs")
     trainer.add_callback(evaluation)

@@ -14,6 +14,7 @@ from darumeru.evaluation import execute, prepare
 from darumeru.record.run import find_runs
 from darumeru.watch import watch, watcher
 from darumeru.watch.checkpoints import Checkpoint, keep, look
+from darumeru.watch.process import device_of
 from darumeru.watch.watcher import Outcome
 from support.checkpoints import aged, checkpoint
 from support.commands import call
@@ -372,9 +373,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert watcher._device("cuda:1") == ("cuda", {"CUDA_VISIBLE_DEVICES": "1"})
-    assert watcher._device("cpu") == ("cpu", {"CUDA_VISIBLE_DEVICES": ""})
+    assert device_of("cuda:1") == ("cuda", {"CUDA_VISIBLE_DEVICES": "1"})
+    assert device_of("cpu") == ("cpu", {"CUDA_VISIBLE_DEVICES": ""})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-x")
-    assert watcher._device("cuda:1") == ("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-x"})
+    assert device_of("cuda:1") == ("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-x"})
     with pytest.raises(UserError, match="names 2 GPUs"):
-        watcher._device("cuda:2")
+        device_of("cuda:2")

@@ -124,7 +124,8 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the prices of benchmark and held-out texts of every model; tokens are counted with the old vocabulary."""
-        from darumeru.evaluation import answer_tokens, prepare, settings_of
+        from darumeru.evaluation import prepare, settings_of
+        from darumeru.inference import answer_tokens
 
         shown, texts = recipe.report, len(recipe.top.held_out)
         tokens: float | None = None
