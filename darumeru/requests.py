@@ -55,7 +55,7 @@ class Request:
     """Tokens cut off the left of the prompt."""
     reference_tokens: int | None = None
     messages: tuple[Message, ...] = field(default=(), repr=False, compare=False)
-    """The conversation that `prompt` renders, for servers that render it themselves; empty where `prompt` was cut."""
+    """The conversation that `prompt` renders, for servers that render it themselves; empty where `prompt` was truncated."""
 
     @property
     def prompt_tokens(self) -> int:

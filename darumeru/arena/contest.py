@@ -54,7 +54,7 @@ class Plan:
         return list(combinations(self.names, 2))
 
     def header(self) -> dict[str, Any]:
-        """What the record states; equal for equal arenas."""
+        """Return what the record states; equal for equal arenas."""
         settings = self.settings
         return {
             "format": FORMAT,
@@ -253,7 +253,7 @@ def execute(
 
 
 def _answers_folder(output: Path, player: Player, requests: Sequence[Request]) -> Path:
-    """Where a model's answers are computed: the same for all arenas that ask it the same."""
+    """Return where a model's answers are computed: the same for all arenas that ask it the same."""
     header = {"format": FORMAT, "kind": "answers", "requests_sha256": requests_sha256(requests)} | player.facts()
     identity = fingerprint(header)
     folder = output / "answers" / f"{slug(player.opened.model.name)}-{identity[:10]}"

@@ -39,18 +39,18 @@ class Arena:
 
     @property
     def complete(self) -> bool:
-        """Whether it was finished."""
+        """Return whether the arena was finished."""
         return is_sealed(self.path)
 
     @property
     def header(self) -> dict[str, Any]:
-        """What was asked."""
+        """Return the header: what was asked."""
         header: dict[str, Any] = read_json(self.path / "header.json")
         return header
 
     @property
     def scores(self) -> dict[str, Any]:
-        """What came out.
+        """Return what came out.
 
         Raises:
             UserError: nothing yet.

@@ -1,4 +1,4 @@
-"""What a reader sees of an arena: tables in the terminal, report.md, and a page with the answers side by side."""
+"""Views of an arena: tables in the terminal, report.md, and a page with the answers side by side."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def pair_cells(row: dict[str, Any]) -> list[str]:
 
 
 def judge_lines(scores: dict[str, Any]) -> list[str]:
-    """What the judge is worth, in sentences."""
+    """Return what the judge is worth, in sentences."""
     judge, length, counts = scores["judge"], scores["length"], scores["verdicts"]
     lines = [
         f"Verdicts: {counts['all']}; both orders agreed on {counts['agreed']}, disagreed on {counts['disagreed']} (ties); "

@@ -1,4 +1,4 @@
-"""What the terminal shows: tables of scores, samples, plans and lists."""
+"""Views for the terminal: tables of scores, samples, plans and lists."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _mean_row(table: Table, score: Mean, style: str) -> None:
 
 
 def time_line(run: Run) -> str:
-    """How long the run took, and how much of it was not the engine's."""
+    """Return how long the run took, and how much of it was not the engine's."""
     time = run.scores.time
     if not time:
         return ""
@@ -118,7 +118,7 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
 
 
 def plan_view(plan: Plan) -> RenderableType:
-    """What would be evaluated."""
+    """Return what would be evaluated, as a table."""
     table = Table(
         title=Text(
             f"{plan.model.name} · {plan.suite.name} · {plan.mode}, {plan.num_fewshot}-shot · engine {plan.engine}"
@@ -187,7 +187,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 
 def check_view(report: Report) -> RenderableType:
-    """What a bundle holds, what can run on it, and what is wrong with it."""
+    """Return what a bundle holds, what can run on it, and what is wrong with it."""
     table = Table(title=Text(f"Bundle {report.bundle}"), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("Data set", no_wrap=True)
     table.add_column("Rows")

@@ -1,4 +1,4 @@
-"""What all commands do alike: errors in one sentence, progress, JSON, and libraries kept quiet."""
+"""Common parts of all commands: errors in one sentence, progress, JSON, and libraries kept quiet."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def errors() -> Iterator[None]:
         say(f"Error: {error}")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        say("Interrupted. What was computed is kept: the same command goes on from here.")
+        say("Interrupted. What was computed is kept: the same command resumes from here.")
         raise typer.Exit(130) from None
     except typer.Exit:
         raise

@@ -1,4 +1,4 @@
-"""What every engine can do, and what they share: labels as a tree of tokens, where an answer ends, lm-eval's interface."""
+"""The interface of engines and their common parts: labels as a tree of tokens, where an answer ends, lm-eval's interface."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class EngineOptions:
     adapter: Path | None = None
     """Folder of a LoRA adapter to apply."""
     exact: bool = False
-    """Give up speed for numbers that repeat bit by bit on one machine: no shared beginnings, fixed batches."""
+    """Give up speed for numbers that repeat bit by bit on one machine: no shared prefixes, fixed batches."""
     server: Server | None = None
     """The server to ask, for an engine that needs one."""
     tokenizer_path: Path | None = None

@@ -138,7 +138,7 @@ class VLLMEngine(Engine):
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         """See `Engine.answers`. Generations go first, so that the short questions fill the gaps that they leave."""
         first = {"generate": 0, "rank": 1, "likelihood": 1, "choose": 2}
-        # Prompts in lexicographic order: equal beginnings come together and are computed once.
+        # Prompts in lexicographic order: equal prefixes come together and are computed once.
         ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.prompt, r.id))
         if not self.options.exact:
             yield from self._stream([r for r in ordered if r.id not in done])

@@ -114,7 +114,7 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
 def evaluate(
     model: str | Path, *, output: str | Path = "runs", progress: Progress | None = None, **settings: Any
 ) -> Run:
-    """Evaluate a model and write the record; a run that was begun goes on, a finished one is returned as it is.
+    """Evaluate a model and write the record; a run that was begun is resumed, a finished one is returned as it is.
 
     Args:
         model: a model folder or a hub id.
@@ -156,5 +156,5 @@ def asked(settings: Settings) -> str:
 
 
 def signature(files: Iterable[Path]) -> list[list[Any]]:
-    """Name, size and time of change of files: a glimpse that tells whether they were written again."""
+    """Return name, size and time of change of files, which tell without reading them whether they were written again."""
     return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def mode(self) -> Mode:
-        """How prompts are written."""
+        """Return how prompts are written."""
         return self.opened.mode
 
     @property

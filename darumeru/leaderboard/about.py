@@ -1,4 +1,4 @@
-"""What a team knows of its models beside the records, and what the entries of a board are called."""
+"""Facts that a team knows of its models beside the records, and what the entries of a board are called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from darumeru.leaderboard.entry import Entry, data_title
 
 @dataclass(frozen=True)
 class About:
-    """What a team knows of a model and the record does not say; see `read_about`."""
+    """Facts that a team knows of a model and the record does not say; see `read_about`."""
 
     name: str | None = None
     base: str | None = None
@@ -57,7 +57,7 @@ def read_about(file: Path) -> dict[str, About]:
 
 
 def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
-    """The entry with what is known of it, by run id (its beginning) or model name."""
+    """Return the entry with what is known of it, by run id (its prefix) or model name."""
     for key, value in about.items():
         if entry.name == key or (len(key) >= 6 and entry.id.startswith(key[:10])):
             known = {k: v for k in About.__dataclass_fields__ if (v := getattr(value, k)) is not None}

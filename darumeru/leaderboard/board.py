@@ -241,7 +241,7 @@ def _deltas(base: Entry, entry: Entry, suite: SuiteFacts) -> dict[str, Delta]:
 
 
 def _settings(entry: Entry) -> dict[str, str]:
-    """What should be equal for two runs to be compared, as text."""
+    """Return what should be equal for two runs to be compared, as text."""
     header = entry.stated
     return {
         "setting": f"{header.mode}, {header.num_fewshot}-shot",
@@ -286,7 +286,7 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Poo
 
 
 def warnings(entry: Entry) -> list[Badge]:
-    """What the record observed that puts numbers in doubt: cut prompts, ties, empty and cut answers."""
+    """Return what puts numbers in doubt: truncated prompts, ties, empty answers, answers that hit max_tokens."""
     found = []
     records = {name: task.record for name, task in entry.tasks.items()}
     observed = {

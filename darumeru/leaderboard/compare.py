@@ -67,7 +67,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `darumeru compare` found."""
+    """Result of `darumeru compare`."""
 
     a: Entry
     b: Entry

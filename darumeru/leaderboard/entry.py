@@ -1,4 +1,4 @@
-"""What a board holds: a run or a published row as an entry, its tasks as results."""
+"""Entries of a board: a run or a published row as an entry, its tasks as results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Result:
     draws: NDArray[np.float32] | None
     """(B,) bootstrap values; entry b of every result with this key weighs the documents alike."""
     reproduced: bool
-    """Whether the samples give the recorded score."""
+    """True if the samples give the recorded score."""
 
     @property
     def documents(self) -> int:

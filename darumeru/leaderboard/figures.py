@@ -98,7 +98,7 @@ def curve_values(entries: Sequence[Entry], suite: SuiteFacts, x: str) -> list[di
 
 
 def training_name(entry: Entry) -> str:
-    """Which training a checkpoint belongs to: what the header says, else the model's name without its step."""
+    """Return which training a checkpoint belongs to: what the header says, else the model's name without its step."""
     import re
 
     training = entry.stated.training

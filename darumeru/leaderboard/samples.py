@@ -23,7 +23,7 @@ def piece_name(task: str) -> str:
 
 
 def _shown(sample: Sample, mark: float) -> dict[str, Any]:
-    """What the page shows of a sample."""
+    """Return what the page shows of a sample."""
     return {
         "i": sample.id,
         "m": round(mark, 4),

@@ -43,7 +43,7 @@ PACKAGES = ("altair", "vl_convert", "pandas", "scipy", "threadpoolctl")
 
 @dataclass(frozen=True)
 class Built:
-    """What was built."""
+    """Result of a build."""
 
     path: Path
     board: Board

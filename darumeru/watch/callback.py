@@ -40,8 +40,8 @@ PREFIX = "eval_darumeru/"
 class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
     """Evaluates the model in memory every N optimizer steps and at the end; writes ordinary run records.
 
-    The training goes on as if nothing had happened: see `darumeru.watch.memory.untouched`. Under DDP the first process
-    evaluates and the others wait. An evaluation that fails is logged and counted (`failures`), and the training goes on.
+    Training continues as if nothing had happened: see `darumeru.watch.memory.untouched`. Under DDP the first process
+    evaluates and the others wait. An evaluation that fails is logged and counted (`failures`), and training continues.
 
     Metrics go to `state.log_history` as `eval_darumeru/micro_avg`, `eval_darumeru/<group>`, `eval_darumeru/<task>`; with `attach`
     also to the Trainer's integrations (TensorBoard, W&B, …), which a callback alone does not reach.
@@ -100,7 +100,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         self.name = name
         self.at_start = at_start
         self.failures: list[str] = []
-        """What went wrong, an entry for each evaluation that failed."""
+        """Errors, an entry for each evaluation that failed."""
         self._trainer: Any = None
         self._ranks = Ranks()
         self._plan: Plan | None = None
@@ -134,7 +134,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         if self._ranks.agree(fault is not None)[0]:
             raise fault or DarumeruError("The evaluation could not begin; the first process says why.")
         step = state.global_step
-        # A process that was killed may not have come to the evaluation of the checkpoint from which this one goes on.
+        # A process that was killed may not have come to the evaluation of the checkpoint from which this one resumes.
         due = self.at_start if step == 0 else step % self.every == 0
         if due and step not in {p.step for p in self._curve(state)}:
             self._round(args, state, control, model)
@@ -195,7 +195,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             except Exception as error:  # whatever it is, the training is worth more
                 self.failures.append(f"step {state.global_step}: {type(error).__name__}: {error}")
                 log.error(
-                    "Evaluation at step %d failed (%d so far), the training goes on. %s: %s",
+                    "Evaluation at step %d failed (%d so far), training continues. %s: %s",
                     state.global_step, len(self.failures), type(error).__name__, error,
                     exc_info=not isinstance(error, DarumeruError),
                 )  # fmt: skip
@@ -209,7 +209,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         control.should_save |= save
 
     def _evaluate(self, args: Any, state: Any, control: Any, model: Any) -> tuple[bool, bool]:
-        """Whether to stop and whether to save."""
+        """Return whether to stop and whether to save."""
         from rich.console import Console
 
         began = time.perf_counter()
@@ -321,7 +321,7 @@ def _tolerant() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        log.error("A note cannot be written, the training goes on: %s", error)
+        log.error("A note cannot be written, training continues: %s", error)
 
 
 def _refuse_settings(args: Any) -> None:

@@ -25,7 +25,7 @@ GRAD_NORM = "grad_norm"
 
 @dataclass(frozen=True)
 class Point:
-    """What is known of a training at a step: the scores of an evaluation, or a logged loss."""
+    """A step of a training: the scores of an evaluation, or a logged loss."""
 
     step: int
     values: Mapping[str, float]
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a suite measures, for rules and tables."""
+    """A metric of a suite, for rules and tables."""
 
     suite: str
     titles: Mapping[str, str]
@@ -55,7 +55,7 @@ class Metrics:
         return (*self.titles, LOSS)
 
     def better(self, metric: str, a: float, b: float) -> bool:
-        """Whether `a` is better than `b`; a value that is no number is never better."""
+        """Return whether `a` is better than `b`; a value that is no number is never better."""
         if math.isnan(a):
             return False
         return math.isnan(b) or (a < b if metric in self.lower else a > b)

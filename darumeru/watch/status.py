@@ -1,4 +1,4 @@
-"""How far a watch has come, and what it found."""
+"""Progress of a watch, and its findings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from darumeru.watch.rules import Fired
 
 @dataclass(frozen=True)
 class Status:
-    """How far a watch has come."""
+    """Progress of a watch."""
 
     metrics: Metrics
     points: Sequence[Point]
     remarks: Mapping[int, str]
-    """What is to be said of a step: that it is being evaluated, waited for, failed, deleted."""
+    """Note on a step: that it is being evaluated, waited for, failed, deleted."""
     event: str | None = None
-    """What has just happened, in a sentence."""
+    """Latest event, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a watch found."""
+    """Findings of a watch."""
 
     metrics: Metrics
     points: tuple[Point, ...]

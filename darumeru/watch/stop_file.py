@@ -36,7 +36,7 @@ class StopFileCallback(TrainerCallback):  # type: ignore[misc]
         self.file = self.file or Path(args.output_dir) / STOP
         if state.is_world_process_zero and self.file.exists():
             log.warning(
-                "An earlier training was stopped (%s). This one goes on; '%s' is removed.",
+                "An earlier training was stopped (%s). This one continues; '%s' is removed.",
                 _reason(self.file),
                 self.file,
             )

@@ -44,7 +44,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SampleLoss:
-    """The mean loss of the assistant's tokens in the beginnings of some examples, the same before and after."""
+    """The mean loss of the assistant's tokens in the prefixes of some examples, the same before and after."""
 
     examples: int
     before: float | None
@@ -97,7 +97,7 @@ def merge(
         adapter: a folder in PEFT's format.
         place: an existing empty folder.
         tensors: where the changed parameters are stored, see `stored_tensors`.
-        samples: examples to compare on; the beginnings of the first few are taken.
+        samples: examples to compare on; the prefixes of the first few are taken.
 
     Raises:
         DarumeruError: the merged model, or what was written, says something else than the model with its adapter.

@@ -183,7 +183,7 @@ def named(source: str | Path) -> dict[str, Any]:
 
 
 def example(text: str, length: int = 120) -> str:
-    """The beginning of a text for a report; half characters, which UTF-8 cannot hold, become escapes."""
+    """Return the start of a text for a report; half characters, which UTF-8 cannot hold, become escapes."""
     return text[:length].encode("utf-8", "backslashreplace").decode()
 
 

@@ -19,7 +19,7 @@ _PROMPT = 200
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Texts by name, in pieces for bits per byte, and the beginnings of some of them."""
+    """Texts by name, in pieces for bits per byte, and prefixes of some of them."""
 
     pieces: dict[str, list[str]]
     prompts: dict[str, list[str]]
@@ -28,13 +28,13 @@ class HeldOut:
     def read(
         cls, sources: Sequence[str], *, field: str = "text", characters: int = 50_000, prompts: int = 4
     ) -> HeldOut:
-        """Read the beginnings of texts.
+        """Read the prefixes of texts.
 
         Args:
             sources: FILE or NAME=FILE; without a name, the file's.
             field: text field of the files.
             characters: to read of each at most.
-            prompts: beginnings of each that the model goes on from.
+            prompts: prefixes of each that the model continues.
 
         Raises:
             UserError: there is no such file, or nothing in it.

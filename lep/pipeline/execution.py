@@ -1,4 +1,4 @@
-"""Which steps of a recipe are done, and running the others in order.
+"""Steps of a recipe that are done, and running the others in order.
 
 An output folder holds `pipeline.json` (the name of the study), `stages/STEP.json` (key, state and time of each step) and what the
 steps wrote. A step whose key is recorded as done, with its output there, is not run again. One that was begun with the

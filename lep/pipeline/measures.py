@@ -94,7 +94,7 @@ def speed(
     tokens: int,
     progress: Progress | None = None,
 ) -> None:
-    """Measure how fast models write: up to `tokens` tokens greedily after the beginnings of held-out texts, through one engine.
+    """Measure how fast models write: up to `tokens` tokens greedily after prefixes of held-out texts, through one engine.
 
     Models are measured one after another in one process, each after a request that does not count; loading does not count.
     """

@@ -64,7 +64,7 @@ class Table(dict[str, Any]):
 
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
-    """What the pages show as tables."""
+    """Return what the pages show as tables."""
     return [t for t in (_vocabulary(report), _speed(report), _bits(report), _map_table(report), _scores(report),
                         _differences(report), _training_table(report), _stage_table(report)) if t["rows"]]  # fmt: skip
 

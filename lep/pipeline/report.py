@@ -81,7 +81,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
 
 
 def _given(recipe: Recipe) -> str | None:
-    """How the instruct model came about, where it was made here."""
+    """Return how the instruct model came about, where it was made here."""
     if recipe[instruct] is None:
         return None
     return (
@@ -110,7 +110,7 @@ def _maps(step: Step) -> dict[str, Any]:
 
 
 def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
-    """How long was trained on how much, as the manifests say."""
+    """Return how long was trained on how much, as the manifests say."""
     found: dict[str, Any] = {}
     keys = ("steps", "stopped_before", "tokens", "trained_tokens", "examples", "examples_seen", "loss", "sample_loss",
             "learning_rate", "tokens_per_second", "largest_logit_difference")  # fmt: skip

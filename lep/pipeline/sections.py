@@ -50,7 +50,7 @@ class Shown(Strict):
     max_tokens: Annotated[int, Option("Most tokens of such an answer.")] = Field(96, ge=1)
     characters: Annotated[int, Option("Of each held-out text that are measured.")] = Field(20_000, ge=100)
     speed_tokens: Annotated[
-        int, Option("Tokens written after each beginning of a held-out text, to measure the speed.")
+        int, Option("Tokens written after each prefix of a held-out text, to measure the speed.")
     ] = Field(64, ge=1)
 
 

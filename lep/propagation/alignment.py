@@ -1,4 +1,4 @@
-"""Which tokens of base, adapted and instruct model are the same, and which rows stay the instruct model's own."""
+"""Tokens that base, adapted and instruct model share, and rows that stay the instruct model's own."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Request:
     force: bool = False
 
     def stream(self) -> Iterator[str]:
-        """The corpus, from its beginning."""
+        """The corpus, from its start."""
         return read_texts(self.corpus, field=self.field)
 
 

@@ -220,7 +220,7 @@ def test_a_failed_evaluation_does_not_end_the_training(
     assert trainer.state.global_step == 6
     assert trainer.model.training
     assert evaluation.failures == ["step 2: RuntimeError: the disk is full"]
-    assert "Evaluation at step 2 failed (1 so far), the training goes on" in caplog.text
+    assert "Evaluation at step 2 failed (1 so far), training continues" in caplog.text
     assert "the disk is full" in caplog.text
     done = [r.header["training"]["step"] for r in find_runs(tmp_path / "runs") if r.complete]
     assert sorted(done) == [0, 4, 6]
@@ -277,7 +277,7 @@ def test_evidence_that_cannot_be_written_does_not_end_the_training(
     with caplog.at_level(logging.WARNING, "darumeru"):
         trainer.train()
     assert trainer.state.global_step == 3
-    assert "A note cannot be written, the training goes on" in caplog.text
+    assert "A note cannot be written, training continues" in caplog.text
 
 
 def test_no_improvement_and_the_best_checkpoint(tiny_base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a server can do, found by trying it out before the first question."""
+"""Abilities of a server, found by trying it out before the first question."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ PROBE = "Столица России — Москва. 2 + 2 = 4"
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a server turned out to be able to do."""
+    """Abilities of a server, as found by trying it out."""
 
     endpoint: Literal["completions", "chat/completions"]
     prompts: Literal["tokens", "text", "messages"]
     extras: bool = False
-    """Whether it takes vLLM's parameters beside OpenAI's."""
+    """True if it takes vLLM's parameters beside OpenAI's."""
     generated: Literal["token_ids", "token_id strings"] | None = None
-    """Where the ids of generated tokens stand; None: nowhere."""
+    """Place of the ids of generated tokens; None: nowhere."""
     labels: Literal["logprob_token_ids"] | None = None
-    """How the log-probability of a wanted next token is had; None: only as a continuation's, if at all."""
+    """Way to the log-probability of a wanted next token; None: only as a continuation's, if at all."""
     continuations: Literal["prompt_logprobs", "echo"] | None = None
-    """How the log-probabilities of given tokens are had."""
+    """Way to the log-probabilities of given tokens."""
     top: int = 0
-    """How many most probable next tokens it tells; looked for only where approximate answers are allowed."""
+    """Number of most probable next tokens it tells; looked for only where approximate answers are allowed."""
     adds: int = 0
     """Special tokens that it puts before a text by itself."""
     limit: str = "max_tokens"
-    """What it calls the most tokens to generate."""
+    """Its name for the most tokens to generate."""
 
 
 async def try_out(served: ServedModel, encode: Callable[[str], list[int]], approximate: bool) -> Abilities:
@@ -108,7 +108,7 @@ class _Trial:
         )
 
     async def _try_tokens(self, ids: list[int]) -> Abilities | None:
-        """What the server can do with prompts of token ids; None if it takes none."""
+        """Return what the server can do with prompts of token ids; None if it takes none."""
         wanted = sorted(set(ids))[:2]
         plain = {"prompt": ids, "max_tokens": 1, "temperature": 0.0}
         more = {"logprobs": 1, "return_token_ids": True, "return_tokens_as_token_ids": True}
@@ -134,7 +134,7 @@ class _Trial:
         )
 
     async def _echoes(self, ids: list[int]) -> bool:
-        """Whether the server tells the log-probabilities of a prompt's tokens when it repeats them."""
+        """Return whether the server tells the log-probabilities of a prompt's tokens when it repeats them."""
         body = {"prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0.0}
         found = await self._served.attempt("completions", body)
         if isinstance(found, Refused):

@@ -29,12 +29,12 @@ LONGEST_PAUSE = 600.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How to ask: the `--model-args` of the api engine."""
+    """Settings of calls: the `--model-args` of the api engine."""
 
     concurrency: int = 16
     """Calls that are under way at once, at most."""
     retries: int = 6
-    """How often one call is repeated before the run stops."""
+    """Number of times one call is repeated before the run stops."""
     backoff: float = 0.5
     """Seconds before the first repetition; it doubles each time, to 30 s at most."""
     timeout: float = 600.0
@@ -71,7 +71,7 @@ class Refused(Exception):  # noqa: N818
 
     @property
     def missing(self) -> bool:
-        """Whether there is nothing of that name."""
+        """Return whether there is nothing of that name."""
         return self.status in (404, 405, 501)
 
 
@@ -196,7 +196,7 @@ class Client:
         await self._http.aclose()
 
     async def get(self, path: str, *, patient: bool = True) -> dict[str, Any]:
-        """What is at a path below the base URL. See `post`."""
+        """Return what is at a path below the base URL. See `post`."""
         return await self._call("GET", path, None, patient)
 
     async def post(self, path: str, body: dict[str, Any], *, patient: bool = True) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class APIEngine(Engine):
         }
 
     def close(self) -> None:
-        """Drop all connections; the server goes on."""
+        """Drop all connections; the server stays."""
         self._client.close()
 
     async def _start(self) -> None:

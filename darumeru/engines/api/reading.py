@@ -1,4 +1,4 @@
-"""What stands where in a server's answer: log-probabilities, token ids, counts."""
+"""Readers of a server's answer: log-probabilities, token ids, counts."""
 
 from __future__ import annotations
 

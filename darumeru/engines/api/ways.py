@@ -137,7 +137,7 @@ class Ways:
         return self._from_text(request, choice)
 
     def _same_prompt(self, request: Request, answer: dict[str, Any]) -> bool:
-        """Whether the model saw the tokens of our prompt.
+        """Return whether the model saw the tokens of our prompt.
 
         Raises:
             UserError: it did not, and approximate answers were not allowed.
@@ -163,7 +163,7 @@ class Ways:
         if not request.messages or not self.tokenizer.chat_template:
             raise UserError(
                 f"The server at {self._served.base_url} only chats (/chat/completions), and the prompt of '{request.id}' is no "
-                "conversation (it was cut, or --mode is foundation). Use --mode instruct and a larger --max-prompt-len, or a "
+                "conversation (truncated, or --mode is foundation). Use --mode instruct and a larger --max-prompt-len or a "
                 "server with /v1/completions."
             )
         messages = list(request.messages)

@@ -1,4 +1,4 @@
-"""Which requests are computed together: those of about equal length, and those whose prompts begin alike."""
+"""Requests that are computed together: those of about equal length, and those whose prompts begin alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CPU_PREFILL_TOKENS = 512
 """Where nothing is generated, padded tokens of a batch on a CPU: larger ones only add padding (`benchmarks/engines.py`)."""
 
 SHARED_TOKENS = 64
-"""A common beginning of at least so many tokens is computed once for all prompts that have it."""
+"""A common prefix of at least so many tokens is computed once for all prompts that have it."""
 
 
 def batch_tokens_of(device: str, kind: str, most: int) -> int:
@@ -40,10 +40,10 @@ def batches(requests: list[Request], cost: Callable[[Request], int], most: int) 
 
 
 def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
-    """Return requests whose prompts begin alike, with the length of that beginning; 0 for those that share too little.
+    """Return requests whose prompts begin alike, with the length of that prefix; 0 for those that share too little.
 
-    The prompts in lexicographic order: neighbours have the longest common beginnings. A group grows while it keeps at least
-    half of its common beginning, and never takes a prompt's last token, which has to be computed anew for its logits.
+    The prompts in lexicographic order: neighbours have the longest common prefixes. A group grows while it keeps at least
+    half of its common prefix, and never takes a prompt's last token, which has to be computed anew for its logits.
     """
     groups: list[tuple[int, list[Request]]] = []
     alone: list[Request] = []

@@ -105,7 +105,7 @@ class HFEngine(Engine):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """Return where inputs go."""
         device: torch.device = self.model.device
         return device
 
@@ -138,7 +138,7 @@ class HFEngine(Engine):
         """See `Engine.answers`. The batches are those of all requests, whichever of them are done."""
         choices = [r for r in requests if r.kind == "choose"]
         for shared, group in [(0, choices)] if self.options.exact else shared_prefixes(choices):
-            past: list[Any] = []  # the beginning is computed when the first batch needs it
+            past: list[Any] = []  # the prefix is computed when the first batch needs it
 
             def choose(batch: list[Request], shared: int = shared, past: list[Any] = past) -> list[Answer]:
                 if shared and not past:

@@ -40,7 +40,7 @@ class Forward:
         return device
 
     def _padded(self, rows: Sequence[Tokens]) -> dict[str, torch.Tensor]:
-        """Left-padded inputs: every row's last token stands in the last column, where generation goes on."""
+        """Left-padded inputs: every row's last token stands in the last column, where generation continues."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._pad_id, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -59,7 +59,7 @@ class Forward:
         return output
 
     def prefill(self, tokens: Tokens) -> Any:
-        """The cache of a prompt or of its beginning, one row."""
+        """The cache of a prompt or of its prefix, one row."""
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
@@ -124,7 +124,7 @@ class Forward:
     ) -> tuple[dict[int, int], torch.Tensor]:
         """Logits of some rows at the positions that any of them needs, and at which column each position is found.
 
-        Rows are padded on the right: positions stay next to each other behind the shared beginning, which models with sliding
+        Rows are padded on the right: positions stay next to each other behind the shared prefix, which models with sliding
         windows need, and the padding is never attended to.
         """
         width = max(map(len, rows))
