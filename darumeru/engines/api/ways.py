@@ -163,8 +163,8 @@ class Ways:
         if not request.messages or not self.tokenizer.chat_template:
             raise UserError(
                 f"The server at {self._served.base_url} only chats (/chat/completions), and the prompt of '{request.id}' is no "
-                "conversation (truncated, or --mode is foundation). Use --mode instruct and a larger --max-prompt-len or a "
-                "server with /v1/completions."
+                "conversation (it was truncated, or --mode is foundation). Use --mode instruct and a larger --max-prompt-len, "
+                "or a server with /v1/completions."
             )
         messages = list(request.messages)
         if messages[-1]["role"] != "assistant":
