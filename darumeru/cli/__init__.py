@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from darumeru.cli import arena, compare, data, demo, export, leaderboard, records, run, watch
@@ -24,23 +26,25 @@ def _options(debug: Debug = False) -> None:
     show_tracebacks(debug)
 
 
-for command in (
-    run.run,
-    arena.arena,
-    watch.watch,
-    records.show,
-    records.rescore,
-    leaderboard.leaderboard,
-    compare.compare,
-    export.export,
-    demo.demo,
-):
-    app.command()(guarded(command))
-app.command("list")(guarded(records.list_))
+def _add(group: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
+    # Without its own short help, the list of commands cuts sentences short.
+    group.command(name, short_help=command.__doc__)(guarded(command))
+
+
+_add(app, run.run)
+_add(app, arena.arena)
+_add(app, watch.watch)
+_add(app, records.list_, "list")
+_add(app, records.show)
+_add(app, records.rescore)
+_add(app, leaderboard.leaderboard)
+_add(app, compare.compare)
+_add(app, export.export)
+_add(app, demo.demo)
+_add(data_app, data.pull)
+_add(data_app, data.check)
+_add(data_app, data.import_, "import")
 app.add_typer(data_app, name="data")
-data_app.command()(guarded(data.pull))
-data_app.command()(guarded(data.check))
-data_app.command("import")(guarded(data.import_))
 
 
 def main() -> None:

@@ -43,9 +43,9 @@ class Copies:
     eligible: int
     """Texts of the corpus that are neither too short nor too long."""
     drawn: int
-    """How many of these were looked at."""
+    """Number of these that were looked at."""
     overlapping: int
-    """How many of these share a run of words with a text that must not be in the data."""
+    """Number of these that share a run of words with a text that must not be in the data."""
 
 
 def draw_copies(

@@ -43,7 +43,7 @@ class Pair:
 
     @property
     def asked(self) -> str:
-        """What the user says."""
+        """Return what the user says."""
         return "\n\n".join(m["content"] for m in self.messages if m["role"] == "user")
 
     def row(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def make_data(
     """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
 
     A line is `{"messages": […], "source": "self" | "given" | "copy", "grade": 1…5}`. Answers and grades are kept as they
-    come in `OUTPUT.journal` (without the output's ending), so the same call goes on where it was stopped, and other prompts,
+    come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was stopped, and other prompts,
     grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data is whole.
 
     Args:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from darumeru.requests import Answer, Query
 
 By = Literal["text", "labels"]
-"""How a grade is got: the judge writes it, or the probabilities of the five digits say which it would write."""
+"""The way to a grade: the judge writes it, or the probabilities of the five digits say which it would write."""
 
 GRADES = ("1", "2", "3", "4", "5")
 TOKENS = 16
@@ -45,7 +45,7 @@ _ALONE = re.compile(r"\s*([1-5])\s*")
 
 
 def question(request: str, answer: str, by: By) -> Query:
-    """What the judge is asked about one pair."""
+    """Return the question to the judge about one pair."""
     from darumeru.requests import Query
 
     # A closing tag inside the texts would let them speak to the judge.

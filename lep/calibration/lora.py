@@ -52,7 +52,7 @@ def linear_layers(model: Any, which: str) -> list[str]:
 
 
 def is_tied(model: Any) -> bool:
-    """Whether input embedding and output head are one matrix."""
+    """Return whether input embedding and output head are one matrix."""
     return bool(model.get_input_embeddings().weight is model.get_output_embeddings().weight)
 
 

@@ -39,7 +39,7 @@ class Comparison:
     writing: float
     """Between the merged model in memory, rounded as it is stored, and the folder read back."""
     rounding: float
-    """What rounding to the stored type changes; nothing where that is float32."""
+    """The change by rounding to the stored type; nothing where that is float32."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SampleLoss:
 
 
 def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
-    """Where the folder keeps each parameter that training changes, by its name in the model.
+    """Return the place in the folder of each parameter that training changes, by its name in the model.
 
     Asked before the training, so that a model that cannot be written is found then.
 

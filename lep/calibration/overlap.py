@@ -1,4 +1,4 @@
-"""Which texts share a run of words with other texts, exactly and without keeping the others in memory."""
+"""Texts that share a run of words with other texts, found exactly and without keeping the others in memory."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What the user says, all turns."""
+        """Return all that the user says."""
         return "\n\n".join(m["content"] for m in self.messages if m["role"] == "user")
 
     @property

@@ -12,7 +12,7 @@ from darumeru.options import Option, validated
 
 
 class Recipe(BaseModel):
-    """How to calibrate. The defaults are what the paper leaves open."""
+    """Settings of a calibration. The defaults are what the paper leaves open."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""What a set of chat examples is like: lengths, languages, refusals."""
+"""A description of a set of chat examples: lengths, languages, refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BEGINNING = 200
 
 
 def is_refusal(answer: str) -> bool:
-    """Whether an answer begins with one of the usual Russian or English phrases of refusing."""
+    """Return whether an answer begins with one of the usual Russian or English phrases of refusing."""
     return _REFUSALS.search(answer[:_BEGINNING]) is not None
 
 

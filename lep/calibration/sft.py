@@ -119,7 +119,7 @@ def progress_callback(progress: Progress | None) -> Any:
 
 
 def keeps_apart(model: Any, examples: Sequence[Example]) -> bool:
-    """Whether examples in one row are computed as if each were alone, as they are packed for training.
+    """Return whether examples in one row are computed as if each were alone, as they are packed for training.
 
     Rows carry positions that begin at 0 with every example and no padding mask; from these transformers masks attention
     between examples, in all kinds of attention that it has (flash attention is not needed). What does not go by that, a

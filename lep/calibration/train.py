@@ -51,7 +51,7 @@ def calibrate(
 
     Only the assistant's tokens count; the loss of an optimizer step is the mean over those of all its examples. What is
     trained is kept and updated in float32. Checkpoints lie in `OUTPUT.training` until the output is there; the same call
-    goes on from the newest whole one and computes the same numbers as if it had not been stopped.
+    resumes from the newest whole one and computes the same numbers as if it had not been stopped.
 
     Args:
         model: the model to calibrate, with a chat template; the other options say themselves what they are.

@@ -70,7 +70,7 @@ def _show_plan(states: Sequence[State], cost: Estimate) -> None:
         given = ", ".join((*state.step.needs, *state.step.given))
         place = state.step.output.parent if state.step.output.suffix else state.step.output
         steps.append((state.step.name, Text(how, style=style), given, f"{place.name}/"))
-    print_table(("Step", "State", "From", "Output"), steps, words=(0, 1, 2, 3))
+    print_table(("Step", "State", "From", "Output"), steps, words=(1, 2), names=(0, 3))
     prices = []
     for stage, number, price in [*cost.stages, ("all", sum(number for _, number, _ in cost.stages), cost.total)]:
         hours = None if price.flop is None else cost.device.hours(price.flop)

@@ -8,12 +8,11 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 LONG = {"checks", "added_ids", "losses"}
 """Measures of a manifest that are not shown in full."""
+
+_NARROWEST = 8
+"""Characters that a column of words is left with, however narrow the terminal is."""
 
 
 class Group(TyperGroup):
@@ -54,27 +56,35 @@ def group(description: str | None = None) -> typer.Typer:
 
 
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: Collection[int] = (0,)
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    words: Collection[int] = (0,),
+    names: Collection[int] = (),
 ) -> None:
-    """Print a table whose numbers are never cut: columns of words wrap first, then lines run over the edge.
+    """Print a table in which no number and no name is cut: columns of words wrap, headings too, and nothing else.
 
     Args:
         headings: of the columns.
         rows: cells.
-        words: columns of words, on the left; all others hold numbers, on the right.
+        words: columns of words, on the left, which wrap.
+        names: columns of names, on the left, which stay whole; all other columns hold numbers, on the right.
     """
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    least = 2 * len(headings)
     for number, heading in enumerate(headings):
-        cells = [cell.plain if isinstance(cell, Text) else cell for cell in (row[number] for row in rows)]
         if number in words:
             table.add_column(heading, overflow="fold")
-        else:
-            width = max(map(len, [*cells, *heading.split()]), default=1)
-            table.add_column("\n".join(textwrap.wrap(heading, width)), justify="right", no_wrap=True)
+            least += _NARROWEST
+            continue
+        cells = [cell.plain if isinstance(cell, Text) else cell for cell in (row[number] for row in rows)]
+        width = max(map(len, [*cells, *heading.split()]), default=1)
+        side: Literal["left", "right"] = "left" if number in names else "right"
+        table.add_column("\n".join(textwrap.wrap(heading, width)), justify=side, no_wrap=True, min_width=width)
+        least += width
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     console = Console()
-    least = Measurement.get(console, console.options.update(max_width=1000), table).minimum
     console.width = max(console.width, least)
     console.print(table, crop=False)
 

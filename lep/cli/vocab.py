@@ -61,7 +61,8 @@ def check_command(
     print_table(
         ("", "invariant", "seen"),
         [(marks[check.passed], check.name, check.detail) for check in checks],
-        words=(0, 1, 2),
+        words=(1, 2),
+        names=(0,),
     )
     if not all(check.passed for check in checks):
         raise DarumeruError("The vocabulary breaks an invariant.")

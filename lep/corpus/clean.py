@@ -31,7 +31,7 @@ _LETTER = regex.compile(r"[\p{L}\p{M}]")
 
 @dataclass
 class Tally:
-    """What one rule did.
+    """Counts of one rule.
 
     Attributes:
         changed: documents that lost something by it and went on.

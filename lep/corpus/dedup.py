@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import regex
-from darumeru.options import Option
 from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.options import Option
 from lep.corpus.read import read_texts
 from lep.corpus.write import example, new_corpus, watched, write_report
 from lep.options import Corpus, CorpusFile, Field, Force
@@ -102,7 +102,7 @@ class NearIndex:
         return int(pages * size)
 
     def is_new(self, text: str) -> bool:
-        """Whether no equal text was asked about before; white space at the ends is ignored."""
+        """Return whether no equal text was asked about before; white space at the ends is ignored."""
         digest = hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return self._base.execute("INSERT OR IGNORE INTO texts VALUES (?)", (digest,)).rowcount == 1
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from darumeru.options import Option
 from numpy.typing import NDArray
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.options import Option
 from lep.corpus.read import read_texts
 from lep.corpus.write import named, new_corpus, watched, write_report
 from lep.options import CorpusFile, Field, Force
@@ -130,7 +130,7 @@ def mix_corpus(
 def draw(
     lengths: Sequence[NDArray[np.int64]], weights: Sequence[float], wanted: int, *, by_characters: bool, seed: int
 ) -> tuple[NDArray[np.int32], list[NDArray[np.int64]]]:
-    """Which documents make a mixture: the source of each in turn, and each source's documents in ascending order.
+    """Choose the documents of a mixture: the source of each in turn, and each source's documents in ascending order.
 
     Args:
         lengths: characters of each document, an array a source.

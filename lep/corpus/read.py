@@ -46,7 +46,7 @@ def read_texts(sources: Iterable[str | Path], *, field: str = "text") -> Iterato
 
 
 def text_kind(path: Path) -> str | None:
-    """How a file holds its documents, by its name: "txt" (one a line), "jsonl", "parquet", or None for an unknown ending."""
+    """Return the kind of a file by its name: "txt" (one a line), "jsonl", "parquet", or None for an unknown ending."""
     ending = path.name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2].lower()
     kinds = {"txt": "txt", "text": "txt", "md": "txt", "jsonl": "jsonl", "json": "jsonl", "ndjson": "jsonl"}
     return "parquet" if ending == "parquet" else kinds.get(ending)

@@ -156,7 +156,7 @@ def _parquet(raw: IO[bytes], stack: ExitStack) -> Callable[[str], None]:
 
 
 def report_path(output: Path) -> Path:
-    """Where the report of a corpus file is: `OUTPUT.report.json`."""
+    """Return the place of a corpus file's report: `OUTPUT.report.json`."""
     return output.with_name(output.name + ".report.json")
 
 

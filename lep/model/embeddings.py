@@ -1,4 +1,4 @@
-"""Where a model keeps its vocabulary: input embedding, output head and its bias among the tensors of a folder.
+"""The vocabulary in a model folder: input embedding, output head and its bias among the tensors of a folder.
 
 The names come from the architecture itself, built on the meta device (no memory, no weights), and are then looked up in
 the files, whose names may carry another prefix.
@@ -22,7 +22,7 @@ _BLOCK = 8192
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Where a model keeps its vocabulary.
+    """The stored tensors with a row for each token.
 
     Attributes:
         input: the input embedding, rows x dim.
@@ -38,7 +38,7 @@ class Embeddings:
 
     @property
     def tied(self) -> bool:
-        """Whether input embedding and head are one matrix."""
+        """Return whether input embedding and head are one matrix."""
         return self.head is None
 
     @property

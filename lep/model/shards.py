@@ -30,7 +30,7 @@ _COPY_BLOCK = 16 << 20
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies: its file, the offset of its first byte, its type (as safetensors names it) and shape."""
+    """The place of one tensor: its file, the offset of its first byte, its type (as safetensors names it) and shape."""
 
     name: str
     dtype: str

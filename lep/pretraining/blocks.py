@@ -35,7 +35,7 @@ _IGNORE = -100
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a corpus.
+    """Counts of a corpus that was cut into blocks.
 
     Attributes:
         documents: documents read.
@@ -147,7 +147,7 @@ def open_blocks(
 def blocks_fingerprint(
     corpus: Sequence[str | Path], tokenizer: Any, *, block_size: int, field: str = "text", scripts: tuple[str, ...] = ()
 ) -> str:
-    """What the blocks of `open_blocks` depend on, in short: names, sizes and samples of the files, tokenizer, settings.
+    """Return a fingerprint of the inputs of `open_blocks`: names, sizes and samples of the files, tokenizer, settings.
 
     Raises:
         UserError: as there.
@@ -165,7 +165,7 @@ def blocks_fingerprint(
 
 
 def start_token(tokenizer: Any) -> int:
-    """What a text begins with: BOS, EOS where there is none.
+    """Return the token that a text begins with: BOS, EOS where there is none.
 
     Raises:
         UserError: the tokenizer has neither.
@@ -260,9 +260,9 @@ def pack_rows(lengths: NDArray[np.int64], size: int, seed: int) -> list[NDArray[
 
 
 class TrainingRows:
-    """What a training reads, in order: item i is the i-th row of an endless walk over the rows, anew shuffled each time.
+    """The rows that a training reads, in order: item i is the i-th row of an endless walk over the rows, anew shuffled each time.
 
-    The order is a function of seed and i alone, so a training that goes on at step n reads what it would have read.
+    The order is a function of seed and i alone, so a training that resumes at step n reads what it would have read.
     """
 
     def __init__(self, blocks: Blocks, *, block_size: int, packing: bool, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What happens around the steps of a training: where a part ends, seconds, the history file, the line on stderr."""
+"""Callbacks around the steps of a training: the end of a part, seconds, the history file, the line on stderr."""
 
 from __future__ import annotations
 

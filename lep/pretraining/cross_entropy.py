@@ -21,7 +21,7 @@ _CPU_VALUES, _GPU_VALUES = 1 << 24, 1 << 28
 
 @dataclass(frozen=True)
 class Logits:
-    """What a model does to its head's output: ``cap · tanh(scale · x / cap)`` (Gemma 2: cap; Cohere, Granite: scale)."""
+    """Changes that a model makes to its head's output: ``cap · tanh(scale · x / cap)`` (Gemma 2: cap; Cohere, Granite: scale)."""
 
     scale: float = 1.0
     cap: float | None = None

@@ -1,4 +1,4 @@
-"""Hidden states of a frozen trunk, kept on disk: a head that passes over its text again need not compute them again."""
+"""Hidden states of a frozen backbone, kept on disk: a head that passes over its text again need not compute them again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Continued pre-training of a model in a new vocabulary: `lep pretrain`.
 
 An output folder holds `pretrain.json` (what is trained, on what), `blocks/` (the corpus in tokens), `checkpoints/`,
-`history.jsonl`, and, when all is done, the model and `lep.json`. The same command on the same folder goes on from the
+`history.jsonl`, and, when all is done, the model and `lep.json`. The same command on the same folder resumes from the
 newest checkpoint, with the same data in the same order.
 """
 
@@ -52,7 +52,7 @@ def pretrain(
     warn: Callable[[str], None] = lambda _: None,
     blocks: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a model on a corpus and write it; returns the manifest. The same call goes on where it was interrupted.
+    """Train a model on a corpus and write it; returns the manifest. The same call resumes where it was interrupted.
 
     Causal language modelling, AdamW, the mean loss over the tokens of a step. Under `accelerate launch` every process
     calls it.
@@ -368,7 +368,7 @@ def _hidden_states(
 
 
 def _drops(model: Any) -> bool:
-    """Whether hidden states differ each time because of dropout."""
+    """Return whether hidden states differ each time because of dropout."""
     from torch import nn
 
     config = model.config.get_text_config()

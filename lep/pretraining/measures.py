@@ -1,4 +1,4 @@
-"""What a training comes to, read from the Trainer's log."""
+"""The figures of a training, read from the Trainer's log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def measures_of(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a Trainer's `log_history` comes to: last loss, tokens, speed, memory, held-out measures before and after."""
+    """Return the figures in a Trainer's `log_history`: last loss, tokens, speed, memory, held-out measures before and after."""
     result: dict[str, Any] = {}
     losses = [entry for entry in log if "loss" in entry]
     if losses:

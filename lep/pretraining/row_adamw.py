@@ -31,7 +31,7 @@ class UsedRows:
         self._used[ids.to(self._used.device).flatten()] = 1
 
     def take(self) -> torch.Tensor:
-        """Which rows were used, as row numbers of the matrices; the memory is emptied."""
+        """Return the numbers of the rows that were used since the last call."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self._used, op=torch.distributed.ReduceOp.MAX)
         used = self._used if self._only is None else self._used[self._only]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from darumeru.errors import UserError
 
 TRAINABLE = ("embeddings", "head", "new-rows", "embeddings+ends", "all")
-"""What can be trained: both matrices; the head alone; rows that the vocabulary added; both matrices and the first and
-last layer; everything."""
+"""The parts of a model that can be trained: both matrices; the head alone; rows that the vocabulary added; both matrices
+and the first and last layer; everything."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,24 @@
-"""How `lep pretrain` trains."""
+"""Settings of `lep pretrain`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from darumeru.options import Option, deciding, validated
+from darumeru.options import Option, deciding, option_of, validated
+from darumeru.settings import TaskSettings
 from lep.pretraining.schedule import parse_schedule
 
 
+def _as_in_a_run(name: str, **changes: Any) -> Option:
+    """Return what `darumeru run` says of its setting of this name; what is trained does not depend on it."""
+    return replace(option_of(TaskSettings.model_fields[name]), decides=False, **changes)
+
+
 class PretrainSettings(BaseModel):
-    """How to train. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
+    """Settings of a training. Names are those of transformers' TrainingArguments where it has them; defaults are the paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,14 +94,13 @@ class PretrainSettings(BaseModel):
         Field(50_000, ge=1)
     )
     report_to: Annotated[tuple[str, ...], Option("tensorboard, wandb, trackio (several).", decides=False)] = ()
-    suite: Annotated[str | None, Option("Benchmark to run along the way, such as darumeru-train.", decides=False)] = (
-        None
+    suite: Annotated[str | None, _as_in_a_run("suite", default="no evaluation")] = None
+    """Benchmark that is run along the way, like the settings that follow."""
+    eval_every: Annotated[int | None, Option("Steps between evaluations.", default="--save-steps", decides=False)] = (
+        Field(None, ge=1)
     )
-    eval_every: Annotated[int | None, Option("Steps between its runs.", default="--save-steps", decides=False)] = Field(
-        None, ge=1
-    )
-    data: Annotated[str, Option("Its data: hub, mini, or the folder of a bundle.", decides=False)] = "mini"
-    limit: Annotated[int | None, Option("Documents of each of its tasks.", decides=False)] = Field(None, ge=1)
+    data: Annotated[str, _as_in_a_run("data")] = "mini"
+    limit: Annotated[int | None, _as_in_a_run("limit")] = Field(None, ge=1)
     stop_if: Annotated[
         tuple[str, ...],
         Option('Rules that end the training: "darucopy_ru < 0.9 for 3" (several).', decides=False),

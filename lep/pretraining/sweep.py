@@ -1,4 +1,4 @@
-"""Which learning rate: short trainings on the first part of the data, measured, and the best one picked."""
+"""A search for the learning rate: short trainings on the first part of the data, measured, and the best one picked."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sweep(
     fraction: float = 0.2,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[Trial]:
-    """Train for a fraction of the steps with each learning rate and measure; the same call goes on where it was.
+    """Train for a fraction of the steps with each learning rate and measure; the same call resumes.
 
     Every training has a whole schedule, warm-up and decay, and reads the same text. Where `settings` name a suite, the
     written models are evaluated with it on transformers.

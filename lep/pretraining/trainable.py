@@ -1,4 +1,4 @@
-"""Which weights of a model are trained, and how: float32 masters of those, everything else frozen in the compute type.
+"""The trained weights of a model: float32 masters of those, everything else frozen in the compute type.
 
 The model stays what it is: `forward` without labels, `generate` and the tokenizer work on it as on any other. Trained
 weights are float32 parameters; hooks bring what the embedding looks up into the compute type, and autocast does so for
@@ -54,7 +54,7 @@ class Trainable:
 
     @property
     def tied(self) -> bool:
-        """Whether embedding and head are one matrix."""
+        """Return whether embedding and head are one matrix."""
         return self.model.get_input_embeddings().weight is self.model.get_output_embeddings().weight
 
     @property
@@ -135,7 +135,7 @@ def prepare(
     """Freeze and thaw the weights of a model, and give it a forward pass with a loss that never holds all logits.
 
     `model(input_ids, labels=…, position_ids=…, num_items_in_batch=…)` then returns the loss only; without labels the
-    model answers as before. With `head`, no gradient crosses the trunk; a tied matrix then is trained by the gradient
+    model answers as before. With `head`, no gradient crosses the backbone; a tied matrix then is trained by the gradient
     of the head alone.
 
     Args:
@@ -205,7 +205,7 @@ def check_forward(trainable: Trainable, *, packing: bool) -> None:
     name = type(model).__name__
     model.eval()
     with torch.no_grad(), trainable.autocast():
-        hidden = _trunk(model, input_ids=ids)
+        hidden = _backbone(model, input_ids=ids)
         wanted = model(input_ids=ids).logits.float()
         got = Logits.of(model.config)(model.get_output_embeddings()(hidden).float())
         if _distance(got, wanted) > tolerance:
@@ -215,8 +215,8 @@ def check_forward(trainable: Trainable, *, packing: bool) -> None:
         if not packing:
             return
         positions = torch.cat([torch.arange(20), torch.arange(12)])[None].to(device)
-        packed = _trunk(model, input_ids=ids, position_ids=positions)
-        parts = [_trunk(model, input_ids=part) for part in (ids[:, :20], ids[:, 20:])]
+        packed = _backbone(model, input_ids=ids, position_ids=positions)
+        parts = [_backbone(model, input_ids=part) for part in (ids[:, :20], ids[:, 20:])]
         if _distance(packed, torch.cat(parts, dim=1)) > tolerance:
             raise UserError(f"{name} does not keep packed documents apart. Use --no-packing.")
 
@@ -226,7 +226,7 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _stored(model: Any, parameter: nn.Parameter, name: str, source: Checkpoint) -> StoredTensor | None:
-    """Where a folder keeps a weight; heads go by several names."""
+    """Return the place of a weight in a folder; heads go by several names."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     known = source.embeddings
     for module, stored in ((embedding, known.input), (head, known.head)):
@@ -282,7 +282,7 @@ def _looked_up(embedding: Any, rows: torch.Tensor | None, cast: torch.dtype | No
     return hook
 
 
-def _trunk(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
+def _backbone(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     hidden: torch.Tensor = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
     return hidden
 
@@ -308,7 +308,7 @@ def _give_loss(trainable: Trainable, head: Any, logits: Logits) -> None:
         kept = trainable.hidden
         hidden = kept.read(rows, labels.shape[1]) if kept is not None and rows is not None else None
         if hidden is None:
-            hidden = _trunk(self, **inputs)
+            hidden = _backbone(self, **inputs)
             if kept is not None and rows is not None:
                 kept.write(rows, hidden)
         hidden = hidden[:, :-1].flatten(0, 1).to(trainable.compute)

@@ -213,7 +213,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             raise DarumeruError(
                 f"The checkpoint of step {self.state.global_step} could not be written ({error}; "
                 f"{shutil.disk_usage(place).free / 1e9:.2f} GB are free on the disk of {place}). Earlier checkpoints are "
-                "kept: free some space and repeat the command, it goes on from the last one."
+                "kept: free some space and repeat the command, it resumes from the last one."
             ) from error
         finally:
             self._saving = False
@@ -252,7 +252,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _begins(self, checkpoint: str) -> bool:
-        """Whether this part of the schedule begins at a checkpoint that another part ended with."""
+        """Return whether this part of the schedule begins at a checkpoint that another part ended with."""
         return Path(checkpoint).name == f"checkpoint-{self.start}"
 
 

@@ -93,7 +93,7 @@ def save_tokenizer(
 
 
 def loading_difference(folder: Path, texts: Sequence[str], *, model_config: Path | None = None) -> str | None:
-    """How `AutoTokenizer` differs from `tokenizer.json` on these texts; None where all ids agree."""
+    """Return how `AutoTokenizer` differs from `tokenizer.json` on these texts; None where all ids agree."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as name:

@@ -77,12 +77,12 @@ def _pattern(scripts: tuple[str, ...]) -> regex.Pattern[str]:
 
 
 def has_script(text: str, scripts: tuple[str, ...]) -> bool:
-    """Whether a character of one of the scripts is in the text (any text, where no script is named)."""
+    """Return whether a character of one of the scripts is in the text (any text, where no script is named)."""
     return not scripts or _pattern(scripts).search(text) is not None
 
 
 def count_script(text: str, scripts: tuple[str, ...]) -> int:
-    """How many characters of the text belong to one of the scripts."""
+    """Count the characters of the text that belong to one of the scripts."""
     return len(text) if not scripts else len(_pattern(scripts).findall(text))
 
 
@@ -144,7 +144,7 @@ def foreign_letters(scripts: tuple[str, ...]) -> regex.Pattern[str]:
 
 
 def only_in_script(data: bytes, scripts: tuple[str, ...]) -> bool:
-    """Whether these bytes can only ever be part of a text that holds the script.
+    """Return whether these bytes can only ever be part of a text that holds the script.
 
     True if they hold a whole character of it, or if they end with the beginning of a character and every assigned
     character that begins so belongs to the script. Continuation bytes alone (the end of some character) do not count.

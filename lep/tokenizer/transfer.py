@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Weights = Literal["mean", "weighted"]
 SPACE_WEIGHT = 0.1
-"""What a piece that is only white space counts, against a piece with something in it, under `weighted`."""
+"""Weight of a piece that is only white space, against a piece with something in it, under `weighted`."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How new rows come from old ones.
+    """New rows from old ones.
 
     Attributes:
         matrix: float64 CSR, new rows x old rows; each row sums to 1, or is empty (padding, or no source).

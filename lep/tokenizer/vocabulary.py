@@ -126,7 +126,7 @@ class Vocabulary:
         return Tokenizer(Tokenizer.from_str(json.dumps({**self.spec, "added_tokens": []})).model)
 
     def is_special(self, index: int) -> bool:
-        """Whether this id is an added token with the special flag (a control token)."""
+        """Return whether this id is an added token with the special flag (a control token)."""
         return bool(self.added.get(index, {}).get("special", False))
 
     def written(self, text: str) -> str:
@@ -151,7 +151,7 @@ class Vocabulary:
         return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode()
 
     def is_byte(self, index: int) -> bool:
-        """Whether the token is one byte of the alphabet, which every text may need."""
+        """Return whether the token is one byte of the alphabet, which every text may need."""
         token = self.strings[index]
         return len(token) == 1 if self.family == "byte-level" else _BYTE_TOKEN.fullmatch(token) is not None
 

@@ -1,4 +1,4 @@
-"""What a corpus holds, counted: its words in a tokenizer's own alphabet, and how often each token is used."""
+"""Counts over a corpus: its words in a tokenizer's own alphabet, and how often each token is used."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def segment(
 def count_tokens(
     texts: Iterable[str], vocabulary: Vocabulary, *, limit: int | None = None, block: int = 256
 ) -> NDArray[np.int64]:
-    """How often each id is used when the texts are encoded, |V|.
+    """Count how often each id is used when the texts are encoded, |V|.
 
     Args:
         texts: documents, streamed.

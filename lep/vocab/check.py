@@ -1,4 +1,4 @@
-"""What must hold of a new vocabulary, whatever made it; checked before anything is written."""
+"""The invariants of a new vocabulary, whatever made it; checked before anything is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Check:
 
 
 def way_of(old: Vocabulary, new: Vocabulary) -> Way:
-    """How a vocabulary was made from another, judged by what they share."""
+    """Return how a vocabulary was made from another, judged by what they share."""
     if all(new.ids.get(token) == index for token, index in old.ids.items()):
         return "extend"
     shared = sum(new.ids.get(token) == index for token, index in old.ids.items())

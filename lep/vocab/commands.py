@@ -25,7 +25,7 @@ from lep.vocab.report import id_ranges
 
 @dataclass(frozen=True)
 class Request:
-    """What every command of `lep vocab` is given: the old vocabulary, texts, and where the result goes."""
+    """The arguments of every command of `lep vocab`: the old vocabulary, texts, and where the result goes."""
 
     old: Vocabulary
     output: Path

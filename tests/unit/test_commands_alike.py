@@ -151,3 +151,15 @@ def test_an_arena_takes_revisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     wrong = CliRunner().invoke(app, list(map(str, [*base, "--revision=1", "--revision=2", "--revision=3"])))
     assert "--revision is given 3 times for 2 models" in wrong.output
     assert wrong.exit_code == 2
+
+
+def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for path in ([], ["data"]):
+        shown = CliRunner().invoke(app, [*path, "--help"]).output.partition("Commands:")[2]
+        assert "..." not in shown
+        assert "…" not in shown
+    assert {" ".join(path) for path in COMMANDS} == {
+        "run", "arena", "watch", "list", "show", "rescore", "leaderboard", "compare", "export", "demo",
+        "data pull", "data check", "data import",
+    }  # fmt: skip

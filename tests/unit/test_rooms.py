@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"evaluation"},
         {"inference", "task", "record"},
         {"engines", "data", "scoring"},
-        {"web", "options", "requests", "files", "plugins", "errors", "demo"},
+        {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
     ),
     "lep": (
         {"cli", "__main__"},
