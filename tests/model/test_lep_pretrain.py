@@ -609,7 +609,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "write_checkpoint", full)
-        with pytest.raises(DarumeruError, match=r"step 6 could not be written.*goes on"):
+        with pytest.raises(DarumeruError, match=r"step 6 could not be written.*resumes"):
             pretrain(base, [corpus], tmp_path / "out", settings=small())
     assert [step for step, _ in checkpoints(tmp_path / "out" / "checkpoints")] == [3]
     assert pretrain(base, [corpus], tmp_path / "out", settings=small())["measures"]["steps"] == 8
