@@ -665,7 +665,7 @@ def test_bad_input_is_one_sentence(base: Path, corpus: Path, tmp_path: Path, mak
         pretrain(base, [corpus], tmp_path / "o6", settings=small(stop_if=("loss > 3",)))
     with pytest.raises(UserError, match=r"--learning-rate: -1\.0 is not possible"):
         settings_of(learning_rate=-1.0)
-    with pytest.raises(UserError, match="--lr-scheduler-type 'cosin'"):
+    with pytest.raises(UserError, match="--lr-scheduler-type: 'cosin'"):
         settings_of(lr_scheduler_type="cosin")
 
 
