@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True)
 class NewRows:
-    """What a strategy says.
+    """The rows of a new vocabulary, as a strategy chooses them.
 
     Attributes:
         transfer: T, which makes new rows of old ones.

@@ -27,7 +27,7 @@ PACKAGE, GROUP = "lep.initialisation.strategies", "lep.initialisation"
 
 @dataclass(frozen=True)
 class Strategy:
-    """Where the rows of new tokens come from.
+    """An initialisation strategy: it chooses the rows of new tokens.
 
     Attributes:
         choose: takes `lep.initialisation.rows.Change` and the strategy's settings as keywords.

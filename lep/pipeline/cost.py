@@ -1,4 +1,4 @@
-"""What a recipe will cost, before anything is computed: tokens, operations, hours on a named device, disk."""
+"""The costs of a recipe before anything is computed: tokens, operations, hours on a named device, disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lep.pipeline.stages import STAGES, init, instruct, vocab
 
 @dataclass(frozen=True)
 class Device:
-    """What hours are computed for: peak operations per second, and the share of them that training is assumed to reach."""
+    """A device to tell hours for: peak operations per second, and the share of them that training is assumed to reach."""
 
     name: str
     peak: float
@@ -30,7 +30,7 @@ class Device:
 
 
 def devices() -> dict[str, Device]:
-    """The devices that hours can be told for."""
+    """Return the devices that hours can be told for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "cpu": Device(
@@ -65,7 +65,7 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, output: Path, states: Sequence[State], device: str = "cpu") -> Estimate:
-    """What the steps of a plan will cost, as far as it can be told now.
+    """Return the costs of a plan's steps, as far as they are known now.
 
     Args:
         recipe: the recipe.
@@ -103,7 +103,7 @@ def estimate(recipe: Recipe, output: Path, states: Sequence[State], device: str 
 
 
 def _sum(prices: Sequence[Price], *, known_only: bool = False) -> Price:
-    """The sum; unknown where a part is, unless `known_only`."""
+    """Return the sum; unknown where a part is, unless `known_only`."""
 
     def of(what: str) -> float | None:
         values = [getattr(price, what) for price in prices]

@@ -2,7 +2,7 @@
 
 An output folder holds `pipeline.json` (the name of the study), `stages/STEP.json` (key, state and time of each step) and what the
 steps wrote. A step whose key is recorded as done, with its output there, is not run again. One that was begun with the
-same key goes on; what was made with another key is deleted first.
+same key resumes; what was made with another key is deleted first.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class State:
 
     Attributes:
         step: the step.
-        done: whether it need not be run.
+        done: it need not be run.
         why: what is missing otherwise.
-        chosen: whether it is among the stages that were asked for.
+        chosen: it is among the stages that were asked for.
     """
 
     step: Step
@@ -48,14 +48,14 @@ class State:
 
     @property
     def todo(self) -> bool:
-        """Whether it would be run."""
+        """It would be run."""
         return self.chosen and not self.done
 
 
 def plan(
     recipe: Recipe, output: Path, *, only: str | None = None, first: str | None = None, last: str | None = None
 ) -> list[State]:
-    """How every step stands; nothing is written.
+    """Return how every step stands; nothing is written.
 
     Args:
         recipe: what is to be done.
@@ -112,7 +112,7 @@ def run_recipe(
     warn: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path | None:
-    """Run what is not done of a recipe and write its report; the same call goes on where it was stopped.
+    """Run what is not done of a recipe and write its report; the same call resumes where it was stopped.
 
     Args:
         recipe: see `load_recipe`.
@@ -137,7 +137,7 @@ def run_recipe(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "lep run is one process. To train on several GPUs, run that stage alone (accelerate launch -m lep pretrain …, with "
-            "the recipe's settings, into its folder); then lep run goes on from there."
+            "the recipe's settings, into its folder); then lep run resumes from there."
         )
     folder = Path(output).absolute()
     _claim(folder, recipe)

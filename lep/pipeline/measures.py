@@ -1,4 +1,4 @@
-"""What the report states of each model, measured and kept as JSON: benchmark, held-out text, speed, examples."""
+"""The measures of each model in the report, kept as JSON: benchmark, held-out text, speed, examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def benchmark(
     """Evaluate a model as `darumeru run` does; `output` names the run's folder.
 
     Raises:
-        DarumeruError: a task failed; the same call goes on.
+        DarumeruError: a task failed; the same call resumes.
     """
     from darumeru.errors import DarumeruError
     from darumeru.evaluation import execute, prepare, settings_of
@@ -94,7 +94,7 @@ def speed(
     tokens: int,
     progress: Progress | None = None,
 ) -> None:
-    """How fast models write: up to `tokens` tokens greedily after the beginnings of held-out texts, through one engine.
+    """Measure how fast models write: up to `tokens` tokens greedily after the beginnings of held-out texts, through one engine.
 
     Models are measured one after another in one process, each after a request that does not count; loading does not count.
     """
@@ -168,7 +168,7 @@ def examples(
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were computed on."""
+    """Return the machine that the figures were computed on."""
     import os
 
     import torch

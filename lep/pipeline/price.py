@@ -1,4 +1,4 @@
-"""What a step costs: tokens, operations, bytes of disk.
+"""The cost of a step: tokens, operations, bytes of disk.
 
 Operations of a token (N parameters outside embedding and head, V rows, d columns; arXiv 2412.21140 and the usual count of
 two operations a parameter and pass):
@@ -56,7 +56,7 @@ class Price:
 
 @dataclass
 class Costs:
-    """What stages tell their costs from.
+    """The sizes and texts that stages tell their costs from.
 
     Attributes:
         output: the folder of the study.

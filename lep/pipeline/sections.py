@@ -17,7 +17,7 @@ Schema = Section | Mapping[str, Section]
 
 
 class Top(Strict):
-    """What holds for all stages."""
+    """The keys that hold for all stages."""
 
     name: Annotated[str, Option("Of the study; stands on its pages. One output folder belongs to one name.")] = Field(
         min_length=1, max_length=100
@@ -44,7 +44,7 @@ class Top(Strict):
 
 
 class Shown(Strict):
-    """What the report measures and shows beside the benchmark."""
+    """The section `report`: measures and examples beside the benchmark."""
 
     examples: Annotated[tuple[str, ...], Option("Prompts whose answers the report shows side by side.")] = ()
     max_tokens: Annotated[int, Option("Most tokens of such an answer.")] = Field(96, ge=1)

@@ -30,7 +30,7 @@ _NOT_RESULT = {"device", "save_every", "suite", "eval_every", "eval_data", "link
 
 @dataclass(frozen=True)
 class Talk:
-    """How a step says what it does: `stage(title)` gives a progress bar, `warn(sentence)` a warning."""
+    """The terminal of a step: `stage(title)` gives a progress bar, `warn(sentence)` a warning."""
 
     stage: Callable[[str], AbstractContextManager[Progress | None]]
     warn: Callable[[str], None]
@@ -166,7 +166,7 @@ class Study:
         )  # fmt: skip
 
     def _outside(self, source: str) -> str:
-        """What a file, folder or hub id holds, as far as it can be told without fetching anything."""
+        """Return a fingerprint of a file or folder; a hub id as it is, since nothing is fetched."""
         if source not in self._contents:
             path = Path(source)
             found = (

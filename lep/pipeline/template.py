@@ -12,9 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 from darumeru.files import write_text
 from darumeru.options import option_of
 from lep.calibration.recipe import RECIPES
+from lep.initialisation import strategy
 from lep.pipeline.recipe import SCHEMA, SHIPPED
 from lep.pipeline.sections import Section, Top
 from lep.pipeline.stages import STAGES
+from lep.propagation import method
 
 _HEAD = """\
 # Every key of a recipe with what it means. Values are the defaults, except those that must be given (marked: yours).
@@ -42,6 +44,8 @@ _YOURS: dict[str, Any] = {
     "prompts": ["texts/prompts.jsonl"],
 }
 """Examples of values that must be given."""
+_EXPLAINED = {"strategy": strategy, "methods": method}
+"""Keys whose values are explained one by one, and where these are found."""
 _COLUMN, _WIDTH = 34, 128
 
 
@@ -74,6 +78,9 @@ def _keys(section: Section, indent: str, *, off: bool = False) -> Iterator[str]:
             help = f"{help} [{option.default}]"
         if choices := _choices(field.annotation):
             help = f"{help} One of {', '.join(choices)}.".lstrip()
+        if name in _EXPLAINED:
+            place = _EXPLAINED[name]
+            yield from (f"{indent}#     {choice:<11} {place.find(choice).help}" for choice in place.names())
         text = _yaml(examples.get(name) if default is None else default)
         yield from _line(f"{indent}{'# ' if hidden else ''}{name}: {text}".rstrip(), help, indent)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the tokens of base, adapted and instruct model correspond.
+    """The tokens of base, adapted and instruct model that are the same.
 
     Attributes:
         kept: id in the result → id in the instruct model, for rows that are the instruct model's own.
@@ -100,7 +100,7 @@ def _match(source: Vocabulary, target: Vocabulary, rows: int) -> NDArray[np.int6
 
 
 def _row_differs(base: Checkpoint, instruct: Checkpoint, vocabulary: Vocabulary, text: str, index: int) -> bool:
-    """Whether the instruct model taught this token anything: its row is not the base's, bit for bit."""
+    """Return whether the instruct model trained this token: its row is not the base's, bit for bit."""
     import torch
 
     own = vocabulary.by_added_text.get(text, vocabulary.ids.get(text))

@@ -1,4 +1,4 @@
-"""What a map is fitted to: the same matrix of base, adapted and instruct model, and rows of it that correspond."""
+"""The rows that a map is fitted to: the same matrix of base, adapted and instruct model, and which rows correspond."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Method:
-    """How the map of one matrix is found.
+    """A propagation method: it finds the map of one matrix.
 
     Attributes:
         fit: takes `lep.propagation.matrices.Matrices` and the method's settings as keywords; returns the map, or None for

@@ -6,7 +6,7 @@ from lep.initialisation.rows import Change, NewRows
 from lep.initialisation.strategy import strategy
 
 
-@strategy("the same, earlier pieces counting more")
+@strategy("weighted mean of the old tokens of its bytes: earlier pieces count more, white space hardly")
 def weighted(change: Change) -> NewRows:
     """As `mean` with weights ``1/(j+1)``, a tenth of that for pieces of white space."""
     return NewRows(change.transfer("weighted"))

@@ -23,7 +23,7 @@ class InitStage(Stage[dict[str, Any]]):
         "init",
         initialise,
         "model tokenizer output corpus force warn",
-        strategy=(Annotated[one_of(strategy.names), Option(f"{', '.join(strategy.names())}.")], "mean"),
+        strategy=(Annotated[one_of(strategy.names), Option("What the rows of new tokens are.")], "mean"),
     )
     paths = frozenset({"donor"})
     kind = "base-new0"

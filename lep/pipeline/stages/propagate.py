@@ -19,7 +19,9 @@ from lep.propagation import job, method
 _METHODS = (
     Annotated[
         tuple[one_of(method.choices), ...],  # type: ignore[misc]
-        Option(f"{', '.join(method.choices())}; several are run side by side, the first is calibrated."),
+        Option(
+            "Several are run side by side, the first is calibrated. auto: the one with the fewest held-out bits per byte."
+        ),
     ],
     Field(("conversion",), min_length=1),
 )

@@ -27,7 +27,7 @@ SECTIONS: dict[str, Section] = {
 
 @dataclass(frozen=True)
 class Vocab:
-    """How the vocabulary is made: one of `WAYS`, and its settings."""
+    """Settings: one of `WAYS`, and its own."""
 
     way: str
     settings: dict[str, Any]
