@@ -6,7 +6,7 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -157,7 +157,7 @@ def chosen_model(
     for name in fields.keys() - left_out:
         field = fields[name]
         default = (defaults or {}).get(name, ... if field.is_required() else default_of(field))
-        kept[name] = (_annotated(field), Field(default, description=field.description))
+        kept[name] = (_annotated(field, prefix.replace("_", "-")), Field(default, description=field.description))
     return _made("Options", {prefix + name: kept[name] for name in fields if name in kept})
 
 
@@ -187,9 +187,12 @@ def _made(name: str, fields: Mapping[str, Any]) -> type[Strict]:
     return made
 
 
-def _annotated(field: FieldInfo) -> Any:
+def _annotated(field: FieldInfo, prefix: str) -> Any:
+    """Return a field's type with its metadata; a flag of its own gets the prefix too."""
     annotation: Any = field.annotation
     for data in field.metadata:
+        if isinstance(data, Option) and data.flag:
+            data = replace(data, flag=f"--{prefix}{data.flag.removeprefix('--')}")
         annotation = Annotated[annotation, data]
     return annotation
 

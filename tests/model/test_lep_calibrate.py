@@ -363,7 +363,7 @@ def test_recipes_are_the_published_ones_and_can_be_changed() -> None:
     assert (tuned.max_length, tuned.batch, tuned.epochs) == (4096, 3, 1)
     with pytest.raises(UserError, match="choose one of self, instruct"):
         choose_recipe("other", {})
-    with pytest.raises(UserError, match="no field 'lora_rang'"):
+    with pytest.raises(UserError, match=r"Unknown field of a recipe 'lora_rang'. Did you mean 'lora_rank'"):
         choose_recipe("self", {"lora_rang": 3})
     with pytest.raises(UserError, match="--lora-rank: 0 is not possible"):
         choose_recipe("self", {"lora_rank": 0})

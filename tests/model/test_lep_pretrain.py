@@ -520,7 +520,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "write_checkpoint", full)
-        with pytest.raises(DarumeruError, match=r"step 6 could not be written.*goes on"):
+        with pytest.raises(DarumeruError, match=r"step 6 could not be written.*resumes"):
             pretrain(base, [corpus], tmp_path / "out", settings=small())
     assert [step for step, _ in checkpoints(tmp_path / "out" / "checkpoints")] == [3]
     assert pretrain(base, [corpus], tmp_path / "out", settings=small())["measures"]["steps"] == 8
@@ -576,7 +576,7 @@ def test_bad_input_is_one_sentence(base: Path, corpus: Path, tmp_path: Path, mak
         pretrain(base, [corpus], tmp_path / "o6", settings=small(stop_if=("loss > 3",)))
     with pytest.raises(UserError, match=r"--learning-rate: -1\.0 is not possible"):
         settings_of(learning_rate=-1.0)
-    with pytest.raises(UserError, match="--lr-scheduler-type 'cosin'"):
+    with pytest.raises(UserError, match="--lr-scheduler-type: 'cosin'"):
         settings_of(lr_scheduler_type="cosin")
 
 

@@ -24,6 +24,7 @@ class Loading(BaseModel):
     folders: Annotated[tuple[Path, ...], Option("More of them.")] = ()
     model_args: Annotated[dict[str, Any], Option("Of the engine.", many="comma")] = {}
     exact: Annotated[bool, Option("Repeatable numbers.")] = False
+    once: Annotated[bool, Option("And end.", flag="--just-once", decides=False)] = False
     batch: Annotated[int, Option("Rows at once.", decides=False)] = 8
 
 
@@ -67,12 +68,12 @@ def test_a_class_becomes_options() -> None:
     assert done.exit_code == 0, done.output
     assert handed == [{
         "model": "m", "dtype": "float32", "limit": 3, "tasks": ("a", "b", "c"), "folders": (Path("x,y"),),
-        "model_args": {"batch_tokens": 5, "fast": True, "name": "z"}, "exact": True, "batch": 8, "loud": True,
+        "model_args": {"batch_tokens": 5, "fast": True, "name": "z"}, "exact": True, "once": False, "batch": 8, "loud": True,
     }]  # fmt: skip
 
 
 def test_what_is_not_given_has_the_class_default() -> None:
-    app, handed = command(Loading, defaults={"batch": 2, "dtype": "float32"}, without=("exact",))
+    app, handed = command(Loading, defaults={"batch": 2, "dtype": "float32"}, without=("exact", "once"))
     assert call(app, "--model", "m").exit_code == 0
     assert handed == [{
         "model": "m", "dtype": "float32", "limit": None, "tasks": (), "folders": (), "model_args": {}, "batch": 2,
@@ -92,9 +93,9 @@ def test_help_says_description_default_and_choices(monkeypatch: pytest.MonkeyPat
 
 
 def test_prefix_and_only() -> None:
-    app, handed = command(Loading, prefix="judge_", only=("dtype", "limit"))
-    assert call(app, "--judge-dtype", "float32").exit_code == 0
-    assert handed == [{"judge_dtype": "float32", "judge_limit": None, "loud": False}]
+    app, handed = command(Loading, prefix="judge_", only=("dtype", "limit", "once"))
+    assert call(app, "--judge-dtype", "float32", "--judge-just-once").exit_code == 0
+    assert handed == [{"judge_dtype": "float32", "judge_limit": None, "judge_once": True, "loud": False}]
     error = call(app, "--judge-dtype", "int8").exception
     assert isinstance(error, UserError)
     assert str(error) == "--judge-dtype: 'int8' is not possible. Input should be 'auto' or 'float32'."
