@@ -157,7 +157,7 @@ class Verdict:
 
     @classmethod
     def of(cls, prompt: int, a: str, b: str, a_first: Opinion, b_first: Opinion) -> Verdict:
-        """The verdict of two opinions."""
+        """Return the verdict of two opinions."""
         winners: dict[tuple[int, int], Winner] = {(FIRST, SECOND): "a", (SECOND, FIRST): "b", (TIE, TIE): "tie"}
         winner = winners.get((a_first.choice, b_first.choice))
         return cls(prompt, a, b, "agreed" if winner else "disagreed", winner or "tie", opinions=(a_first, b_first))

@@ -35,7 +35,7 @@ def points_of(names: Sequence[str], count: int, verdicts: Sequence[Verdict]) -> 
 
 
 def score(names: Sequence[str], count: int, answers: Answers, verdicts: Sequence[Verdict], seed: int) -> dict[str, Any]:
-    """All that scores.json states.
+    """Return all that scores.json states.
 
     Args:
         names: the models.
@@ -97,7 +97,7 @@ def _tally(verdicts: Sequence[Verdict], name: str) -> dict[str, int]:
 def _models(
     names: Sequence[str], answers: Answers, verdicts: Sequence[Verdict], fitted: BradleyTerry | None, units: int
 ) -> list[dict[str, Any]]:
-    """The models, the strongest first; those that cannot be told apart share a rank."""
+    """Return the models, the strongest first; those that cannot be told apart share a rank."""
     rows = []
     nothing = {"value": None, "low": None, "high": None}
     ranks: list[int | None] = [None] * len(names)

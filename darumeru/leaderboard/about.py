@@ -57,7 +57,7 @@ def read_about(file: Path) -> dict[str, About]:
 
 
 def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
-    """The entry with what is known of it, by run id (its beginning) or model name."""
+    """Return the entry with what is known of it, by run id (its beginning) or model name."""
     for key, value in about.items():
         if entry.name == key or (len(key) >= 6 and entry.id.startswith(key[:10])):
             known = {k: v for k in About.__dataclass_fields__ if (v := getattr(value, k)) is not None}
@@ -66,7 +66,7 @@ def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
 
 
 def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
-    """Runs with distinct names: where two runs of one name differ, what tells them apart is added.
+    """Return runs with distinct names: where two runs of one name differ, what tells them apart is added.
 
     The first of these that suffices: setting, kind of number, engine, step of training, limit, run id.
     """

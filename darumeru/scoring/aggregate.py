@@ -56,7 +56,7 @@ class Table:
         return len(self.clusters)
 
     def ones(self) -> Floats:
-        """The weighting (1, N) that counts every document once."""
+        """Return the weighting (1, N) that counts every document once."""
         return np.ones((1, len(self)))
 
     def confusion(self, weights: Floats) -> Floats:
@@ -69,7 +69,7 @@ class Table:
 
 
 def _codes(values: Sequence[str]) -> Ints:
-    """Each value's number in order of first appearance."""
+    """Return each value's number in order of first appearance."""
     seen: dict[str, int] = {}
     return np.array([seen.setdefault(v, len(seen)) for v in values], dtype=np.int64)
 
@@ -88,7 +88,7 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def mean(table: Table, name: str, weights: Floats) -> Floats:
-    """The weighted mean over documents."""
+    """Return the weighted mean over documents."""
     return _ratio(weights @ table.columns[name], weights.sum(axis=1))
 
 
@@ -96,12 +96,12 @@ accuracy: Aggregate = mean
 
 
 def bits_per_byte(table: Table, name: str, weights: Floats) -> Floats:
-    """The sum of the column `bits` over the sum of the column `bytes`: compares across tokenizers, as perplexity does not."""
+    """Return the sum of column `bits` over the sum of column `bytes`: compares across tokenizers, as perplexity does not."""
     return _ratio(weights @ table.columns["bits"], weights @ table.columns["bytes"])
 
 
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
-    """The mean over strata of each stratum's weighted mean."""
+    """Return the mean over strata of each stratum's weighted mean."""
     k = int(table.strata.max()) + 1
     member = np.eye(k)[table.strata]
     means: Floats = _ratio((weights * table.columns[name]) @ member, weights @ member).mean(axis=1)
@@ -109,7 +109,7 @@ def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
-    """The mean over labels of F1 = 2 TP / (2 TP + FP + FN), over labels that occur as gold or choice."""
+    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN), over labels that occur as gold or choice."""
     confusion = table.confusion(weights)
     hit = np.einsum("bkk->bk", confusion)
     total = confusion.sum(axis=1) + confusion.sum(axis=2)
@@ -130,7 +130,7 @@ def matthews(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def cluster_sum(table: Table, name: str, weights: Floats) -> Floats:
-    """The mean over clusters of the sum of a cluster's values (an exam's grade is the sum of its items' points).
+    """Return the mean over clusters of the sum of a cluster's values (an exam's grade is the sum of its items' points).
 
     A cluster is drawn as a whole, so that all its documents have one weight.
     """
@@ -150,5 +150,5 @@ AGGREGATES: dict[str, Aggregate] = {
 
 
 def name_of(aggregate: Aggregate) -> str | None:
-    """The name in `AGGREGATES`; None for an aggregate that a task brings of its own."""
+    """Return the name in `AGGREGATES`; None for an aggregate that a task brings of its own."""
     return next((name for name, known in AGGREGATES.items() if known is aggregate), None)

@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 
 def seed_of(*parts: object) -> int:
-    """A seed for a random generator from what identifies a draw; equal parts, equal draws."""
+    """Return a seed for a random generator from what identifies a draw; equal parts, equal draws."""
     return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
@@ -45,12 +45,12 @@ def resample(clusters: Ints, strata: Ints, resamples: int, seed: int, chunk: int
 
 
 def units(table: Table) -> int:
-    """The number of independent units."""
+    """Return the number of independent units."""
     return len(np.unique(table.clusters))
 
 
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of bootstrap values."""
+    """Return the percentile interval of bootstrap values."""
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -33,7 +33,7 @@ ELO_MEAN = 1000.0
 
 
 def strengths(wins: Floats) -> Floats:
-    """The maximum-likelihood strengths, by Newton's method, for many tables at once.
+    """Return the maximum-likelihood strengths, by Newton's method, for many tables at once.
 
     Args:
         wins: (…, M, M); [i, j] the points that i got against j, the prior among them, so that all off the diagonal are > 0.
@@ -61,7 +61,7 @@ def strengths(wins: Floats) -> Floats:
 
 
 def expected(s: Floats) -> Floats:
-    """The share of points that each model is expected to get against the others, one with another: (…, M) → (…, M)."""
+    """Return the share of points that each model is expected to get against the others, one with another: (…, M) → (…, M)."""
     m = s.shape[-1]
     p = 1 / (1 + np.exp(s[..., None, :] - s[..., :, None]))
     share: Floats = (p * (1 - np.eye(m))).sum(-1) / (m - 1)
@@ -82,13 +82,13 @@ class BradleyTerry:
     """(B, M)."""
 
     def elo(self, i: int) -> dict[str, float]:
-        """The strength of a model in Elo points with its interval."""
+        """Return the strength of a model in Elo points with its interval."""
         low, high = interval(self.strength_draws[:, i])
         value = float(self.strength[i])
         return {k: ELO_MEAN + ELO * v for k, v in (("value", value), ("low", low), ("high", high))}
 
     def share(self, i: int, j: int | None = None) -> dict[str, float | None]:
-        """The share of the points that i got against j, or against all, with its interval; None where there are none."""
+        """Return the share of the points that i got against j, or against all, with its interval; None where there are none."""
         others = [k for k in range(len(self.strength)) if k != i] if j is None else [j]
         got, lost = self.wins[i, others].sum(), self.wins[others, i].sum()
         if got + lost == 0:
@@ -101,7 +101,7 @@ class BradleyTerry:
 
     @property
     def groups(self) -> list[list[int]]:
-        """The models in groups within which strengths are known; between groups only the prior bounds them.
+        """Return the models in groups within which strengths are known; between groups only the prior bounds them.
 
         The likelihood has a maximum if every model reaches every other by a chain of points (Ford 1957): one group. A model
         that lost no point, or got none, is a group of its own.

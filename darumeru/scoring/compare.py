@@ -41,7 +41,7 @@ class Difference:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The exact two-sided p-value of `wins` against `losses` if both were as likely: 2 P(X ≤ min), X ~ Binomial(n, ½).
+    """Return the exact two-sided p-value of `wins` against `losses` if both were as likely: 2 P(X ≤ min), X ~ Binomial(n, ½).
 
     On documents that are right or wrong this is McNemar's exact test: documents on which both models agree say nothing.
 
@@ -56,7 +56,7 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def bootstrap_test(value: float, draws: Floats, units: int) -> float:
-    """The two-sided p-value of a difference from its paired bootstrap draws: Student's t with the draws' standard error.
+    """Return the two-sided p-value of a difference from its paired bootstrap draws: Student's t with the draws' standard error.
 
     Counting draws beyond 0 could not go below 2 / (B + 1), which no correction for many models would survive; the standard
     error is known well from 1,000 draws. Degrees of freedom: independent units - 1. Where every draw equals the difference
@@ -72,7 +72,7 @@ def bootstrap_test(value: float, draws: Floats, units: int) -> float:
 
 
 def smallest_difference(draws: Floats) -> float:
-    """The difference that is found with 80 % power at the 5 % level: (z_0.975 + z_0.8) times the standard error.
+    """Return the difference that is found with 80 % power at the 5 % level: (z_0.975 + z_0.8) times the standard error.
 
     Cohen (1988), for a normal statistic; the standard error is that of the paired bootstrap draws. 0 where the models never
     differ, which says nothing of what could be found.
@@ -85,7 +85,7 @@ def smallest_difference(draws: Floats) -> float:
 
 
 def difference(a: float, b: float, draws_a: Floats | None, draws_b: Floats | None, units: int) -> Difference:
-    """The paired difference b - a.
+    """Return the paired difference b - a.
 
     Args:
         a: score of the first model.
@@ -156,6 +156,6 @@ def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL
 
 
 def unpaired_interval(value: float, draws_a: Floats, draws_b: Floats) -> tuple[float, float]:
-    """The interval of b - a if the documents were not the same: normal, with the sum of both variances."""
+    """Return the interval of b - a if the documents were not the same: normal, with the sum of both variances."""
     half = 1.959963984540054 * math.sqrt(float(np.var(draws_a, ddof=1)) + float(np.var(draws_b, ddof=1)))
     return value - half, value + half

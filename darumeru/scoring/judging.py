@@ -43,12 +43,12 @@ class Judging:
 
     @property
     def chance(self) -> bool:
-        """Whether its agreement with itself may be chance: then its verdicts say nothing."""
+        """Return whether its agreement with itself may be chance: then its verdicts say nothing."""
         return self.p_chance > LEVEL_OF_CHANCE
 
     @property
     def biased(self) -> bool:
-        """Whether it prefers a place."""
+        """Return whether it prefers a place."""
         return abs(self.bias["value"]) > BIASED and (self.bias["low"] > 0 or self.bias["high"] < 0)
 
     def to_json(self) -> dict[str, Any]:

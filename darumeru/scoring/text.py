@@ -26,7 +26,7 @@ def _morph() -> Any:
 
 @lru_cache(maxsize=200_000)
 def lemma(word: str) -> str:
-    """The normal form of a word: pymorphy3's first parse."""
+    """Return the normal form of a word: pymorphy3's first parse."""
     return str(_morph().parse(word)[0].normal_form)
 
 
@@ -39,7 +39,7 @@ def squad_words(text: str) -> list[str]:
 
 
 def russian_words(text: str) -> list[str]:
-    """The same for Russian: lower case, ё as е, no punctuation of any kind, lemmas."""
+    """Return the same for Russian: lower case, ё as е, no punctuation of any kind, lemmas."""
     return [lemma(w).replace("ё", "е") for w in re.findall(r"[^\W_]+", text.lower().replace("ё", "е"))]
 
 
@@ -63,7 +63,7 @@ EXAM_POINTS = 34
 
 
 def exam_points(kind: str, number: str, gold: str, answer: str) -> int:
-    """The points of one item of the exam.
+    """Return the points of one item of the exam.
 
     Args:
         kind: `matching`, `text`, or any kind of multiple choice.
@@ -112,7 +112,7 @@ def rouge(reference: str, answer: str) -> dict[str, float]:
 
 
 def r_precision(scores: Sequence[float], gold: Sequence[int]) -> float:
-    """The share of gold items among the R best-scored ones, R = number of gold items; earlier items win ties."""
+    """Return the share of gold items among the R best-scored ones, R = number of gold items; earlier items win ties."""
     top = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(gold)]
     return len(set(top) & set(gold)) / len(gold)
 
@@ -126,7 +126,7 @@ def length_ratio(generated: int, source: int) -> float:
 
 
 def lcs_share(source: str, answer: str) -> float:
-    """The share of the source's characters that the longest common subsequence with the answer covers (both stripped)."""
+    """Return the share of the source's characters that the longest common subsequence with the answer covers (both stripped)."""
     from rapidfuzz.distance import LCSseq
 
     source, answer = source.strip(), answer.strip()

@@ -30,7 +30,7 @@ def write_report(recipe: Recipe, output: Path) -> Path:
 
 
 def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
-    """All figures of the report, from manifests, measures and runs."""
+    """Return all figures of the report, from manifests, measures and runs."""
     from lep.vocab.report import report_vocabularies
 
     steps = {step.name: step for step in steps_of(recipe, output)}
@@ -124,7 +124,7 @@ def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
 
 
 def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path) -> dict[str, Any]:
-    """Scores of every run, and each model's paired differences from the original instruct model."""
+    """Return scores of every run, and each model's paired differences from the original instruct model."""
     from darumeru.leaderboard.compare import compare
     from darumeru.record.run import load_run
 
@@ -158,7 +158,7 @@ def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """The recipe with its defaults, without this machine's paths."""
+    """Return the recipe with its defaults, without this machine's paths."""
     from lep.pipeline.steps import _plain
 
     values = {
