@@ -64,19 +64,19 @@ class Arena:
 
     @property
     def names(self) -> list[str]:
-        """The models."""
+        """Return the models."""
         return [m["name"] for m in self.header["models"]]
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """The prompts, in order."""
+        """Return the prompts, in order."""
         return (row for _, row in read_jsonl(self.path / "prompts.jsonl"))
 
     def answers(self, name: str) -> Iterator[dict[str, Any]]:
-        """A model's answers, in the prompts' order."""
+        """Return a model's answers, in the prompts' order."""
         return (row for _, row in read_jsonl(self.path / self._answers_file(self.names, name)))
 
     def verdicts(self) -> Iterator[dict[str, Any]]:
-        """The verdicts, prompt by prompt."""
+        """Return the verdicts, prompt by prompt."""
         return (row for _, row in read_jsonl(self.path / "verdicts.jsonl"))
 
     @staticmethod
@@ -118,7 +118,7 @@ class Arena:
 
 
 def answer_row(number: int, request: Request, answer: Answer) -> dict[str, Any]:
-    """An answer as a line of its file."""
+    """Return an answer as a line of its file."""
     return {
         "prompt": number,
         "text": answer.text,

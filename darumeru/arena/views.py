@@ -36,7 +36,7 @@ def _record(row: dict[str, Any]) -> str:
 
 
 def model_cells(row: dict[str, Any]) -> list[str]:
-    """A model's row under `HEAD`."""
+    """Return a model's row under `HEAD`."""
     facts = row["answers"]
     tokens = facts["tokens_mean"]
     return [
@@ -47,7 +47,7 @@ def model_cells(row: dict[str, Any]) -> list[str]:
 
 
 def pair_cells(row: dict[str, Any]) -> list[str]:
-    """A pair's row under `PAIR_HEAD`."""
+    """Return a pair's row under `PAIR_HEAD`."""
     p = row["p_holm"]
     return [
         row["a"], row["b"], *_bounds(row["win_rate"], 2), _record(row), str(row["unjudged"]),
@@ -79,7 +79,7 @@ def judge_lines(scores: dict[str, Any]) -> list[str]:
 
 
 def to_terminal(arena: Arena) -> RenderableType:
-    """The arena for the terminal."""
+    """Return the arena for the terminal."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -111,7 +111,7 @@ def to_terminal(arena: Arena) -> RenderableType:
 
 
 def to_markdown(arena: Arena) -> str:
-    """The arena as Markdown."""
+    """Return the arena as Markdown."""
     from darumeru.web.text import escape_markdown as e
 
     header, scores = arena.header, arena.scores

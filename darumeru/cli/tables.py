@@ -28,7 +28,7 @@ def interval_text(score: Score) -> tuple[str, str]:
 
 
 def scores_table(run: Run) -> RenderableType:
-    """The scores of a run by group and task."""
+    """Return the scores of a run by group and task."""
     header, scores = run.header, run.scores
     table = Table(title=_title(header), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Task", no_wrap=True)
@@ -93,7 +93,7 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
 
 
 def sample_panel(task: str, sample: Sample) -> RenderableType:
-    """One sample: prompt, answer, gold and score."""
+    """Return one sample: prompt, answer, gold and score."""
     parts: list[RenderableType] = []
     for number, request in enumerate(sample.requests, start=1):
         suffix = f" {number}" if len(sample.requests) > 1 else ""
@@ -159,7 +159,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def suites_table(suites: Sequence[Suite]) -> Table:
-    """All suites with their groups and tasks."""
+    """Return all suites with their groups and tasks."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("Suite", "Group", "Tasks"):
         table.add_column(column)
@@ -171,7 +171,7 @@ def suites_table(suites: Sequence[Suite]) -> Table:
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """All runs of a folder."""
+    """Return all runs of a folder."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Run", no_wrap=True)
     for column in ("Mode", "Mean", "95 % interval", "State"):
@@ -208,5 +208,5 @@ def check_view(report: Report) -> RenderableType:
 
 
 def console(stderr: bool = False) -> Console:
-    """The terminal."""
+    """Return the terminal."""
     return Console(stderr=stderr, highlight=False)

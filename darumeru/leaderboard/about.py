@@ -66,7 +66,7 @@ def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
 
 
 def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
-    """Runs with distinct names: where two runs of one name differ, what tells them apart is added.
+    """Return runs with distinct names: where two runs of one name differ, what tells them apart is added.
 
     The first of these that suffices: setting, kind of number, engine, step of training, limit, run id.
     """

@@ -81,19 +81,19 @@ class Board:
 
     @property
     def lower(self) -> list[str]:
-        """The columns whose lower values are the better ones."""
+        """Return the columns whose lower values are the better ones."""
         results = [(name, task) for row in self.rows for name, task in row.entry.tasks.items()]
         lower = {name for name, task in results if not task.higher_is_better}
         return [column for column, tasks in members_of(self.suite).items() if tasks and set(tasks) <= lower]
 
     @property
     def tasks(self) -> list[str]:
-        """All tasks of the suite."""
+        """Return all tasks of the suite."""
         return [task for group in self.suite.groups for task in group.tasks]
 
     @property
     def columns(self) -> list[str]:
-        """The scores: `suite`, groups, tasks."""
+        """Return the scores: `suite`, groups, tasks."""
         return ["suite", *(g.name for g in self.suite.groups), *self.tasks]
 
 
@@ -141,7 +141,7 @@ def _complete(entry: Entry, suite: str, tasks: Sequence[str]) -> bool:
 
 
 def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[list[Pool], dict[str, str]]:
-    """The pools, largest first, and each entry's pool by its id."""
+    """Return the pools, largest first, and each entry's pool by its id."""
     of: dict[str, str] = {}
     titles: dict[str, str] = {}
     for entry in entries:
@@ -219,7 +219,7 @@ def counted_groups(suite: SuiteFacts) -> list[GroupFacts]:
 
 
 def _deltas(base: Entry, entry: Entry, suite: SuiteFacts) -> dict[str, Delta]:
-    """Differences from the baseline; significance Holm-corrected over the entry's columns."""
+    """Return differences from the baseline; significance Holm-corrected over the entry's columns."""
     values: dict[str, float] = {}
     p: dict[str, float] = {}
     for column, tasks in members_of(suite).items():
@@ -254,7 +254,7 @@ def _settings(entry: Entry) -> dict[str, str]:
 
 
 def _usual(members: Sequence[Entry]) -> dict[str, str]:
-    """The most frequent value of each setting in a pool."""
+    """Return the most frequent value of each setting in a pool."""
     all_settings = [_settings(e) for e in members if not e.published]
     names = all_settings[0] if all_settings else {}
     return {n: Counter(s[n] for s in all_settings).most_common(1)[0][0] for n in names}
@@ -309,7 +309,7 @@ def warnings(entry: Entry) -> list[Badge]:
 
 
 def to_frame(board: Board) -> pd.DataFrame:
-    """The board as a table with one row an entry: settings, scores with bounds, differences from the baseline."""
+    """Return the board as a table with one row an entry: settings, scores with bounds, differences from the baseline."""
     import pandas as pd
 
     titles = {pool.id: pool.title or pool.kind for pool in board.pools}

@@ -149,7 +149,7 @@ def _read(run: Run) -> tuple[Entry, dict[str, list[Sample]]]:
 
 
 def _remarks(a: Entry, b: Entry) -> list[str]:
-    """Differences of setting that a reader must know."""
+    """Return differences of setting that a reader must know."""
     found = []
     names = ("mode", "num_fewshot", "max_prompt_len", "limit")
     for name in names:
@@ -165,7 +165,7 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
 def _shared(
     task: str, a: Entry, b: Entry, left: Sequence[Sample], right: Sequence[Sample]
 ) -> tuple[list[Sample], list[Sample], str | None]:
-    """The samples of the documents that both answered, in one order, and a remark where that is not all."""
+    """Return the samples of the documents that both answered, in one order, and a remark where that is not all."""
 
     def source(entry: Entry) -> Any:
         return first_split(entry.stated.tasks[task].data)[1].get("sha256")
@@ -181,7 +181,7 @@ def _shared(
 
 
 def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sample]) -> _Paired | None:
-    """Scores and draws of both on their shared documents; None if the recorded score cannot be reproduced."""
+    """Return scores and draws of both on their shared documents; None if the recorded score cannot be reproduced."""
     result = entry.tasks[task].record
     primary = result.primary
     tables = [table_of(samples, (*primary, "bits", "bytes")) for samples in (left, right)]
@@ -207,7 +207,7 @@ def _answer(sample: Sample) -> str:
 
 
 def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[str]) -> tuple[list[Flip], list[Flip]]:
-    """The documents whose value is higher under B, and those whose value is lower; the largest change first."""
+    """Return the documents whose value is higher under B, and those whose value is lower; the largest change first."""
     changed = []
     for x, y in zip(left, right, strict=True):
         a, b = (float(np.mean([s.score[m] for m in primary])) for s in (x, y))
@@ -292,7 +292,7 @@ NOTE = (
 
 
 def to_terminal(comparison: Comparison) -> RenderableType:
-    """The comparison for the terminal."""
+    """Return the comparison for the terminal."""
     from rich import box
     from rich.console import Group
     from rich.table import Table as Grid
@@ -321,7 +321,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown table."""
+    """Return the comparison as a Markdown table."""
     from darumeru.web.text import escape_markdown as e
 
     lines = [
@@ -335,7 +335,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def write_page(comparison: Comparison, output: Path) -> None:
-    """The comparison as a folder with a page, compare.md and compare.json.
+    """Write the comparison as a folder with a page, compare.md and compare.json.
 
     Raises:
         UserError: the folder holds something else.

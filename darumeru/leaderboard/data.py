@@ -13,7 +13,7 @@ MARK = "darumeru leaderboard"
 
 
 def board_json(board: Board, pages: Mapping[str, str]) -> dict[str, Any]:
-    """The board for its page."""
+    """Return the board for its page."""
     from darumeru.leaderboard.figures import curve_values, specifications, with_base
 
     entries = [r.entry for r in board.rows]
@@ -54,7 +54,7 @@ def _row_json(row: Row, board: Board, pages: Mapping[str, str]) -> dict[str, Any
 
 
 def table_json(board: Board) -> dict[str, Any]:
-    """The board for programs."""
+    """Return the board for programs."""
     rows = []
     for row in board.rows:
         item = _row_json(row, board, {})

@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
 
 
 def group_values(rows: Sequence[Row], suite: SuiteFacts) -> list[dict[str, Any]]:
-    """One record for each model and group that counts in the suite's score."""
+    """Return one record for each model and group that counts in the suite's score."""
     return [
         {"model": label(r.entry), "group": g.title, "score": s[0], "low": s[1], "high": s[2]}
         for r in rows
@@ -45,7 +45,7 @@ def group_values(rows: Sequence[Row], suite: SuiteFacts) -> list[dict[str, Any]]
 
 
 def symbol_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One record for each model whose symbols per token are known."""
+    """Return one record for each model whose symbols per token are known."""
     return [
         {"model": label(r.entry), "symbols": r.entry.symbols_per_token[0], "score": s[0], "low": s[1], "high": s[2]}
         for r in rows
@@ -54,7 +54,7 @@ def symbol_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def heat_values(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """One record for each model and task."""
+    """Return one record for each model and task."""
     return [
         {"model": label(r.entry), "task": t, "score": r.entry.scores[t][0]}
         for r in rows
@@ -64,7 +64,7 @@ def heat_values(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any
 
 
 def radar_values(rows: Sequence[Row], suite: SuiteFacts) -> list[dict[str, Any]]:
-    """Points of each model's polygon; the score is the distance from the middle."""
+    """Return points of each model's polygon; the score is the distance from the middle."""
     groups = counted_groups(suite)
     points = []
     for r in rows:
@@ -80,7 +80,7 @@ def radar_values(rows: Sequence[Row], suite: SuiteFacts) -> list[dict[str, Any]]
 
 
 def curve_values(entries: Sequence[Entry], suite: SuiteFacts, x: str) -> list[dict[str, Any]]:
-    """One record for each checkpoint and column; `x` is `step` or `tokens_seen`."""
+    """Return one record for each checkpoint and column; `x` is `step` or `tokens_seen`."""
     columns = {"suite": suite.summary} | {g.name: g.title for g in suite.groups}
     found = []
     for e in entries:
@@ -174,7 +174,7 @@ def heat_chart(data: Any) -> Any:
 
 
 def radar_chart(data: Any, groups: Sequence[str]) -> Any:
-    """The groups of up to four models as polygons."""
+    """Return the groups of up to four models as polygons."""
     import altair as alt
 
     spokes: list[dict[str, Any]] = []
@@ -249,7 +249,7 @@ def with_base(values: list[dict[str, Any]], entries: Sequence[Entry], suite: Sui
 
 
 def specifications(board: Board) -> dict[str, Any]:
-    """The figures for the page, as Vega-Lite, each with its data named `rows`."""
+    """Return the figures for the page, as Vega-Lite, each with its data named `rows`."""
     import altair as alt
 
     rows = alt.NamedData(name="rows")
@@ -295,7 +295,7 @@ def static_figures(board: Board) -> dict[str, Any]:
 
 
 def render(specification: Mapping[str, Any]) -> tuple[str, bytes]:
-    """A figure as SVG and PNG (twice the size, for sharp screens)."""
+    """Return a figure as SVG and PNG (twice the size, for sharp screens)."""
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(dict(specification))

@@ -25,7 +25,7 @@ from darumeru.scoring.summary import with_interval
 
 
 def collect(paths: Iterable[Path]) -> list[Path]:
-    """The run folders among `paths`: each is one, or holds some directly under it.
+    """Return the run folders among `paths`: each is one, or holds some directly under it.
 
     Raises:
         UserError: a path does not exist, or neither is nor holds a run.
@@ -47,7 +47,7 @@ def collect(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_run(path: Path) -> tuple[Entry, dict[str, list[Sample]]] | Problem:
-    """Everything of a finished run, and its samples by task, in order of their numbers; or what is wrong with it."""
+    """Return everything of a finished run, and its samples by task, in order of their numbers; or what is wrong with it."""
     try:
         run = load_run(path)
         if not run.complete:

@@ -17,7 +17,7 @@ PIECE_CHARACTERS = 1_000_000
 
 
 def piece_name(task: str) -> str:
-    """The name of a task's files."""
+    """Return the name of a task's files."""
     safe = slug(task)
     return safe if safe == task else f"{safe}-{fingerprint(task)[:8]}"
 
@@ -49,7 +49,7 @@ def _shown(sample: Sample, mark: float) -> dict[str, Any]:
 
 
 def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """A run's samples as script files, the worst first, and an index of their scores so that only what is needed is loaded."""
+    """Write a run's samples as script files, the worst first, and an index of their scores: only what is shown is loaded."""
     folder.mkdir(parents=True, exist_ok=True)
     index = []
     for task, rows in samples.items():

@@ -98,7 +98,7 @@ def build(
 def _read_all(
     folders: Sequence[Path], stage: Path | None, processes: int | None
 ) -> tuple[list[Entry], list[Problem], dict[str, str]]:
-    """All runs, each once; their samples' pieces are written on the way. The last is each entry's page folder by its id."""
+    """Return all runs, each once, and each page folder by entry id; the pieces of their samples are written on the way."""
     jobs, problems = _jobs(folders)
     count = min(processes or workers(), len(jobs) // 8 + 1)
     arguments = [(path, None if stage is None else stage / "runs" / page) for path, page in jobs]
@@ -170,7 +170,7 @@ def _read_one(argument: tuple[Path, Path | None]) -> Entry | Problem:
 
 
 def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: bool) -> None:
-    """All files of the site but the samples."""
+    """Write all files of the site but the samples."""
     from darumeru.leaderboard.figures import render, static_figures
     from darumeru.leaderboard.figures import script as vega
 
@@ -229,7 +229,7 @@ def _replaceable(output: Path) -> None:
 
 @contextmanager
 def _staged(output: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `output` once it is filled, and leaves no trace if it is not."""
+    """Yield a new folder that takes the place of `output` once it is filled, and leaves no trace if it is not."""
     output.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp"))
     try:

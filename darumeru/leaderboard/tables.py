@@ -38,13 +38,13 @@ def setting(entry: Entry) -> str:
 
 
 def label(entry: Entry) -> str:
-    """The model's name with vocabulary and method where they are known."""
+    """Return the model's name with vocabulary and method where they are known."""
     about = ", ".join(filter(None, (entry.vocab, entry.method)))
     return f"{entry.name} ({about})" if about else entry.name
 
 
 def to_markdown(board: Board) -> str:
-    """A table a section, with what each section means."""
+    """Return a table a section, with what each section means."""
     parts = [f"# {escape_markdown(board.title)}\n"]
     groups = board.suite.groups
     head = ["Rank", "Model", "Setting", f"{board.suite.summary} [95 %]", *(g.title for g in groups), "Sym/tok RU"]
@@ -71,7 +71,7 @@ def to_markdown(board: Board) -> str:
 
 
 def to_latex(board: Board) -> str:
-    """The table in LaTeX with booktabs (`\\usepackage{booktabs}`)."""
+    """Return the table in LaTeX with booktabs (`\\usepackage{booktabs}`)."""
     groups = board.suite.groups
     head = ["Rank", "Model", "Setting", board.suite.summary, *(g.title for g in groups)]
     lines = [
@@ -99,7 +99,7 @@ def _latex_cells(row: Row, groups: list[GroupFacts]) -> list[str]:
 
 
 def model_index(run: Run, name: str | None = None) -> str:
-    """The run as `model-index` YAML for a model card's metadata, through huggingface_hub's own classes.
+    """Return the run as `model-index` YAML for a model card's metadata, through huggingface_hub's own classes.
 
     Raises:
         UserError: the run has no scores yet.
@@ -149,7 +149,7 @@ def model_index(run: Run, name: str | None = None) -> str:
 
 
 def badge(run: Run) -> str:
-    """A Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
+    """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
     suite = run.scores.suite
     value = "incomplete" if suite.value is None else f"{suite.value:.3f}"
     name = f"Darumeru {suite.title}, {data_title(run.header)}"
@@ -161,7 +161,7 @@ def badge(run: Run) -> str:
 
 
 def run_markdown(run: Run) -> str:
-    """The scores of a run as a Markdown table."""
+    """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
     shots = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
     lines = [
@@ -185,7 +185,7 @@ def run_markdown(run: Run) -> str:
 
 
 def run_latex(run: Run) -> str:
-    """The scores of a run in LaTeX with booktabs."""
+    """Return the scores of a run in LaTeX with booktabs."""
     header, scores = run.header, run.scores
     lines = [r"\begin{tabular}{lcc}", r"\toprule", r"Task & Score & 95\,\% interval \\"]
 

@@ -31,7 +31,7 @@ class TaskResult(Part):
     aggregates: dict[str, str | None] = {}
     """Metric → name of the function that makes the task's value of its documents' (`scoring.aggregate.AGGREGATES`).
 
-    None where the task brings its own; absent in records before 0.1.1 (see `record.draws.aggregate_of`).
+    None where the task brings its own; old records lack the key (see `record.draws.aggregates_of`).
     """
     documents: int
     units: int

@@ -101,7 +101,7 @@ class BradleyTerry:
 
     @property
     def groups(self) -> list[list[int]]:
-        """The models in groups within which strengths are known; between groups only the prior bounds them.
+        """Return the models in groups within which strengths are known; between groups only the prior bounds them.
 
         The likelihood has a maximum if every model reaches every other by a chain of points (Ford 1957): one group. A model
         that lost no point, or got none, is a group of its own.

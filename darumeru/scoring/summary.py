@@ -31,7 +31,7 @@ def with_interval(value: float | None, draws: Floats | None, count: int | None =
 def mean_with_interval(
     value: float | None, draws: Floats | None, scores: Sequence[Mapping[str, float | None]]
 ) -> dict[str, float | None]:
-    """The same for a mean of tasks with these `scores`; where every draw is the same, the means of the tasks' own bounds.
+    """Return the same for a mean of tasks with these `scores`; where every draw is the same, the means of the tasks' own bounds.
 
     These err on the safe side: all tasks would have to be at their bounds at once.
     """
@@ -45,7 +45,7 @@ def mean_with_interval(
 def score_task(
     table: Table, metrics: Mapping[str, Aggregate], primary: tuple[str, ...], seed: int, resamples: int = RESAMPLES
 ) -> tuple[dict[str, Any], Floats | None]:
-    """The scores of a task.
+    """Return the scores of a task.
 
     Args:
         table: the scores of its documents.

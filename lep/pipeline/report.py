@@ -32,7 +32,7 @@ def write_report(recipe: Recipe, output: Path) -> Path:
 
 
 def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
-    """All figures of the report, from manifests, measures and runs."""
+    """Return all figures of the report, from manifests, measures and runs."""
     from lep.vocab.report import report_vocabularies
 
     steps = {step.name: step for step in steps_of(recipe, output)}
@@ -126,7 +126,7 @@ def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
 
 
 def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path) -> dict[str, Any]:
-    """Scores of every run, and each model's paired differences from the original instruct model."""
+    """Return scores of every run, and each model's paired differences from the original instruct model."""
     from darumeru.leaderboard.compare import compare
     from darumeru.record.run import load_run
 
