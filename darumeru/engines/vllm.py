@@ -227,6 +227,10 @@ class VLLMEngine(Engine):
             log.debug("vLLM calls %s %s", id_, internal)
 
 
+vllm = VLLMEngine
+"""As `darumeru.engines` finds it."""
+
+
 def check_adapter(model: Path, adapter: Path) -> None:
     """Hold an adapter's shapes against the model's: vLLM 0.32 loads one for another base without a word.
 

@@ -47,8 +47,8 @@ def test_an_adapter_says_what_the_merged_model_says(tiny_base: Path, adapter: tu
 
 def test_an_adapter_makes_another_run(tiny_base: Path, adapter: tuple[Path, Path]) -> None:
     settings = {"model": str(tiny_base), "data": "mini", "tasks": ["rwsd"], "engine": "hf"}
-    plain = prepare(settings_of(**settings)).header("x")
-    adapted = prepare(settings_of(**settings, adapter=adapter[0])).header("x")
+    plain = prepare(settings_of(**settings)).header()
+    adapted = prepare(settings_of(**settings, adapter=adapter[0])).header()
     assert plain["model"]["adapter_sha256"] is None
     assert len(adapted["model"]["adapter_sha256"]) == 64
 

@@ -89,9 +89,9 @@ def test_the_command_line_runs_it(coin: Path, tiny_chat: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("coin", "coin_engine:Coins", r"Engine 'coin' cannot be imported \(coin_engine:Coins\)"),
-        ("flip", "coin_engine:Coin", r"Engine 'flip': coin_engine:Coin is no subclass .* whose name is 'flip'"),
-        ("path", "pathlib:Path", r"Engine 'path': pathlib:Path is no subclass"),
+        ("coin", "coin_engine:Coins", r"The engine 'coin' \(coin_engine:Coins\) cannot be imported"),
+        ("flip", "coin_engine:Coin", r"The engine 'flip' \(coin_engine:Coin\) is no subclass .* whose name is 'flip'"),
+        ("path", "pathlib:Path", r"The engine 'path' \(pathlib.*:Path\) is no subclass"),
     ],
 )
 def test_a_broken_plugin_is_named_and_hurts_no_other_engine(

@@ -2,4 +2,7 @@
 
 from darumeru.engines.api.engine import APIEngine
 
-__all__ = ["APIEngine"]
+api = APIEngine
+"""As `darumeru.engines` finds it."""
+
+__all__ = ["APIEngine", "api"]

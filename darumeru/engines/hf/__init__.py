@@ -2,4 +2,7 @@
 
 from darumeru.engines.hf.engine import HFEngine
 
-__all__ = ["HFEngine"]
+hf = HFEngine
+"""As `darumeru.engines` finds it."""
+
+__all__ = ["HFEngine", "hf"]
