@@ -55,6 +55,7 @@ def description(name: str) -> str:
 
 def load(name: str) -> Any:
     """Import a command, a `TyperCommand` or a group of them."""
+    need("scipy", "regex", extra="lep")
     return typer.main.get_command(importlib.import_module(f"lep.cli.{name}").app)
 
 
@@ -66,8 +67,6 @@ def main() -> NoReturn:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        if not {"--help", "-h"} & set(arguments):
-            need("scipy", "regex", extra="lep")
         app(arguments, prog_name="lep", standalone_mode=True)
     except DarumeruError as error:
         if debug:
