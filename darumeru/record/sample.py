@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from darumeru.errors import UserError
 from darumeru.record.model import Part, fault
 from darumeru.requests import Answer, Request
-from darumeru.scoring.aggregate import Table
+
+if TYPE_CHECKING:
+    from darumeru.scoring.aggregate import Table
 
 
 class GivenAnswer(Part):
@@ -112,6 +114,8 @@ def table_of(samples: Sequence[Sample], metrics: Iterable[str] | None = None) ->
         samples: scored; one or more.
         metrics: which; all by default.
     """
+    from darumeru.scoring.aggregate import Table  # numpy, which `darumeru show` of a missing run can do without
+
     names = [n for n in (samples[0].score if metrics is None else metrics) if n in samples[0].score]
     return Table.build(
         {name: [float(s.score[name]) for s in samples] for name in names},

@@ -295,7 +295,7 @@ def test_a_server_that_dies_half_way_then_the_same_command(
     tasks = ["rwsd", "sum_extractive", "cp_sent_ru"]
     patience = QUICK | {"retries": 2, "concurrency": 3}
     stand_in.armed, stand_in.dies_after = True, 20
-    with pytest.raises(DarumeruError, match=r"broke the connection off.*asked 3 times.*same command goes on") as error:
+    with pytest.raises(DarumeruError, match=r"broke the connection off.*asked 3 times.*same command resumes") as error:
         evaluate(stand_in, tiny_chat, tmp_path / "a", tasks, model_args=patience)
     assert error.value.exit_code == 1
     path = next((tmp_path / "a").iterdir())

@@ -71,7 +71,7 @@ def test_a_training_with_and_without_it_ends_in_the_same_weights(tiny_dropout: P
 
     runs = [load_run(r.path) for r in find_runs(tmp_path / "runs")]
     assert all(r.complete for r in runs)
-    trainings = sorted((r.header["training"] for r in runs), key=lambda t: t["step"])
+    trainings = sorted((r.header.training.to_json() for r in runs), key=lambda t: t["step"])
     tokens = 2 * 32
     assert trainings == [{"run": "watched", "step": s, "tokens_seen": s * tokens} for s in (0, 2, 4, 6)]
     assert len({r.header["model"]["weights_sha256"] for r in runs}) == 4
