@@ -185,6 +185,7 @@ class Stage(ABC, Generic[S]):
         schema: what its section may hold.
         paths: keys of its section that name files or folders.
         kind: of the models that it makes, where it makes some.
+        after: the stage that it follows, by name; said by stages of other packages.
     """
 
     name: ClassVar[str]
@@ -192,6 +193,7 @@ class Stage(ABC, Generic[S]):
     schema: ClassVar[Schema]
     paths: ClassVar[frozenset[str]] = frozenset()
     kind: ClassVar[str | None] = None
+    after: ClassVar[str | None] = None
 
     @abstractmethod
     def read(self, content: Mapping[str, Any], top: Top) -> S:
