@@ -31,7 +31,7 @@ def _with_others(own: tuple[Stage[Any], ...]) -> tuple[Stage[Any], ...]:
     stages = list(own)
     for name in plugins.names(__name__, GROUP):
         if name not in {stage.name for stage in own}:
-            stage = plugins.find(__name__, GROUP, name, Stage, what="stage")
+            stage = plugins.find(__name__, GROUP, name, Stage, what="stage")  # type: ignore[type-abstract]
             order = [other.name for other in stages]
             if stage.after not in order:
                 raise unknown(f"stage before the stage '{name}'", str(stage.after), order)
