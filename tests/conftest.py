@@ -17,8 +17,10 @@ REPOSITORY = TESTS.parent
 
 TIERS = ("system", "model", "unit")
 """Folders of tests, the longest tests first; each is a marker too."""
-LONGEST = ("vllm", "api")
-"""The groups of tests (`xdist_group`: on one worker, because they share something costly) that decide how long all takes."""
+LONGEST = "vllm"
+"""The group of tests (`xdist_group`: on one worker, because they share something costly) that decides how long all takes."""
+LATER = "api"
+"""The group that needs what the longest computes first: until then its worker has other long tests to do."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -36,11 +38,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=_place)
 
 
-def _place(item: pytest.Item) -> tuple[int, int, bool]:
+def _place(item: pytest.Item) -> tuple[int, int, int]:
     tier = next(mark.name for mark in item.iter_markers() if mark.name in TIERS)
     group = item.get_closest_marker("xdist_group")
     name = group.args[0] if group else None
-    return LONGEST.index(name) if name in LONGEST else len(LONGEST), TIERS.index(tier), group is None
+    return 0 if name == LONGEST else 1, TIERS.index(tier), 1 if name == LATER else 0 if group is None else 2
 
 
 @pytest.fixture(scope="session")

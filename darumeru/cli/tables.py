@@ -80,7 +80,7 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
     if task.ties:
         notes.append(f"ties: {task.ties}")
     if task.truncated_prompts:
-        notes.append(f"prompts cut: {task.truncated_prompts}")
+        notes.append(f"prompts truncated: {task.truncated_prompts}")
     if task.empty_answers:
         notes.append(f"empty answers: {task.empty_answers}")
     if task.cut_answers:

@@ -98,7 +98,7 @@ def _process(environment: Mapping[str, str], errors: IO[str]) -> Iterator[subpro
 
 
 def _last_words(code: int, errors: IO[str]) -> str:
-    """Why a process ended that said nothing itself."""
+    """Return why a process ended that said nothing itself."""
     errors.seek(0)
     lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
     with suppress(ValueError):
