@@ -187,6 +187,12 @@ def test_a_web_page_in_place_of_the_hub(hub: Hub) -> None:
         assert "what answered is not the hub: a proxy or a login page" in str(refusal(ask))
 
 
+@pytest.mark.parametrize("trouble", [{"cut": True}, {"seconds": 4.0}, {"status": 429, "headers": {"Retry-After": "1"}}])
+def test_an_answer_that_is_cut_or_late_is_asked_for_again(hub: Hub, trouble: dict[str, Any]) -> None:
+    hub.faults = [Trouble("GET .*/ru/test.jsonl", times=1, **trouble)]
+    assert HubBundle().load("owner/name", "ru", "test").rows == [ROW] * 2
+
+
 def test_a_card_cannot_name_files_outside_nor_settings_of_functions(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "secret.jsonl").write_text('{"text": "secret"}\n')
     head = "---\nconfigs:\n- config_name: ru\n  data_files:\n  - split: test\n    path: "
