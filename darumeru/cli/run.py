@@ -33,14 +33,16 @@ def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: b
         UserError: what was asked for cannot be done so.
         DarumeruError: it failed, or tasks of it did; what was computed is kept.
     """
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console, plan_view, scores_table, time_line
     from darumeru.evaluation import execute, prepare
 
-    quiet()
     with console(stderr=True).status("Building prompts"):
         plan = prepare(settings)
     if dry_run:
         console().print(plan_view(plan))
+        if plan.missing:
+            raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
         return
     with progress(f"{plan.model.name} on {plan.engine}") as report:
         done = execute(plan, output, report)

@@ -9,7 +9,7 @@ import pytest
 
 from support.hub import Hub
 from support.hub_client import SUITES, run, settings
-from support.hub_data import mini_rows
+from support.hub_data import lines, mini_rows
 
 
 def test_a_model_that_always_says_the_same_scores_at_chance(
@@ -68,3 +68,20 @@ def test_a_data_set_that_cannot_be_had_fails_its_tasks_alone(
     assert third["complete"]
     assert third["scores"]["suite"]["value"] == 1.0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [third["name"]]
+
+
+def test_rows_that_no_task_can_read_fail_that_task_alone(
+    hub: Hub, tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card promises nothing of the fields: what is missing, or of another type, is found when the task reads the row."""
+    hub.serves(monkeypatch, tmp_path / "home")
+    rows = {task: mini_rows(task, "test") for task in ("parus", "rwsd")}
+    del rows["parus"][2]["inputs"]["choice2"]
+    for row in rows["rwsd"]:
+        row["outputs"] = 1
+    hub.repository("RefalMachine/darumeru").change({f"{task}/test.jsonl": lines(found) for task, found in rows.items()})
+    done = run(str(tmp_path / "runs"), settings(tiny_chat, "darumeru", tasks=["parus", "rwsd", "rcb"]))
+    assert set(done["scores"]["tasks"]) == {"rcb"}
+    failed = done["scores"]["failed"]
+    assert "data set 'parus', split 'test', row 3: field 'choice2'" in failed["parus"]
+    assert "data set 'rwsd', split 'test', row 1: field 'outputs': label '1' is not one of Да, Нет" in failed["rwsd"]
