@@ -74,8 +74,10 @@ def pursuit_weights(
             picked = dictionary[chosen].double()
             gram = picked @ picked.transpose(1, 2)
             # A trace of ridge: near-copies of one vector would make the system singular.
-            gram += 1e-8 * gram.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] * torch.eye(
-                gram.shape[1], dtype=torch.float64
+            gram += (
+                1e-8
+                * gram.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+                * torch.eye(gram.shape[1], dtype=torch.float64)
             )
             weights = torch.linalg.solve(gram, picked @ target.double()[:, :, None])[:, :, 0]
             residual = (target.double() - (weights[:, None, :] @ picked)[:, 0]).float()
