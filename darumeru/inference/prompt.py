@@ -23,15 +23,19 @@ _ANCHORS = (":", "\n", "=", "a")
 
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """Return a conversation as base models get it: `Query:` / `Response:` pairs with a blank line between them."""
-    parts: list[str] = []
-    for message in messages:
-        if message["role"] == "assistant":
-            parts.append(f"\nResponse: {message['content']}" if message["content"] else "\nResponse:")
-        else:
-            prefix = "Query: " if message["role"] == "user" else ""
-            parts.append(("\n\n" if parts else "") + prefix + message["content"])
-    return "".join(parts) + ("" if messages[-1]["role"] == "assistant" else "\nResponse:")
+    """Return a conversation as base models get it: `Query: …` and `Response: …`, a blank line between any two turns."""
+    names = {"user": "Query:", "assistant": "Response:", "system": ""}
+    turns = [" ".join(filter(None, (names[m["role"]], m["content"]))) for m in messages]
+    return "\n\n".join(turns if messages[-1]["role"] == "assistant" else [*turns, names["assistant"]])
+
+
+def conversation(query: Query, shots: Sequence[Sequence[Message]] = ()) -> list[Message]:
+    """Return the turns of a prompt: the examples in their order, then the question; a headline once, in the first user turn."""
+    turns = [message for shot in shots for message in shot] + query.messages
+    if query.headline:
+        first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
+        turns[first] = {**turns[first], "content": f"{query.headline}\n\n{turns[first]['content']}"}
+    return turns
 
 
 @dataclass(frozen=True)
@@ -162,12 +166,12 @@ class Prompter:
     def requests(self, queries: Iterable[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
         """Return the requests for (id, query, few-shot conversations), in order.
 
-        As many of the few-shot conversations as fit are put before the query, the first ones first; a prompt that is too
-        long without any is cut on its left, behind the BOS token.
+        As many of the few-shot conversations as fit are put before the query, in their order; those that are farthest from
+        it are left out first. A prompt that is too long without any is cut on its left, behind the BOS token.
         """
         todo = list(queries)
-        conversations = [[m for shot in shots for m in shot] + query.messages for _, query, shots in todo]
-        texts = [self.render(conversation) if conversation else "" for conversation in conversations]
+        conversations = [conversation(query, shots) for _, query, shots in todo]
+        texts = [self.render(messages) if messages else "" for messages in conversations]
         requests = []
         for (id_, query, shots), messages, text, ids in zip(
             todo, conversations, texts, self.encode(texts), strict=True
@@ -189,13 +193,13 @@ class Prompter:
     ) -> tuple[str, list[int], Request]:
         """Return the prompt with fewer examples, fewer earlier turns or, at last, truncated on the left."""
         for count in range(len(shots) - 1, -1, -1):
-            messages = [m for shot in shots[:count] for m in shot] + query.messages
+            messages = conversation(query, shots[len(shots) - count :])
             text = self.render(messages)
             ids = self.encode([text])[0]
             if len(ids) <= limit:
                 return text, ids, replace(request, num_fewshot=count, messages=tuple(messages))
         if not shots:
-            text = self.render(query.messages)
+            text = self.render(conversation(query))
             ids = self.encode([text])[0]
         request = replace(request, num_fewshot=0)
         if query.dropped is not None:
