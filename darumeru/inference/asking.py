@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
-from darumeru.files import fingerprint
+from darumeru.files import dumps
 from darumeru.requests import Request
 
 if TYPE_CHECKING:
@@ -31,14 +32,17 @@ def answer_tokens(request: Request) -> int:
 
 def longest_input(requests: Iterable[Request]) -> int:
     """Return for how many tokens an engine must be loaded: the longest prompt with its answer, and one more."""
-    return max(len(r.prompt) + answer_tokens(r) for r in requests) + 1
+    return max(r.prompt_tokens + answer_tokens(r) for r in requests) + 1
 
 
 def requests_sha256(requests: Iterable[Request]) -> str:
-    """Return the fingerprint of all that an engine is asked."""
-    return fingerprint(
-        [[r.id, r.kind, list(r.prompt), r.labels, r.continuations, r.max_tokens, list(r.until)] for r in requests]
-    )
+    """Return the fingerprint of all that an engine is asked: of the list of requests, fed to the hash one by one."""
+    digest = hashlib.sha256(b"[")
+    for number, r in enumerate(requests):
+        row = [r.id, r.kind, r.prompt, r.labels, r.continuations, r.max_tokens, r.until]
+        digest.update(((", " if number else "") + dumps(row)).encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def ask(
@@ -52,7 +56,7 @@ def ask(
     Raises:
         DarumeruError: the engine left requests unanswered without a reason.
     """
-    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in requests}
+    cost = {r.id: r.prompt_tokens + answer_tokens(r) for r in requests}
     total, done = sum(cost.values()), sum(cost.get(i, 0) for i in journal.answers)
     faults: dict[str, str] = {}
     worked = 0.0
