@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
 from darumeru.files import dumps
-from darumeru.requests import Request
+from darumeru.requests import PackedTokens, Request
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
@@ -38,11 +38,21 @@ def longest_input(requests: Iterable[Request]) -> int:
 def requests_sha256(requests: Iterable[Request]) -> str:
     """Return the fingerprint of all that an engine is asked: of the list of requests, fed to the hash one by one."""
     digest = hashlib.sha256(b"[")
+    heads: dict[bytes, str] = {}  # what prompts share is written out once
     for number, r in enumerate(requests):
-        row = [r.id, r.kind, r.prompt, r.labels, r.continuations, r.max_tokens, r.until]
-        digest.update(((", " if number else "") + dumps(row)).encode())
+        head, tail = r.packed.head, r.packed.tail
+        if head not in heads:
+            heads[head] = _listed(head)
+        prompt = f"[{', '.join(filter(None, (heads[head], _listed(tail))))}]"
+        before, after = dumps([r.id, r.kind]), dumps([r.labels, r.continuations, r.max_tokens, r.until])
+        digest.update(f"{', ' if number else ''}{before[:-1]}, {prompt}, {after[1:]}".encode())
     digest.update(b"]")
     return digest.hexdigest()
+
+
+def _listed(packed: bytes) -> str:
+    """Return packed token ids as they stand in a JSON list, without its brackets."""
+    return dumps(PackedTokens(b"", packed).tokens())[1:-1]
 
 
 def ask(

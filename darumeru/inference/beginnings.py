@@ -71,7 +71,7 @@ class Beginnings:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         model = getattr(backend, "model", None)
         self._added = frozenset(getattr(tokenizer, "added_tokens_decoder", ()))
-        self._joins = type(model).__name__ == "BPE" and not model.dropout
+        self._joins = type(model).__name__ == "BPE" and not getattr(model, "dropout", None)
 
     def prompts(self, texts: Sequence[str], keys: Sequence[Key]) -> list[Prompt]:
         """Return texts with their tokens, exactly those of each whole text; an empty key shares nothing."""
