@@ -126,3 +126,26 @@ def test_a_ranking_is_split_where_its_rows_do_not_fit_together() -> None:
         got = answers_of(model, asked)["r"]
     assert 1 <= memory.failures <= 4
     assert got.logprobs == pytest.approx(want.logprobs, abs=1e-5)
+
+
+def test_a_context_is_filled_to_its_last_token() -> None:
+    """A model with learned positions has none beyond it: a prompt that fills it does not wait for another one's answer."""
+    model = architectures.build("GPT-2")
+    tokens = tuple(3 + i % 300 for i in range(512))
+    asked = [
+        Request("g/0", "generate", tokens[:500], "", max_tokens=12),
+        Request("g/1", "generate", tokens[:511], "", max_tokens=1),
+        Request("g/2", "generate", tokens[:40], "", max_tokens=12),
+        Request("c/0", "choose", tokens[:511], "", labels=(((20,),), ((21,),))),
+        Request("l/0", "likelihood", tokens[:1], "", continuations=(tokens[1:],)),
+        Request("r/0", "rank", tokens[:500], "", continuations=(tokens[:12], tokens[5:17])),
+        Request("x/0", "rank", tokens[:500], "", continuations=(tokens[:13], tokens[5:18])),
+    ]
+    options = EngineOptions(dtype="float32", device="cpu", context_len=512)
+    engine = HFEngine(model, architectures.NoTokenizer(), frozenset({architectures.EOS}), options)
+    got = {a.id: a for batch in engine.answers(asked) for a in batch}
+    assert "513 tokens with its answer, and the context of the model holds 512" in got.pop("x/0").error
+    for request in asked[:-1]:
+        want = architectures.plain(model, request)
+        assert got[request.id].logprobs == pytest.approx(want.logprobs, abs=1e-3)
+        assert got[request.id].tokens == want.tokens

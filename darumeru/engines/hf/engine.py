@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from darumeru.engines.base import Engine, EngineOptions
+from darumeru.engines.base import Engine, EngineOptions, too_long
 from darumeru.engines.hf.batches import shared_prefixes, shares_prompt
 from darumeru.engines.hf.rows import Row, Values, answer_of, rows_of
 from darumeru.errors import DarumeruError, UserError
@@ -148,6 +148,10 @@ class HFEngine(Engine):
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         """See `Engine.answers`. The batches are those of all requests, whichever of them are done."""
+        faults = {r.id: fault for r in requests if (fault := too_long(r, self.options.context_len))}
+        if refused := [fault for id_, fault in faults.items() if id_ not in done]:
+            yield refused
+        requests = [r for r in requests if r.id not in faults]
         choices = [r for r in requests if r.kind == "choose"]
         for shared, group in [(0, choices)] if self.options.exact else shared_prefixes(choices):
             yield from self._scored(group, shared, done)
@@ -209,10 +213,13 @@ class HFEngine(Engine):
             return len(request.prompt) + request.max_tokens
 
         def fits(rest: Sequence[Request]) -> int:
-            first, count = rest[0], 1
+            first, count, widest, most = rest[0], 1, len(rest[0].prompt), rest[0].max_tokens
             for request in rest[1 : self.budget.rows(cost(first), generates=True)]:
-                if request.until != first.until or not (pads or len(request.prompt) == len(first.prompt)):
+                widest, most = max(widest, len(request.prompt)), max(most, request.max_tokens)
+                if request.until != first.until or not (pads or len(request.prompt) == widest):
                     break
+                if widest + most > (self.options.context_len or widest + most):
+                    break  # the longest prompt would go on beyond the context while another one's answer is not complete
                 count += 1
             return count
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,13 +63,18 @@ def budget_of(model: Any, device: torch.device, asked: int | None, *, exact: boo
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the bytes that are free on a device: on a GPU with those that PyTorch keeps, on a CPU without swapping."""
+    """Return the bytes that are free on a device: on a GPU with those that PyTorch keeps, on a CPU without swapping.
+
+    Where the system does not tell (macOS), half of the machine's memory stands for it.
+    """
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def token_bytes(model: Any) -> int:
@@ -77,14 +84,14 @@ def token_bytes(model: Any) -> int:
     model's type, four of the hidden size in float32 (norms, residuals).
     """
     config = model.config.get_text_config(decoder=True)
-    size = model.dtype.itemsize
+    size = int(model.dtype.itemsize)
     hidden = int(config.hidden_size)
     heads = int(getattr(config, "num_attention_heads", None) or 1)
     width = int(getattr(config, "head_dim", None) or hidden // heads)
     kept = int(getattr(config, "num_key_value_heads", None) or heads)
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     inner = max(inner) if isinstance(inner, list | tuple) else int(inner)
-    cache = 2 * int(config.num_hidden_layers) * kept * width * size
+    cache: int = 2 * int(config.num_hidden_layers) * kept * width * size
     return cache + (6 * hidden + 3 * inner) * size + 16 * hidden
 
 
