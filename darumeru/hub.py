@@ -31,15 +31,16 @@ def is_hub_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None and ".." not in name
 
 
-def model_folder(repository: str, *, revision: str | None = None, weights: bool = True) -> Path:
+def model_folder(repository: str, *, revision: str | None = None, weights: bool = True, code: bool = False) -> Path:
     """Return the folder of the hub's cache that holds a model, fetched if need be; its name is the commit.
 
-    No pickles and no Python code are fetched: configuration, tokenizer and safetensors only.
+    No pickles are fetched: configuration, tokenizer and safetensors only, and Python code only where it is trusted.
 
     Args:
         repository: the hub id.
         revision: branch, tag or commit; the main branch if None.
         weights: fetch the safetensors files too.
+        code: fetch the Python code that the model brings too, for `--trust-remote-code`.
 
     Raises:
         UserError: there is no such repository or revision, or it is gated.
@@ -47,7 +48,7 @@ def model_folder(repository: str, *, revision: str | None = None, weights: bool 
     """
     import huggingface_hub
 
-    patterns = [*_TEXT_FILES, *(["*.safetensors"] if weights else [])]
+    patterns = [*_TEXT_FILES, *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
     try:
         return Path(huggingface_hub.snapshot_download(repo_id=repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the client's and its transport's errors have no common ancestor
