@@ -56,6 +56,20 @@ def model_folder(repository: str, *, revision: str | None = None, weights: bool 
         raise _refusal(what, error, revision, "Check the name, or give the path of a model folder.") from error
 
 
+def unreachable(seconds: float = 5.0) -> str | None:
+    """Return why the hub cannot be asked from here, in a few words; None if it answers."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "not asked, HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception as error:  # as in `model_folder`
+        return f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_first_line(error)})"
+    return None
+
+
 def dataset_revision(repository: str, branch: str | None = None, *, advice: str = "") -> str:
     """Return the commit that a data set's branch (the main one if None) is at.
 
