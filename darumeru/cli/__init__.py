@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from darumeru.cli import arena, compare, data, demo, export, leaderboard, records, run, watch
+from darumeru.cli import arena, compare, data, demo, doctor, export, leaderboard, records, run, watch
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
@@ -41,6 +41,7 @@ _add(app, leaderboard.leaderboard)
 _add(app, compare.compare)
 _add(app, export.export)
 _add(app, demo.demo)
+_add(app, doctor.doctor)
 _add(data_app, data.pull)
 _add(data_app, data.check)
 _add(data_app, data.import_, "import")

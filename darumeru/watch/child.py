@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -49,8 +50,14 @@ def main() -> int:
 
 
 def _watch_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)  # the journal has every answer up to here
+    # Not sys.stdin.read(): it would hold the lock of the reader, and a worker that vLLM forks from this process closes its
+    # copy of sys.stdin first of all, waiting for that lock for ever.
+    while os.read(0, 1):
+        pass
+    # The journal has every answer up to here. Workers are of our group, unless somebody began this process by hand.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _tell(out: TextIO, message: dict[str, Any]) -> None:

@@ -33,3 +33,6 @@ class WatchSettings(EngineSettings, TaskSettings):
     newest_first: Annotated[bool, Option("Catch up from the newest on.", flag="--newest-first", decides=False)] = False
     until_step: Annotated[int | None, Option("End after this step.", default="the training's own last one")] = None
     poll: Annotated[float, Option("Seconds between two looks.", decides=False)] = 10.0
+    stall: Annotated[
+        float, Option("Seconds without progress after which an evaluation counts as failed.", decides=False)
+    ] = 7200.0

@@ -22,7 +22,7 @@ from darumeru.record.run import Run, find_runs
 from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
 from darumeru.watch.curve import Point, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
-from darumeru.watch.process import device_of, evaluate_apart
+from darumeru.watch.process import STALL, device_of, evaluate_apart
 from darumeru.watch.rules import Fired
 from darumeru.watch.status import Outcome, Report, Status
 from darumeru.watch.verdict import STOP, Judge, Verdict, make_judge, note, write_best
@@ -42,6 +42,7 @@ def watch(
     keep_best: str | None = None,
     once: bool = False,
     poll: float = 10.0,
+    stall: float = STALL,
     newest_first: bool = False,
     until_step: int | None = None,
     device: str = "auto",
@@ -63,6 +64,7 @@ def watch(
         keep_best: a metric; the best checkpoint is kept as `folder`/best, and `best.json` names it.
         once: evaluate what is there and return.
         poll: seconds between two looks.
+        stall: seconds without progress after which an evaluation is ended and counts as failed.
         newest_first: catch up on old checkpoints from the newest on.
         until_step: the last step, where the training itself does not know.
         device: `auto`, `cpu`, `cuda`, or `cuda:N`, the GPU that the evaluations get for their own.
@@ -77,6 +79,8 @@ def watch(
     _check_folder(root, once)
     if poll <= 0 or settle < 0:
         raise UserError(f"--poll {poll} is not possible: give seconds above 0.")
+    if stall <= 0:
+        raise UserError(f"--stall {stall} is not possible: give seconds above 0.")
     chosen, environment = device_of(device)
     for key in ("model", "training", "adapter", "base_url"):
         if settings.get(key) is not None:
@@ -86,7 +90,7 @@ def watch(
     judge = make_judge(metrics_for(wanted), rules, keep_best)
     training = name or root.resolve().name
     state = _Watch(
-        root, Path(output), training, wanted, environment, judge, report, newest_first, poll, settle,
+        root, Path(output), training, wanted, environment, judge, report, newest_first, poll, stall, settle,
         pause=min(poll, 1.0) if once else poll,
     )  # fmt: skip
     return state.follow(once, until_step)
@@ -138,6 +142,7 @@ class _Watch:
     report: Report
     newest_first: bool
     poll: float
+    stall: float
     settle: float
     pause: float
     """Seconds before a failed checkpoint is tried again."""
@@ -297,11 +302,13 @@ class _Watch:
             self._asked_of(checkpoint),
             self.output,
             self.environment,
-            lambda share: self._progress(checkpoint.step, share),
+            lambda share, silent: self._progress(checkpoint.step, share, silent),
+            self.stall,
         )
 
-    def _progress(self, step: int, share: float) -> None:
-        self.running = (step, f"{share:.0%}")
+    def _progress(self, step: int, share: float, silent: float) -> None:
+        quiet = f", nothing new for {silent / 60:.0f} min" if silent >= 60 else ""
+        self.running = (step, f"{share:.0%}{quiet}")
         self._tell()
 
     # -- what follows -------------------------------------------------------------------------------------------------

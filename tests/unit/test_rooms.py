@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"cli"},
         {"leaderboard", "arena", "watch"},
         {"evaluation"},
-        {"inference", "task", "record"},
+        {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
         {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
     ),
