@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from darumeru.scoring.aggregate import Aggregate, Floats, Table
 from darumeru.scoring.bootstrap import seed_of
 from darumeru.scoring.linear import document_weights
 
-MOST = 8
-"""Units of a task in a round at most: how much oftener a cheap task is asked than the dearest."""
+MOST = 4
+"""Units of a task in a round at most. More would spend fewer tokens on the dear tasks, and come late to the first look."""
 
 Round = dict[str, list[int]]
 """Task → its units in a round, in the order in which they are drawn; none where all were asked before."""
@@ -104,6 +105,25 @@ def units_a_round(tasks: Sequence[RacedTask], cost: Mapping[str, float]) -> dict
     return {name: min(MOST, max(1, round(w / least))) for name, w in worth.items()}
 
 
+def round_sizes(tasks: Sequence[RacedTask], cost: Mapping[str, float]) -> list[dict[str, int]]:
+    """Return how many units of each task the rounds ask, until none is left; all rounds cost about the same.
+
+    Args:
+        tasks: of the race.
+        cost: of a document of each task, in tokens.
+    """
+    each = units_a_round(tasks, cost)
+    price = {t.name: each[t.name] * cost[t.name] * t.documents / len(t.units) for t in tasks}
+    left = {t.name: len(t.units) for t in tasks}
+    rounds = []
+    while any(left.values()):
+        going = [n for n in left if left[n]]
+        times = int(sum(price.values()) / sum(price[n] for n in going))
+        rounds.append({n: min(left[n], each[n] * times) for n in left})
+        left = {n: left[n] - rounds[-1][n] for n in left}
+    return rounds
+
+
 def rounds_of(tasks: Sequence[RacedTask], cost: Mapping[str, float], seed: int) -> list[Round]:
     """Return the rounds of a race, the last of which leaves nothing to ask.
 
@@ -112,7 +132,5 @@ def rounds_of(tasks: Sequence[RacedTask], cost: Mapping[str, float], seed: int) 
         cost: of a document of each task, in tokens.
         seed: of the orders.
     """
-    each = units_a_round(tasks, cost)
-    orders = {t.name: t.order(seed) for t in tasks}
-    count = max(math.ceil(len(t.units) / each[t.name]) for t in tasks)
-    return [{n: o[i * each[n] : (i + 1) * each[n]] for n, o in orders.items()} for i in range(count)]
+    orders = {t.name: iter(t.order(seed)) for t in tasks}
+    return [{n: list(islice(orders[n], size)) for n, size in sizes.items()} for sizes in round_sizes(tasks, cost)]

@@ -20,7 +20,7 @@ from darumeru.scoring.aggregate import AGGREGATES, Table
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
-    from darumeru.evaluation import Plan
+    from darumeru.evaluation import Plan, Progress
 
 OpenEngine = Callable[["Plan"], "Engine"]
 
@@ -44,6 +44,9 @@ class Contestant(Protocol):
 
     def tokens(self, task: str, document: int) -> int:
         """Return the tokens of prompt and answer of an answered document."""
+
+    def finish(self, progress: Progress | None = None) -> None:
+        """Have all answered that its run asks, what does not count in the race too."""
 
 
 @dataclass
@@ -95,6 +98,9 @@ class Recorded:
     def answer(self, documents: Mapping[str, Sequence[int]]) -> None:
         """See `Contestant`; all are answered."""
 
+    def finish(self, progress: Progress | None = None) -> None:
+        """See `Contestant`; it is."""
+
     def value(self, task: str, document: int) -> float:
         """See `Contestant`."""
         return self.values[task][document]
@@ -145,7 +151,7 @@ class Live:
         from darumeru.inference.asking import answer_tokens
 
         found = [r for d in self.plan.documents[task] for r in self.requests[task, d]]
-        return sum(len(r.prompt) + answer_tokens(r) for r in found) / len(self.plan.documents[task])
+        return sum(r.prompt_tokens + answer_tokens(r) for r in found) / len(self.plan.documents[task])
 
     def answer(self, documents: Mapping[str, Sequence[int]]) -> None:
         """See `Contestant`.
@@ -153,12 +159,22 @@ class Live:
         Raises:
             DarumeruError: the engine could not answer a request.
         """
+        self._ask([r for task, chosen in documents.items() for d in chosen for r in self.requests[task, d]])
+
+    def finish(self, progress: Progress | None = None) -> None:
+        """See `Contestant`.
+
+        Raises:
+            DarumeruError: the engine could not answer a request.
+        """
+        self._ask(self.plan.requests, progress)
+
+    def _ask(self, wanted: Sequence[Request], progress: Progress | None = None) -> None:
         from darumeru.inference.asking import ask
 
-        wanted = [r for task, chosen in documents.items() for d in chosen for r in self.requests[task, d]]
         if all(r.id in self.journal.answers for r in wanted):
             return
-        faults, _ = ask(self._loaded(), wanted, self.journal)
+        faults, _ = ask(self._loaded(), wanted, self.journal, progress)
         if faults:
             first = next(iter(faults))
             raise DarumeruError(
@@ -184,7 +200,7 @@ class Live:
     def tokens(self, task: str, document: int) -> int:
         """See `Contestant`."""
         requests = self.requests[task, document]
-        return sum(len(r.prompt) + len(self.journal.answers[r.id].tokens) for r in requests)
+        return sum(r.prompt_tokens + len(self.journal.answers[r.id].tokens) for r in requests)
 
 
 def raced_tasks(plan: Plan) -> dict[str, RacedTask]:
@@ -250,7 +266,7 @@ def check_alike(contestants: Sequence[Contestant]) -> list[str]:
             x, y = getattr(first.header, key), getattr(other.header, key)
             if x != y:
                 remarks.append(f"{key} differs: {x} ({first.name}), {y} ({other.name}).")
-    if any(_same(a, b) for i, a in enumerate(contestants) for b in contestants[:i]):
+    if any(same_model(a, b) for i, a in enumerate(contestants) for b in contestants[:i]):
         raise UserError("The same model was named twice. A race needs two different ones.")
     return remarks
 
@@ -276,7 +292,8 @@ def _different(a: Contestant, b: Contestant, task: str) -> str | None:
     return None
 
 
-def _same(a: Contestant, b: Contestant) -> bool:
+def same_model(a: Contestant, b: Contestant) -> bool:
+    """Return whether two contestants are one model that is asked in one way."""
     if a.header.id is not None and a.header.id == b.header.id:
         return True
     x, y = a.header, b.header

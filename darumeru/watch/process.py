@@ -38,7 +38,11 @@ def device_of(device: str) -> tuple[str, dict[str, str]]:
 
 
 def evaluate_apart(
-    settings: Settings, output: Path, environment: Mapping[str, str], progress: Callable[[float], None]
+    settings: Settings,
+    output: Path,
+    environment: Mapping[str, str],
+    progress: Callable[[float], None],
+    against: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate what settings name in a new process.
 
@@ -47,11 +51,12 @@ def evaluate_apart(
         output: folder of the run records.
         environment: variables of the process beside our own.
         progress: is told the share that is done.
+        against: folder of the best run so far, if a checkpoint that is worse need not be evaluated to the end.
 
     Returns:
         The process's last message: `run` names the record's folder, or `error` says why there is none.
     """
-    request = json.dumps({"settings": settings.model_dump(mode="json"), "output": str(output)})
+    request = json.dumps({"settings": settings.model_dump(mode="json"), "output": str(output), "against": against})
     message: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         with _process(environment, errors) as process:

@@ -163,7 +163,7 @@ def test_until_a_score_is_known_well_enough(models: list[Path], tmp_path: Path) 
     assert stated["goal"] == "micro_avg ± 0.06"
     # A board does not take it for a result.
     problem = read_run(found.run)
-    assert "Only a part of the documents" in getattr(problem, "reason", "")
+    assert "Only a part of its documents" in getattr(problem, "reason", "")
     full = execute(plan, tmp_path, open_engine=knowing(0.2))
     accuracy = [
         full.scores.tasks[t].metrics["acc" if t == "rcb" else full.scores.tasks[t].primary[0]].value for t in TASKS
