@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 
 from darumeru.race.benchmark import RacedTask, raced_task, round_sizes
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, cluster_sum, macro_mean, mean
-from darumeru.scoring.sequence import ConfidenceSequence
+from darumeru.scoring.sequence import EFFECTS, ConfidenceSequence
 
 SUBJECTS = (
     100, 135, 152, 100, 265, 144, 100, 100, 100, 173, 102, 100, 235, 114, 145, 378, 126, 100, 310, 203, 100, 165, 198, 193, 390,
@@ -156,13 +156,15 @@ class Test:
         return plain, finite
 
 
-def races(rng: np.random.Generator, made: Population, runs: int) -> Iterator[Step]:
+def races(
+    rng: np.random.Generator, made: Population, runs: int, low: float = -1.0, effects: Sequence[float] = EFFECTS
+) -> Iterator[Step]:
     """Race in many random orders at once."""
     order = []
     for task in made.tasks:
         times = rng.exponential(size=(runs, len(task.units))) / task.weights
         order.append(np.argsort(times, axis=1).astype(np.int32))
-    sequence, test = ConfidenceSequence(len(made.tasks), low=-1.0, shape=(runs,)), Test(rng, made, runs)
+    sequence, test = ConfidenceSequence(len(made.tasks), low, effects=effects, shape=(runs,)), Test(rng, made, runs)
     start, spent = dict.fromkeys(made.cost, 0), 0.0
     rounds = round_sizes(made.tasks, made.cost)
     for number, sizes in enumerate(rounds, start=1):
@@ -202,7 +204,8 @@ def errors(
         for share, p in sorted(curve.items())
     ]
     found = {"naive": float(np.mean(naive)), "race": float(np.mean(raced)), "missed": float(np.mean(missed))}
-    return {"races": populations * runs, **found, "curve": points}
+    every = max(1, len(points) // 80)  # what a picture needs
+    return {"races": populations * runs, **found, "curve": [*points[:20], *points[20::every]]}
 
 
 def costs(
@@ -237,6 +240,26 @@ def costs(
     }  # fmt: skip
 
 
+def goals(rng: np.random.Generator, tasks: list[RacedTask], half_width: float, runs: int) -> dict[str, Any]:
+    """What `run --until "micro_avg ± half_width"` asks of one model, and how often its interval misses the score."""
+    kinds = [TASKS[t.name][2] for t in tasks]
+    values = [
+        rng.beta(1.5, 1.5, len(t.units)) if kind == "graded"
+        else rng.normal(0.3, 0.1, len(t.units)).clip(0, 1) if kind == "exam"
+        else (rng.random(len(t.units)) < rng.uniform(0.3, 0.8)).astype(float)
+        for t, kind in zip(tasks, kinds, strict=True)
+    ]  # fmt: skip
+    made = Population(tasks, values, {n: float(c) for n, (_, c, _) in TASKS.items()})
+    share, done, missed = np.ones(runs), np.zeros(runs, dtype=bool), np.zeros(runs, dtype=bool)
+    for step in races(rng, made, runs, low=0.0, effects=(half_width,)):
+        now = ~done & ((step.high - step.low) / 2 <= half_width)
+        share[now], done = step.share, done | now
+        missed |= now & ((step.low > made.truth) | (step.high < made.truth))
+        if done.all():
+            break
+    return {"half_width": half_width, "share": float(share.mean()), "missed": float(missed.mean())}
+
+
 def picture(found: dict[str, Any]) -> str:
     """Error of both rules against the share of the tokens that was spent, as SVG."""
     import altair as alt
@@ -246,10 +269,12 @@ def picture(found: dict[str, Any]) -> str:
     rows = [
         {"rule": title, "share": 100 * p["share"], "error": 100 * p[key]}
         for key, title in names.items()
-        for p in found["curve"][:: max(1, len(found["curve"]) // 150)]
+        for p in found["curve"]
     ]
     x = alt.X(
-        "share:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title="tokens spent, % of the whole suite", grid=False)
+        "share:Q",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(title="tokens spent, % of the whole suite", grid=False, format="~g"),
     )
     y = alt.Y("error:Q", axis=alt.Axis(title="wrong winner declared by then, %", tickCount=6))
     colour = alt.Color("rule:N", sort=list(names.values()), legend=alt.Legend(title=None, orient="top", labelLimit=400))
@@ -308,6 +333,11 @@ def main() -> None:
                 f"{c['share_90']:.1%} | |",
                 flush=True,
             )
+    print("\n| one model, until Micro-Avg is known | tokens, mean | interval misses |\n|---|---|---|")
+    for half_width in (0.05, 0.02, 0.01, 0.005):
+        g = goals(rng, tasks, half_width, runs)
+        found.setdefault("goals", []).append(g)
+        print(f"| ± {100 * half_width:g} points | {g['share']:.1%} | {g['missed']:.1%} |", flush=True)
     print(f"\n{time.perf_counter() - began:.0f} s")
     if given.output:
         given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
