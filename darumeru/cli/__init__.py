@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from darumeru.cli import arena, compare, data, demo, doctor, export, leaderboard, records, run, watch
+from darumeru.cli import arena, compare, data, demo, doctor, export, leaderboard, race, records, run, watch
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
@@ -33,6 +33,7 @@ def _add(group: typer.Typer, command: Callable[..., None], name: str | None = No
 
 _add(app, run.run)
 _add(app, arena.arena)
+_add(app, race.race)
 _add(app, watch.watch)
 _add(app, records.list_, "list")
 _add(app, records.show)

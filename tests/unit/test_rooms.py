@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
         {"leaderboard", "arena", "watch"},
+        {"race"},
         {"evaluation"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
