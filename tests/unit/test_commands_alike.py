@@ -160,6 +160,6 @@ def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: 
         assert "..." not in shown
         assert "…" not in shown
     assert {" ".join(path) for path in COMMANDS} == {
-        "run", "arena", "watch", "list", "show", "rescore", "leaderboard", "compare", "gate", "export", "demo",
+        "run", "arena", "watch", "list", "show", "rescore", "leaderboard", "compare", "gate", "signal", "export", "demo",
         "data pull", "data check", "data import",
     }  # fmt: skip

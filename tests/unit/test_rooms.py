@@ -18,7 +18,7 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch", "gate"},
+        {"leaderboard", "arena", "watch", "gate", "signal"},
         {"evaluation"},
         {"inference", "task", "record"},
         {"engines", "data", "scoring"},
