@@ -2,8 +2,8 @@
 
     python benchmarks/gate.py [--simulations 4000] [--seed 0] [--output benchmarks/results/gate.json]
 
-Two models answer n documents of one task; they differ on a share of them (`discordant`). At a true difference of exactly
-minus the margin both verdicts are wrong; the level of each is 2.5 %. At a difference of 0 the rule should say GO.
+Two models answer n documents of each of one or 17 tasks; they differ on a share of them (`differ`). At a true difference of
+exactly minus the margin both verdicts are wrong; the level of each is 2.5 %. At a difference of 0 the rule should say GO.
 """
 
 from __future__ import annotations
@@ -14,37 +14,44 @@ from pathlib import Path
 import numpy as np
 
 from darumeru.files import write_json
-from darumeru.scoring.margin import Estimate, Part, one_sided
+from darumeru.scoring.margin import MeanOfTasks, Part, one_sided
 
-SIZES = (20, 50, 100, 400, 1600)
+SIZES = {1: (20, 50, 100, 400, 1600), 17: (10, 30, 100)}
+"""Tasks → documents of each."""
 MARGINS = (0.01, 0.02, 0.05)
-DISCORDANT = (0.05, 0.2)
+DIFFER = (0.05, 0.2)
 ALPHA = 0.025
 
 
-def rates(n: int, margin: float, discordant: float, true: float, simulations: int, seed: int) -> tuple[float, float]:
+def rates(
+    tasks: int, n: int, margin: float, differ: float, true: float, simulations: int, seed: int
+) -> tuple[float, float]:
     """Return the shares of simulations that end in GO and in NO-GO.
 
     Args:
-        n: documents.
+        tasks: whose mean the rule is about.
+        n: documents of each.
         margin: of the rule.
-        discordant: share of documents on which one model alone is right.
+        differ: share of documents on which one model alone is right.
         true: difference, run minus baseline.
         simulations: how many.
         seed: of the random numbers.
     """
-    share = max(discordant, abs(true))
-    wins, losses, _ = (
-        np.random.default_rng(seed)
-        .multinomial(n, [(share + true) / 2, (share - true) / 2, 1 - share], size=simulations)
-        .T
-    )
-    pairs, counts = np.unique(np.stack([wins, losses], axis=1), axis=0, return_counts=True)
+    share = max(differ, abs(true))
+    chances = [(share + true) / 2, (share - true) / 2, 1 - share]
+    counts = np.random.default_rng(seed).multinomial(n, chances, size=(simulations, tasks))[..., :2]
+    cases, often = np.unique(counts.reshape(simulations, -1), axis=0, return_counts=True)
     go = no_go = 0
-    for (won, lost), count in zip(pairs, counts, strict=True):
-        value = (won - lost) / n
-        error = float(np.sqrt(max((won + lost) / n - value**2, 0.0) / n))  # what a bootstrap's draws have
-        test = one_sided(Estimate(value, error, (Part(error, n, n, n, True, (int(won), int(lost))),)), -margin)
+    for case, count in zip(cases.reshape(len(cases), tasks, 2), often, strict=True):
+        parts = []
+        for won, lost in case.tolist():
+            error = float(
+                np.sqrt(max((won + lost) / n - ((won - lost) / n) ** 2, 0.0) / n)
+            )  # what a bootstrap's draws have
+            parts.append(Part(error, n, n, n, True, (won, lost)))
+        value = float((case[:, 0] - case[:, 1]).mean() / n)
+        error = float(np.sqrt(sum(p.error**2 for p in parts))) / tasks
+        test = one_sided(MeanOfTasks(value, error, tuple(parts)), -margin)
         go += int(count) * (test.above < ALPHA)
         no_go += int(count) * (test.below < ALPHA)
     return go / simulations, no_go / simulations
@@ -57,20 +64,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    print("|    n | margin | discordant | false GO | false NO-GO | GO at no difference |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| tasks | documents each | margin | differ | false GO | false NO-GO | GO at no difference |")
+    print("| --: | --: | --: | --: | --: | --: | --: |")
     rows = []
-    for n in SIZES:
-        for margin in MARGINS:
-            for discordant in DISCORDANT:
-                wrong = rates(n, margin, discordant, -margin, given.simulations, given.seed)
-                right = rates(n, margin, discordant, 0.0, given.simulations, given.seed)[0]
-                cells = [f"{100 * v:.1f} %" for v in (*wrong, right)]
-                print(f"| {n} | {margin} | {discordant} | " + " | ".join(cells) + " |")
-                rows.append(
-                    {"n": n, "margin": margin, "discordant": discordant,
-                     "false_go": wrong[0], "false_no_go": wrong[1], "go_at_no_difference": right}
-                )  # fmt: skip
+    for tasks, n, margin, differ in ((k, n, m, d) for k in SIZES for n in SIZES[k] for m in MARGINS for d in DIFFER):
+        wrong = rates(tasks, n, margin, differ, -margin, given.simulations, given.seed)
+        right = rates(tasks, n, margin, differ, 0.0, given.simulations, given.seed)[0]
+        cells = [f"{100 * v:.1f} %" for v in (*wrong, right)]
+        print(f"| {tasks} | {n} | {margin} | {differ} | " + " | ".join(cells) + " |")
+        rows.append(
+            {"tasks": tasks, "documents": n, "margin": margin, "differ": differ,
+             "false_go": wrong[0], "false_no_go": wrong[1], "go_at_no_difference": right}
+        )  # fmt: skip
     if given.output:
         write_json(given.output, {"simulations": given.simulations, "seed": given.seed, "rows": rows})
 

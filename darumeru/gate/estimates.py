@@ -18,7 +18,7 @@ from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.scoring.aggregate import AGGREGATES, Floats, Table, mean
 from darumeru.scoring.bootstrap import units
 from darumeru.scoring.compare import difference
-from darumeru.scoring.margin import Estimate, Part, same_bounds
+from darumeru.scoring.margin import MeanOfTasks, Part, same_bounds
 from darumeru.scoring.summary import with_interval
 
 DENSITY = "symbols_per_token"
@@ -44,7 +44,7 @@ class Measured:
     low: float | None = None
     high: float | None = None
     documents: int = 0
-    estimate: Estimate | None = None
+    estimate: MeanOfTasks | None = None
     """None where nothing can be tested."""
     reason: str | None = None
     """Why nothing can be tested."""
@@ -93,7 +93,7 @@ def _difference(rule: Rule, tasks: Sequence[str], new: Side, old: Side) -> Measu
         x, y = old.entry.tasks[task].draws, new.entry.tasks[task].draws
         assert x is not None and y is not None  # noqa: S101 - `draws_of` has them
         parts.append(_part(new, task, _error(y.astype(np.float64) - x), _flips(task, new, old)))
-    estimate = Estimate(found.value, _error(drawn[1] - drawn[0]), tuple(parts))
+    estimate = MeanOfTasks(found.value, _error(drawn[1] - drawn[0]), tuple(parts))
     low, high = found.low, found.high
     if high - low < 1e-12:  # no document was answered differently
         half = same_bounds(estimate.units)
@@ -150,7 +150,7 @@ def _score(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
         drawn = entry.tasks[task].draws
         assert drawn is not None  # noqa: S101 - `draws_of` has them
         parts.append(_part(new, task, _error(drawn.astype(np.float64))))
-    estimate = Estimate(score.value, _error(draws), tuple(parts))
+    estimate = MeanOfTasks(score.value, _error(draws), tuple(parts))
     return Measured(rule.bound, False, score.value, score.low, score.high, size, estimate)
 
 
@@ -176,7 +176,7 @@ def _density(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
     together: Floats = np.mean(drawn, axis=0)
     parts = [replace(_part(new, t, _error(d)), right_or_wrong=False) for t, d in zip(tasks, drawn, strict=True)]
     bounds = with_interval(value, together)
-    estimate = Estimate(value, _error(together), tuple(parts))
+    estimate = MeanOfTasks(value, _error(together), tuple(parts))
     return Measured(rule.bound, False, value, bounds["low"], bounds["high"], size, estimate)
 
 
@@ -213,7 +213,7 @@ def _share(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
     part = Part(
         _error(drawn), count, sum(_available(entry, t) for t in answered), len(shares), set(shares) <= {0.0, 1.0}
     )
-    estimate = Estimate(value, part.error, (part,))
+    estimate = MeanOfTasks(value, part.error, (part,))
     return Measured(rule.bound, True, value, bounds["low"], bounds["high"], len(shares), estimate)
 
 

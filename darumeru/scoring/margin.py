@@ -50,7 +50,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanOfTasks:
     """A mean of K tasks' values, with its standard error, which knows how tasks hang together."""
 
     value: float
@@ -94,13 +94,13 @@ def pair_variance(wins: int, losses: int, documents: int, difference: float) -> 
     return max(2 * q + difference * (1 - difference), 0.0) / documents
 
 
-def error_at(estimate: Estimate, bound: float) -> float:
+def error_at(estimate: MeanOfTasks, bound: float) -> float:
     """Return the standard error for a test at a bound: the observed one, and what the tasks' variances at the bound are more."""
     missing = sum(p.variance_at(bound) - p.error**2 for p in estimate.parts)
     return math.sqrt(estimate.error**2 + missing / len(estimate.parts) ** 2)
 
 
-def one_sided(estimate: Estimate, bound: float) -> OneSided:
+def one_sided(estimate: MeanOfTasks, bound: float) -> OneSided:
     """Return the p-values of Student's t with as many degrees of freedom as independent units, less one.
 
     Where nothing varies, they are those of a sign test with all units on one side, and 1 on the bound itself.
@@ -134,7 +134,7 @@ class Needed:
     """Of the test on the whole benchmark."""
 
 
-def documents_needed(estimate: Estimate, bound: float, alpha: float, power: float) -> Needed:
+def documents_needed(estimate: MeanOfTasks, bound: float, alpha: float, power: float) -> Needed:
     """Return the documents with which a one-sided test at a bound decides, if the estimate is the truth.
 
     A test of level α finds a gap g with power π where g = (z_{1-α} + z_π) SE (Chow, Shao and Wang 2008, section 3.2), and SE²
