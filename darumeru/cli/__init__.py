@@ -6,7 +6,21 @@ from collections.abc import Callable
 
 import typer
 
-from darumeru.cli import arena, compare, data, demo, doctor, export, leaderboard, race, records, run, watch
+from darumeru.cli import (
+    arena,
+    compare,
+    data,
+    demo,
+    doctor,
+    export,
+    gate,
+    leaderboard,
+    race,
+    records,
+    run,
+    signal,
+    watch,
+)
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
@@ -40,6 +54,8 @@ _add(app, records.show)
 _add(app, records.rescore)
 _add(app, leaderboard.leaderboard)
 _add(app, compare.compare)
+_add(app, gate.gate)
+_add(app, signal.signal)
 _add(app, export.export)
 _add(app, demo.demo)
 _add(app, doctor.doctor)
