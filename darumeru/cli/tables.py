@@ -79,6 +79,12 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
     notes = []
     if task.ties:
         notes.append(f"ties: {task.ties}")
+    if task.units == 1:
+        notes.append("no interval: all documents are one independent unit")
+    if task.repeated_golds:
+        notes.append(f"repeated golds: {task.repeated_golds}")
+    if task.golds_outside:
+        notes.append(f"golds that are no option: {task.golds_outside}")
     if task.truncated_prompts:
         notes.append(f"prompts truncated: {task.truncated_prompts}")
     if task.empty_answers:
@@ -142,16 +148,16 @@ def plan_view(plan: Plan) -> RenderableType:
     panels = []
     for name, indices in plan.documents.items():
         requests = [r for r in plan.requests if r.id.rsplit("/", 2)[0] == name]
-        tokens = sum(len(r.prompt) for r in requests)
+        tokens = sum(r.prompt_tokens for r in requests)
         most = sum(r.max_tokens for r in requests)
         cut = sum(r.truncated > 0 for r in requests)
         table.add_row(
-            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(len(r.prompt) for r in requests)), f"{most:,}",
+            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(r.prompt_tokens for r in requests)), f"{most:,}",
             str(cut) if cut else "",
         )  # fmt: skip
         total = [a + b for a, b in zip(total, (len(indices), len(requests), tokens, most), strict=True)]
         panels.append(
-            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)")
+            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({requests[0].prompt_tokens} tokens)")
         )
     for name, reason in plan.missing.items():
         panels.append(Panel(Text(reason, "red"), title=f"{name}: left out"))

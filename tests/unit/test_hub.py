@@ -243,9 +243,17 @@ def test_a_loading_script_is_not_run_and_its_conversion_is_pinned(hub: Hub) -> N
         HubBundle().load("RussianNLP/rucola", None, "validation")
 
 
-def test_no_pickles_and_no_code_are_fetched(hub: Hub) -> None:
+def test_no_pickles_are_fetched_and_code_only_if_it_is_trusted(hub: Hub) -> None:
+    weights = (2).to_bytes(8, "little") + b"{}"
+    own = '{"auto_map": {"AutoModelForCausalLM": "model.Own"}}'
+    hub.repository("owner/name", "models").change({"config.json": own, "model.safetensors": weights})
     held = [{path.name for path in locate("owner/name", weights=weights).iterdir()} for weights in (False, True)]
     assert held == [{"config.json"}, {"config.json", "model.safetensors"}]
+    with pytest.raises(DarumeruError, match="brings Python code of its own"):
+        open_model("owner/name")
+    assert not list(locate("owner/name").glob("*.py"))
+    open_model("owner/name", trust_remote_code=True)
+    assert {path.name for path in locate("owner/name").iterdir()} == {"config.json", "model.safetensors", "model.py"}
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/nowhere/at/all", "a/b/c", "a..b/c", "../a/b"])
