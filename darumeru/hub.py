@@ -173,6 +173,8 @@ def dataset_rows(
         files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
         if not files:
             raise UserError(f"it has no files '{', '.join(patterns)}' at revision {revision}")
+        if len(held := {file.relative_to(folder).parts[0] for file in files}) > 1 and converted:
+            raise UserError(f"it has several configurations, of which one must be named: {', '.join(sorted(held))}")
         builder = _builder(files)
         loaded = datasets.load_dataset(builder, data_files={split: list(map(str, files))}, split=split, **settings)
         return [_plain(row) for row in loaded]

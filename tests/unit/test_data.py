@@ -278,6 +278,9 @@ def test_a_bundle_and_a_run_are_locks_too(tmp_path: Path) -> None:
     (run / "header.json").write_text(json.dumps({"tasks": {"x": {"data": {"test": {"source": "bundle:mini"}}}}}))
     with pytest.raises(UserError, match="states no revisions of the hub"):
         read_lock(run)
+    (run / "header.json").write_text('{"tasks": ["x"]}')
+    with pytest.raises(UserError, match="is not the header of a run"):
+        read_lock(run)
 
 
 def test_interrupted_pull_goes_on_and_fetches_nothing_twice(hub: Hub, tmp_path: Path) -> None:

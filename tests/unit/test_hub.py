@@ -75,14 +75,17 @@ def refusal(ask: Callable[[], object]) -> DarumeruError:
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
+        ("gated, and who asks is signed in", r"is gated: accept its terms .* then log in with 'hf auth login'"),
         ("gated", r"is gated: accept its terms .* then log in with 'hf auth login'"),
         ("gone", "there is no such repository; if it is private, log in"),
     ],
 )
 def test_a_refusal_is_one_sentence_wherever_it_is_asked(
-    hub: Hub, ask: Callable[[], object], trouble: str, message: str
+    hub: Hub, ask: Callable[[], object], trouble: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if trouble == "gated":
+    if "signed in" in trouble:
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    if trouble.startswith("gated"):
         for repository in hub.repositories.values():
             repository.gated = True
     else:
@@ -219,6 +222,9 @@ def test_a_locked_revision_is_read_whatever_the_cache_holds(
     assert len(HubBundle({"owner/name": old}).load("owner/name", "ru", "test").rows) == 2
     found = HubBundle().load("owner/name", "ru", "test")
     assert (found.source["revision"], found.rows[0]["text"]) == (new, "новое")
+    hub.url = "http://127.0.0.1:9"  # nothing listens there, and nobody said so
+    hub.serves(monkeypatch, tmp_path / "home")
+    assert HubBundle().load("owner/name", "ru", "test").source == found.source
 
 
 def test_a_loading_script_is_not_run_and_its_conversion_is_pinned(hub: Hub) -> None:
@@ -238,6 +244,9 @@ def test_a_loading_script_is_not_run_and_its_conversion_is_pinned(hub: Hub) -> N
     assert HubBundle(lock).load("RussianNLP/rucola", None, "validation").source == first
     moved = HubBundle().load("RussianNLP/rucola", None, "validation").source
     assert (moved["rows"], moved["revision"]) == (1, first["revision"])
+    rucola.change({"other/validation/0000.parquet": parquet([ROW])}, "refs/convert/parquet")
+    with pytest.raises(DarumeruError, match="several configurations, of which one must be named: default, other"):
+        HubBundle().load("RussianNLP/rucola", None, "validation")
     del rucola.branches["refs/convert/parquet"]
     with pytest.raises(DarumeruError, match="it has no revision 'refs/convert/parquet'"):
         HubBundle().load("RussianNLP/rucola", None, "validation")
