@@ -90,7 +90,7 @@ def test_mmlu_states_all_three_means() -> None:
     assert len(categories) == 4
 
 
-@pytest.mark.parametrize(("name", "subject"), [("mmlu_ru", "«астрономия»"), ("mmlu_en", "on astronomy ")])
+@pytest.mark.parametrize(("name", "subject"), [("mmlu_ru", "«астрономия»"), ("mmlu_en", "on astronomy,")])
 def test_the_subject_is_named_once_and_in_the_language_of_the_prompt(name: str, subject: str) -> None:
     task = CATALOGUE.load([name], "mini")[name]
     doc = next(d for d in task.docs() if d["subject"] == "astronomy")
