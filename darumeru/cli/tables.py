@@ -149,16 +149,16 @@ def plan_view(plan: Plan) -> RenderableType:
     panels = []
     for name, indices in plan.documents.items():
         requests = [r for r in plan.requests if r.id.rsplit("/", 2)[0] == name]
-        tokens = sum(len(r.prompt) for r in requests)
+        tokens = sum(r.prompt_tokens for r in requests)
         most = sum(r.max_tokens for r in requests)
         cut = sum(r.truncated > 0 for r in requests)
         table.add_row(
-            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(len(r.prompt) for r in requests)), f"{most:,}",
+            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(r.prompt_tokens for r in requests)), f"{most:,}",
             str(cut) if cut else "",
         )  # fmt: skip
         total = [a + b for a, b in zip(total, (len(indices), len(requests), tokens, most), strict=True)]
         panels.append(
-            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)")
+            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({requests[0].prompt_tokens} tokens)")
         )
     table.add_section()
     table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")

@@ -139,7 +139,7 @@ class VLLMEngine(Engine):
         """See `Engine.answers`. Generations go first, so that the short questions fill the gaps that they leave."""
         first = {"generate": 0, "rank": 1, "likelihood": 1, "choose": 2}
         # Prompts in lexicographic order: equal prefixes come together and are computed once.
-        ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.prompt, r.id))
+        ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed, r.id))
         if not self.options.exact:
             yield from self._stream([r for r in ordered if r.id not in done])
             return

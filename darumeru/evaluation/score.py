@@ -151,7 +151,7 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
 
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:
     """The engine's time by task; a batch's time (or, where the engine interleaves, all time) is shared out by tokens."""
-    weight = {r.id: len(r.prompt) + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
+    weight = {r.id: r.prompt_tokens + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
     batches = journal.seconds
     if journal.interleaved:
         batches = [(sum(s for s, _ in batches), [i for _, ids in batches for i in ids])]

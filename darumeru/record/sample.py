@@ -55,7 +55,7 @@ class Asked(Part):
         """Return the record of a request and its answer."""
         return cls(
             prompt=request.text,
-            prompt_tokens=len(request.prompt),
+            prompt_tokens=request.prompt_tokens,
             num_fewshot=request.num_fewshot,
             truncated=request.truncated,
             reference_tokens=request.reference_tokens,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,7 +79,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
         self._instances = None
         self.fewshot_rnd = None
         self._docs: list[Row] | None = None
-        self._shots: list[Row] | None = None
+        self._shots: dict[Any, list[Row]] | None = None
+        self._examples: dict[int, list[Message]] = {}
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
@@ -213,12 +215,17 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """
         if count == 0 or self.config.num_fewshot == 0 or not self.config.fewshot_split:
             return []
-        if self._shots is None:
-            self._shots = self.split(self.config.fewshot_split).rows[self.options.fewshot_start :]
         match = self.options.fewshot_match
-        rows = [r for r in self._shots if (not match or r[match] == doc[match]) and r is not doc and r != doc][:count]
+        if self._shots is None:
+            self._shots = {}
+            for row in self.split(self.config.fewshot_split).rows[self.options.fewshot_start :]:
+                self._shots.setdefault(row[match] if match else None, []).append(row)
+        shots = self._shots.get(doc[match] if match else None, [])
+        rows = list(islice((r for r in shots if r is not doc and r != doc), count))
+        # An example's conversation is one object for all documents: a run has thousands of prompts with it.
+        made = self._examples
         ordered = rows if self.options.fewshot_ascending else reversed(rows)
-        return [self.messages(row, with_answer=True) for row in ordered]
+        return [made.get(id(r)) or made.setdefault(id(r), self.messages(r, with_answer=True)) for r in ordered]
 
     def headline(self, doc: Row) -> str:
         """Return what stands once in the prompt, before its first user turn; empty for nothing."""

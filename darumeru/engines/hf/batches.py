@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from darumeru.requests import Request, Tokens
+from darumeru.requests import Request
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Padded tokens of a batch, by device."""
@@ -56,9 +56,9 @@ def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
         else:
             alone.extend(group)
 
-    for request in sorted(requests, key=lambda r: (r.prompt, r.id)):
-        limit = len(request.prompt) - 1
-        common = _common(group[0].prompt, request.prompt, min(shared, limit)) if group else 0
+    for request in sorted(requests, key=lambda r: (r.packed, r.id)):
+        limit = request.prompt_tokens - 1
+        common = min(shared, limit, group[0].packed.common(request.packed)) if group else 0
         if group and common >= max(SHARED_TOKENS, shared // 2 if len(group) > 1 else 0):
             group.append(request)
             shared = common
@@ -67,11 +67,3 @@ def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
             group, shared = [request], limit
     close()
     return [*groups, (0, alone)]
-
-
-def _common(a: Tokens, b: Tokens, most: int) -> int:
-    """Return how many tokens two sequences begin with alike, at most `most`."""
-    for i in range(most):
-        if a[i] != b[i]:
-            return i
-    return most

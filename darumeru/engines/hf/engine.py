@@ -145,9 +145,9 @@ class HFEngine(Engine):
                     past.append(self.forward.prefill(batch[0].prompt[:shared]))
                 return self.forward.choose(batch, shared, past[0] if past else None)
 
-            yield from self._batched(choose, group, lambda r: len(r.prompt) - shared + _depth(r), done)  # noqa: B023
+            yield from self._batched(choose, group, lambda r: r.prompt_tokens - shared + _depth(r), done)  # noqa: B023
         generate = [r for r in requests if r.kind == "generate"]
-        yield from self._batched(self.forward.generate, generate, lambda r: len(r.prompt) + r.max_tokens, done)
+        yield from self._batched(self.forward.generate, generate, lambda r: r.prompt_tokens + r.max_tokens, done)
         for request in requests:
             if request.kind in ("rank", "likelihood") and request.id not in done:
                 yield from self._halving(lambda batch: [self.forward.score(batch[0], self.batch_tokens)], [request])
