@@ -266,6 +266,12 @@ class Plain:
             logprobs = self.torch.log_softmax(logits.double(), dim=-1)
         return [float(row[token]) for row, token in zip(logprobs, tokens, strict=True)]
 
+    def after(self, prompt: list[int]) -> list[float]:
+        """Return the log-probability of each token of the vocabulary as the one behind a prompt."""
+        with self.torch.inference_mode():
+            logits = self.model(self.torch.tensor([prompt])).logits[0, -1]
+            return [float(value) for value in self.torch.log_softmax(logits.double(), dim=-1)]
+
     def inside(self, text: str) -> list[int]:
         """Return the tokens of a text as it follows a colon."""
         colon, whole = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (":", ":" + text))
@@ -310,8 +316,13 @@ def make(settings: Settings) -> Iterator[dict[str, Any]]:
 def _plainly(plain: Plain, query: Query, prompt: list[int], mode: str, count: int) -> dict[str, Any]:
     """Return a query's answer by plain forward passes."""
     if query.kind == "choose":
-        spellings = [[plain.inside(s) for s in (label, " " + label)] for label in query.options]
-        best = [max(sum(plain.continuation(prompt, s)) for s in both) for both in spellings]
+        after = plain.after(prompt)
+
+        def value(spelling: list[int]) -> float:
+            rest = spelling[1:]
+            return after[spelling[0]] + (sum(plain.continuation(prompt + spelling[:1], rest)) if rest else 0.0)
+
+        best = [max(value(plain.inside(s)) for s in (label, " " + label)) for label in query.options]
         return {"labels": list(query.options), "probabilities": [math.exp(v) for v in best]}
     if query.kind == "rank":
         tokens = [plain.inside(" " + option) for option in query.options]

@@ -16,7 +16,7 @@ from darumeru.evaluation import execute, prepare, settings_of
 from darumeru.inference.prompt import conversation
 from darumeru.requests import Answer
 from darumeru.scoring.aggregate import Table, category_mean, macro_mean
-from darumeru.task import DarumeruTask
+from darumeru.task import DarumeruTask, Wording
 from darumeru.task.check import check
 from darumeru.task.score import table_of
 from darumeru.task.suite import Catalogue
@@ -106,6 +106,13 @@ def test_the_subject_is_named_once_and_in_the_language_of_the_prompt(name: str, 
     assert subject in alone[0]["content"]
     if name == "mmlu_ru":
         assert not any("astronomy" in turn["content"] for turn in turns)
+
+
+@pytest.mark.parametrize(("headline", "expected"), [("Тема: {{subject_ru}}.", "Тема: астрономия.\n\n"), ("", "")])
+def test_a_wording_replaces_the_headline(headline: str, expected: str) -> None:
+    task = CATALOGUE.load(["mmlu_ru"], "mini", {"mmlu_ru": Wording(headline=headline)})["mmlu_ru"]
+    doc = next(d for d in task.docs() if d["subject"] == "astronomy")
+    assert conversation(task.queries(doc)[0])[0]["content"].startswith(expected + doc["question_ru"])
 
 
 def test_a_subject_that_mmlu_does_not_have_is_named(tmp_path: Path) -> None:
