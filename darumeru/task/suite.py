@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -189,6 +190,18 @@ class Catalogue:
             if not isinstance(task, DarumeruTask):
                 raise _not_ours(name)
         return loaded
+
+    def runnable(self, bundle: Bundle | str = "hub") -> dict[str, DarumeruTask]:
+        """Return the tasks that `darumeru run` can run, by name; folders of users may hold stock lm-eval tasks too."""
+        names = self.tasks()
+        try:
+            return self.load(names, bundle)
+        except UserError:
+            tasks: dict[str, DarumeruTask] = {}
+            for name in names:
+                with contextlib.suppress(UserError):
+                    tasks |= self.load([name], bundle)
+            return tasks
 
 
 def _not_ours(name: str) -> UserError:
