@@ -2,11 +2,12 @@
 
     python benchmarks/plan.py [--model models/SmolLM2-135M-Instruct] [--shots 0 5] [--scale 1.0] [--bundle FOLDER]
 
-Needs a model folder with a tokenizer; its weights are not read. Rows of the real sizes are made from the built-in mini bundle: its
-conversations and fields, filled with other words of its own texts in about the same number. Hub sizes are public for MERA, MMLU
-and RuCoLA; the summaries and copies share the rest of the total. Each number of examples is planned in a process of its own, which
-prints one JSON object: for each phase the seconds of wall clock and of processor time, and the peak of the process so far; the
-fingerprint of the requests tells whether two versions of the code make the same plan (`PYTHONPATH=OTHER python benchmarks/plan.py`).
+Needs a model folder with a tokenizer; its weights are not read. The rows are made from the built-in mini bundle: its
+conversations and fields, filled with other words of its own texts in about the same number. The sizes of MERA's, MMLU's and
+RuCoLA's splits are public; summaries and copies share the rest of the total. Each number of examples is planned in a process
+of its own, which prints one JSON object: for each phase the seconds of wall clock and of processor time, and the peak of the
+process so far. Equal fingerprints say that two versions make the same plan; another version is measured with its folder in
+PYTHONPATH.
 """
 
 from __future__ import annotations
