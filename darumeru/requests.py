@@ -114,6 +114,8 @@ class Query:
 
     kind: Kind
     messages: list[Message]
+    headline: str = ""
+    """Stands once in a prompt, before its first user turn, which may be an example's."""
     options: tuple[str, ...] = ()
     """choose: the labels; rank: the continuations."""
     max_tokens: int = 0

@@ -79,6 +79,12 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
     notes = []
     if task.ties:
         notes.append(f"ties: {task.ties}")
+    if task.units == 1:
+        notes.append("no interval: all documents are one independent unit")
+    if task.repeated_golds:
+        notes.append(f"repeated golds: {task.repeated_golds}")
+    if task.golds_outside:
+        notes.append(f"golds that are no option: {task.golds_outside}")
     if task.truncated_prompts:
         notes.append(f"prompts truncated: {task.truncated_prompts}")
     if task.empty_answers:

@@ -120,6 +120,8 @@ def _scored(task: DarumeruTask, row: Sample) -> Sample:
             "pred": score.pred,
             "score": score.metrics,
             "ties": score.ties,
+            "repeated_golds": score.repeated_golds,
+            "golds_outside": score.golds_outside,
             "cluster": score.cluster,
             "stratum": score.stratum,
             "extra": score.extra,
@@ -134,6 +136,8 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
     fewshot = [r.num_fewshot for r in requests]
     return {
         "ties": sum(row.ties for row in rows),
+        "repeated_golds": sum(row.repeated_golds for row in rows),
+        "golds_outside": sum(row.golds_outside for row in rows),
         "truncated_prompts": sum(r.truncated > 0 for r in requests),
         "fewshot_used": sum(fewshot) / len(fewshot),
         "empty_answers": sum(not a.text.strip() for a in generated),

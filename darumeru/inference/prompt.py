@@ -28,15 +28,19 @@ _PART = 512
 
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """Return a conversation as base models get it: `Query:` / `Response:` pairs with a blank line between them."""
-    parts: list[str] = []
-    for message in messages:
-        if message["role"] == "assistant":
-            parts.append(f"\nResponse: {message['content']}" if message["content"] else "\nResponse:")
-        else:
-            prefix = "Query: " if message["role"] == "user" else ""
-            parts.append(("\n\n" if parts else "") + prefix + message["content"])
-    return "".join(parts) + ("" if messages[-1]["role"] == "assistant" else "\nResponse:")
+    """Return a conversation as base models get it: `Query: …` and `Response: …`, a blank line between any two turns."""
+    names = {"user": "Query:", "assistant": "Response:", "system": ""}
+    turns = [" ".join(filter(None, (names[m["role"]], m["content"]))) for m in messages]
+    return "\n\n".join(turns if messages[-1]["role"] == "assistant" else [*turns, names["assistant"]])
+
+
+def conversation(query: Query, shots: Sequence[Sequence[Message]] = ()) -> list[Message]:
+    """Return the turns of a prompt: the examples in their order, then the question; a headline once, in the first user turn."""
+    turns = [message for shot in shots for message in shot] + query.messages
+    if query.headline:
+        first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
+        turns[first] = {**turns[first], "content": f"{query.headline}\n\n{turns[first]['content']}"}
+    return turns
 
 
 @dataclass(frozen=True)
@@ -175,8 +179,8 @@ class Prompter:
     def requests(self, queries: Iterable[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
         """Return the requests for (id, query, few-shot conversations), in order.
 
-        As many of the few-shot conversations as fit are put before the query, the first ones first; a prompt that is too
-        long without any is cut on its left, behind the BOS token.
+        As many of the few-shot conversations as fit are put before the query, in their order; those that are farthest from
+        it are left out first. A prompt that is too long without any is cut on its left, behind the BOS token.
         """
         todo = iter(queries)
         requests: list[Request] = []
@@ -185,7 +189,7 @@ class Prompter:
         return requests
 
     def _requests(self, todo: Sequence[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
-        conversations = [[m for shot in shots for m in shot] + query.messages for _, query, shots in todo]
+        conversations = [conversation(query, shots) for _, query, shots in todo]
         prompts = self._prompts(
             [(messages, query) for messages, (_, query, _) in zip(conversations, todo, strict=True)]
         )
@@ -214,12 +218,12 @@ class Prompter:
     ) -> tuple[Prompt, Request]:
         """Return the prompt with fewer examples, fewer earlier turns or, at last, truncated on the left."""
         for count in range(len(shots) - 1, -1, -1):
-            messages = [m for shot in shots[:count] for m in shot] + query.messages
+            messages = conversation(query, shots[len(shots) - count :])
             [prompt] = self._prompts([(messages, query)])
             if len(prompt.tokens) <= limit:
                 return prompt, replace(request, num_fewshot=count, messages=tuple(messages))
         if not shots:
-            [prompt] = self._prompts([(query.messages, query)])
+            [prompt] = self._prompts([(conversation(query), query)])
         request = replace(request, num_fewshot=0)
         if query.dropped is not None:
             # The prompt shrinks with every dropped piece: the fewest to drop is found by bisection.

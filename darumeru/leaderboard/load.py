@@ -135,6 +135,7 @@ def _task(name: str, result: TaskResult, about: TaskFacts, samples: Sequence[Sam
         score=score,
         record=result,
         key=key,
+        version=about.version,
         draws=paired_draws(table, aggregates, key) if aggregates is not None else None,
         reproduced=aggregates is not None,
     )

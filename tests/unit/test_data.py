@@ -87,6 +87,7 @@ FAULTS = [
     ("use", "test", drop("meta", "variant"), "meta.variant", "is missing"),
     ("use", "test", set_in("meta", "id_task", to="27"), "meta.id_task", "this is '27'"),
     ("use", "test", set_in("meta", "id_task", to=8), "meta.id_task", "this is 8"),
+    ("use", "test", set_in("meta", "id_task", to="8_5"), "meta.id_task", "this is '8_5'"),
     ("use", "test", set_in("outputs", to=""), "outputs", "is empty"),
     ("multiq", "test", set_in("outputs", to=[]), "outputs", "this is []"),
     ("multiq", "test", set_in("outputs", to="Волга"), "outputs", "this is 'Волга'"),
@@ -97,14 +98,14 @@ FAULTS = [
     ("mmlu_nlpcoreteam", "test", set_in("answer", to=4), "answer", "this is 4"),
     ("mmlu_nlpcoreteam", "test", set_in("choices_ru", to=["а", "б", "в"]), "choices_ru", "at least 4"),
     ("mmlu_nlpcoreteam", "test", drop("question_en"), "question_en", "is undefined"),
-    ("daru_treeway_eval", "test", set_in("extractive_summary", to=[99]), "extractive_summary", "no indices"),
+    ("daru_treeway_eval", "test", set_in("extractive_summary", to=[]), "extractive_summary", "at least 1"),
     ("daru_treeway_eval", "test", set_in("src_sents", 0, to=""), "src_sents.0", "is empty"),
     ("daru_treeway_eval", "prompt", set_in("summary_sents", to="Одной строкой."), "summary_sents", "list"),
     ("gazeta", "validation", drop("summary"), "summary", "is missing"),
     ("flores", "test", drop("inputs", "en"), "en", "missing"),
     ("cp_sent_ru", "test", set_in("inputs", "text", to=" "), "inputs.text", "must be a non-empty text"),
     ("rutie", "test", drop("meta", "question_id"), "meta.question_id", "is missing"),
-    ("ruscibenchgrntiru", "test", set_in("outputs", to="Я"), "outputs", "label 'Я'"),
+    ("ruopenbookqa", "test", set_in("outputs", to="Я"), "outputs", "label 'Я'"),
 ]
 
 
