@@ -17,6 +17,7 @@ import json
 import os
 import random
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,6 @@ SIZES = {
 }
 """Test rows of each data set."""
 
-SUBJECTS = 57
 KEPT = {"messages", "outputs", "meta", "subject"}
 """Fields that stay as they are: they hold templates, labels and keys."""
 
@@ -56,22 +56,21 @@ def make_bundle(folder: Path, scale: float) -> None:
     from darumeru.data.bundle import MINI, read_rows
     from darumeru.files import write_jsonl
 
+    subjects = list(runpy.run_path(str(ROOT / "tasks" / "mmlu.py"))["SUBJECTS"])
     for dataset, size in SIZES.items():
         draw = random.Random(dataset)
         for file in sorted((MINI / dataset).glob("*.jsonl")):
             rows = read_rows(file)
-            if dataset == "mmlu_nlpcoreteam":
-                count, subjects = (5 * SUBJECTS if file.stem == "dev" else round(size * scale)), True
-            else:
-                count, subjects = (round(size * scale) if file.stem in ("test", "validation") else len(rows)), False
+            tested = file.stem in ("test", "validation")
+            examples = 5 * len(subjects) if dataset == "mmlu_nlpcoreteam" else len(rows)
             words = {name: _words(rows, name) for name in rows[0]}
             made = []
-            for number in range(count):
+            for number in range(round(size * scale) if tested else examples):
                 row = _another(draw, rows[number % len(rows)], words)
                 if dataset.startswith("cp_"):
                     row["outputs"] = row["inputs"]["text"]
-                if subjects:
-                    row["subject"] = f"subject_{number % SUBJECTS}"
+                if "subject" in row:
+                    row["subject"] = subjects[number % len(subjects)]
                 made.append(row)
             write_jsonl(folder / dataset / file.name, made)
 
