@@ -31,15 +31,16 @@ def is_hub_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None and ".." not in name
 
 
-def model_folder(repository: str, *, revision: str | None = None, weights: bool = True) -> Path:
+def model_folder(repository: str, *, revision: str | None = None, weights: bool = True, code: bool = False) -> Path:
     """Return the folder of the hub's cache that holds a model, fetched if need be; its name is the commit.
 
-    No pickles and no Python code are fetched: configuration, tokenizer and safetensors only.
+    No pickles are fetched: configuration, tokenizer and safetensors only, and Python code only where it is trusted.
 
     Args:
         repository: the hub id.
         revision: branch, tag or commit; the main branch if None.
         weights: fetch the safetensors files too.
+        code: fetch the Python code that the model brings too, for `--trust-remote-code`.
 
     Raises:
         UserError: there is no such repository or revision, or it is gated.
@@ -47,12 +48,26 @@ def model_folder(repository: str, *, revision: str | None = None, weights: bool 
     """
     import huggingface_hub
 
-    patterns = [*_TEXT_FILES, *(["*.safetensors"] if weights else [])]
+    patterns = [*_TEXT_FILES, *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
     try:
         return Path(huggingface_hub.snapshot_download(repo_id=repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the client's and its transport's errors have no common ancestor
         what = f"Model '{repository}' is no folder here, and the hub did not give it"
         raise _refusal(what, error, revision, "Check the name, or give the path of a model folder.") from error
+
+
+def unreachable(seconds: float = 5.0) -> str | None:
+    """Return why the hub cannot be asked from here, in a few words; None if it answers."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "not asked, HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception as error:  # as in `model_folder`
+        return f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_first_line(error)})"
+    return None
 
 
 def dataset_revision(repository: str, branch: str | None = None, *, advice: str = "") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,12 +28,40 @@ if TYPE_CHECKING:
 OpenEngine = Callable[[Plan], "Engine"]
 
 
-def _open(plan: Plan) -> Engine:
+def open_planned(plan: Plan) -> Engine:
+    """Load the model of a plan into its engine."""
     return plan.opened.load(plan.max_len)
 
 
+def run_of(plan: Plan, output: Path) -> tuple[Run, dict[str, Any]]:
+    """Return the folder of a plan's run, which may not be there yet, and its header."""
+    header = plan.header()
+    identity = fingerprint(header)
+    run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
+    return run, header | {"id": identity}
+
+
+@contextmanager
+def hold(plan: Plan, run: Run, header: Mapping[str, Any]) -> Iterator[None]:
+    """Hold a run's folder, so that no second process computes it; its header is written if it is new.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.path):
+        if not (run.path / "header.json").is_file():
+            write_json(run.path / "header.json", {**header, "started": _now(), "where": _where(plan)})
+        yield
+
+
+def note_engine(run: Run, engine: Engine) -> None:
+    """Write into a run's header what its engine says of itself."""
+    write_json(run.path / "header.json", run.header.to_json() | {"environment": engine.describe()})
+
+
 def execute(
-    plan: Plan, output: Path = Path("runs"), progress: Progress | None = None, open_engine: OpenEngine = _open
+    plan: Plan, output: Path = Path("runs"), progress: Progress | None = None, open_engine: OpenEngine = open_planned
 ) -> Run:
     """Compute a plan's answers, or what is missing of them, and write the record.
 
@@ -41,16 +70,11 @@ def execute(
         DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
     """
     began = time.perf_counter()
-    header = plan.header()
-    identity = fingerprint(header)
-    run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
+    run, header = run_of(plan, output)
     if run.complete:
         run.verify()
         return run
-    run.path.mkdir(parents=True, exist_ok=True)
-    with exclusive(run.path):
-        if not (run.path / "header.json").is_file():
-            write_json(run.path / "header.json", header | {"id": identity, "started": _now(), "where": _where(plan)})
+    with hold(plan, run, header):
         journal = Journal(run.path / "journal.jsonl")
         faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
         samples, scores = score(plan, journal, faults)
@@ -75,7 +99,7 @@ def _answer(
         return {}, 0.0
     began = time.perf_counter()
     with open_engine(plan) as engine:
-        write_json(run.path / "header.json", run.header.to_json() | {"environment": engine.describe()})
+        note_engine(run, engine)
         loading = time.perf_counter() - began
         faults, seconds = ask(engine, plan.requests, journal, progress)
     return faults, loading + seconds

@@ -136,7 +136,7 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
     documents, requests = {}, []
     for name, task in tasks.items():
         docs = task.docs()
-        documents[name] = task.sample(settings.limit, settings.seed)
+        documents[name] = task.sample(suite.limit(name, settings.limit), settings.seed)
         requests += prompter.requests(
             (f"{name}/{index}/{number}", query, task.fewshot(docs[index], fewshot))
             for index in documents[name]

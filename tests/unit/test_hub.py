@@ -148,7 +148,7 @@ def test_a_stream_that_breaks_off_is_one_sentence_too(monkeypatch: pytest.Monkey
         next(texts)
 
 
-def test_no_pickles_and_no_code_are_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_pickles_are_fetched_and_code_only_if_it_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
 
     asked: list[list[str]] = []
@@ -158,6 +158,13 @@ def test_no_pickles_and_no_code_are_fetched(monkeypatch: pytest.MonkeyPatch, tmp
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoModelForCausalLM": "modeling.Own"}}')
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    open_model("owner/name", trust_remote_code=True)
+    assert {"*.py", "*.safetensors", "*.json"} <= set(asked.pop())
+    with pytest.raises(DarumeruError, match="brings Python code of its own"):
+        open_model("owner/name")
+    assert "*.py" not in asked.pop()
     locate("owner/name")
     locate("owner/name", weights=False)
     assert ["*.safetensors" in patterns for patterns in asked] == [True, False]
