@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from darumeru.errors import UserError
 from darumeru.evaluation.plan import Plan, prepare
 from darumeru.evaluation.score import score, score_samples
-from darumeru.files import fingerprint, slug, write_json
-from darumeru.inference.asking import Progress, ask
+from darumeru.files import dumps, fingerprint, read_json, slug, write_json
+from darumeru.inference.asking import Progress, ask, requests_sha256
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.record.scores import Rescored, Time
 from darumeru.settings import Settings, settings_of
@@ -74,6 +75,8 @@ def execute(
     if run.complete:
         run.verify()
         return run
+    if not run.path.exists():
+        _take_over(plan, header, run.path)
     with hold(plan, run, header):
         journal = Journal(run.path / "journal.jsonl")
         faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
@@ -103,6 +106,32 @@ def _answer(
         loading = time.perf_counter() - began
         faults, seconds = ask(engine, plan.requests, journal, progress)
     return faults, loading + seconds
+
+
+def _take_over(plan: Plan, header: dict[str, Any], path: Path) -> None:
+    """Give a run the answers of an earlier start that lacked data of the hub which can be had now, by renaming its folder."""
+    stated = json.loads(dumps(header))
+    for begun in path.parent.glob(f"{slug(plan.model.name)}-{slug(plan.suite.name)}-*/header.json"):
+        run = Run(begun.parent)
+        with suppress(UserError):  # no header of this version, or another process computes it
+            if not run.complete and _is_part(old := read_json(begun), stated, plan):
+                with exclusive(run.path):
+                    write_json(begun, {**old, **header})
+                    run.path.rename(path)
+                return
+
+
+def _is_part(old: Any, new: dict[str, Any], plan: Plan) -> bool:
+    """Return whether a header asks the same of fewer tasks, those whose data could be had."""
+    if not isinstance(old, dict) or not isinstance(tasks := old.get("tasks"), dict) or set(tasks) != set(new["tasks"]):
+        return False
+    varying = {"id", "tasks", "requests_sha256"}
+    if any(old.get(key) != value for key, value in new.items() if key not in varying):
+        return False
+    had = {name for name, facts in tasks.items() if facts}
+    return all(tasks[name] == new["tasks"][name] for name in had) and old.get("requests_sha256") == requests_sha256(
+        [request for request in plan.requests if request.id.rsplit("/", 2)[0] in had]
+    )
 
 
 def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
