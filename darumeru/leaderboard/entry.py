@@ -33,6 +33,8 @@ class Result:
     """Fingerprint of the documents: only results with equal keys can be paired."""
     draws: NDArray[np.float32] | None
     """(B,) bootstrap values; entry b of every result with this key weighs the documents alike."""
+    df: float
+    """Degrees of freedom of the draws."""
     reproduced: bool
     """True if the samples give the recorded score."""
 
