@@ -131,28 +131,31 @@ def bits_per_byte(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def stratum_mean(table: Table, name: str, weights: Floats, shares: Floats) -> Floats:
-    """Return the sum over strata of their share times their weighted mean.
+    """Return the mean over strata, by their shares, of each stratum's weighted mean.
 
-    A stratum of one unit, which a draw may leave out, is weighed against those that it is drawn with (`group_strata`): within a
-    group of strata, Σ a w x / Σ a w with a = the stratum's share over its documents, times the group's share.
+    A stratum of one unit, which a draw may leave out, is weighed against those that it is drawn with (`group_strata`): the mean
+    of a group is Σ a w x / Σ a w with a = the stratum's share over its documents; a group's share is that of its strata.
 
     Args:
         table: N documents in S strata.
         name: the metric.
         weights: (B, N).
-        shares: (S,) of the strata; their sum is 1.
+        shares: (S,) of the strata; they need not sum to 1.
     """
-    part = (shares / np.bincount(table.strata, minlength=len(shares)))[table.strata]
-    member = np.eye(int(table.groups.max()) + 1)[table.groups[table.strata]] * part[:, None]
+    group = table.groups
+    share = np.bincount(group, weights=shares)
+    # A group of one stratum needs no shares within it; without them the score of equal values is exactly that value.
+    alone = np.bincount(group)[group] == 1
+    part = np.where(alone, 1.0, shares / np.bincount(table.strata, minlength=len(shares)))[table.strata]
+    member = np.eye(len(share))[group[table.strata]] * part[:, None]
     means = _ratio(weights @ (member * table.columns[name][:, None]), weights @ member)
-    values: Floats = means @ member.sum(axis=0)
+    values: Floats = (means * share).sum(axis=1) / share.sum()
     return values
 
 
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
     """Return the mean over strata of each stratum's weighted mean."""
-    strata = int(table.strata.max()) + 1
-    return stratum_mean(table, name, weights, np.full(strata, 1 / strata))
+    return stratum_mean(table, name, weights, np.ones(int(table.strata.max()) + 1))
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
