@@ -15,7 +15,7 @@ from darumeru.errors import UserError
 def pull(
     output: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
     suite: Annotated[str, typer.Option(help="Suite whose data sets to fetch.")] = "darumeru",
-    lock: Annotated[Path | None, typer.Option(help="bundle.json whose revisions to fetch.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="bundle.json or folder of a run whose revisions to fetch.")] = None,
 ) -> None:
     """Write an offline bundle from the hub; its bundle.json pins the revisions."""
     from darumeru.cli.tables import console

@@ -159,6 +159,8 @@ def plan_view(plan: Plan) -> RenderableType:
         panels.append(
             Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({requests[0].prompt_tokens} tokens)")
         )
+    for name, reason in plan.missing.items():
+        panels.append(Panel(Text(reason, "red"), title=f"{name}: left out"))
     table.add_section()
     table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")
     return Group(*panels, table)

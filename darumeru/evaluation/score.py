@@ -27,7 +27,7 @@ def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict
     for request in plan.requests:
         task, index, _ = request.id.rsplit("/", 2)
         grouped.setdefault((task, int(index)), []).append(request)
-    failed: dict[str, str] = {}
+    failed = dict(plan.missing)
     for id_, fault in faults.items():
         failed.setdefault(id_.rsplit("/", 2)[0], fault)
     samples: dict[str, list[Sample]] = {}

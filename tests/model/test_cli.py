@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import call
+from support.hub import Hub
 
 
 def run_args(model: Path, output: Path, *more: object) -> list[object]:
@@ -130,15 +131,9 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_hub_that_cannot_be_reached(tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def offline(*_: object, **__: object) -> None:
-        raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
+    Hub().serves(monkeypatch, tmp_path / "home", offline=True)
     out = call("run", "--model", tiny_chat, "--engine", "hf", "--tasks", "rwsd", "--output", tmp_path, code=1)
     assert "--data mini" in out
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     assert "'owner/name' is no folder here" in call("run", "--model", "owner/name", "--data", "mini", code=1)
 
 

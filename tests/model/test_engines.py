@@ -70,29 +70,6 @@ def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:
         assert answer.logprobs == pytest.approx(everything[id_].logprobs, abs=1e-4)
 
 
-def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
-    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requests = [r for r in some_requests() if r.kind == "choose"]
-    with open_hf(tiny_base) as engine:
-        want = collect(engine, requests)
-        real, sizes = engine.forward.choose, []  # type: ignore[attr-defined]
-
-        def crowded(batch: list[Request], *rest: Any) -> list[Answer]:
-            sizes.append(len(batch))
-            if len(batch) > 2 or any(r.id == "c/5/0" for r in batch):
-                raise torch.OutOfMemoryError("no room")
-            return real(batch, *rest)
-
-        monkeypatch.setattr(engine.forward, "choose", crowded)  # type: ignore[attr-defined]
-        got = collect(engine, requests)
-    assert max(sizes) > 2
-    assert "out of memory" in got["c/5/0"].error
-    for id_, answer in got.items():
-        if id_ != "c/5/0":
-            assert answer.logprobs == pytest.approx(want[id_].logprobs, abs=1e-5)
-
-
 def test_shared_beginnings_are_computed_once_and_change_nothing(tiny_base: Path) -> None:
     """Few-shot prompts: two groups of prompts with common beginnings, and one prompt alone."""
     rng = random.Random(5)

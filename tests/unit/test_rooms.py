@@ -19,8 +19,9 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
         {"leaderboard", "arena", "watch", "gate", "signal"},
+        {"race"},
         {"evaluation"},
-        {"inference", "task", "record"},
+        {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
         {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
     ),
