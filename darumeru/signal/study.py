@@ -38,6 +38,13 @@ class Study:
     problems: list[Problem]
     """Runs that cannot be read."""
 
+    @property
+    def title(self) -> str:
+        """Return what the mean over `counted` is called; that of a part of the suite is not named as the whole's."""
+        whole = [task for group in counted_groups(self.suite) for task in group.tasks]
+        parts = len(self.counted) < len(whole)
+        return f"Mean of {len(self.counted)} of {len(whole)} tasks" if parts else self.suite.summary
+
     def results(self, task: str) -> list[Result]:
         """Return a task's results, a run each."""
         return [e.tasks[task] for e in self.entries]

@@ -81,6 +81,7 @@ def test_checkpoints_of_a_training_give_step_noise(tmp_path: Path) -> None:
         for s in range(4)
     ]
     assert summary.checkpoints == 4
+    assert summary.suite.task == "Mean of 2 of 17 tasks", "no Micro-Avg"
     assert summary.tasks[0].step_noise == pytest.approx(np.sqrt(np.mean(np.diff(values) ** 2) / 2))
 
 
