@@ -108,15 +108,15 @@ def dataset_rows(
         if not converted:
             card = _dataset_folder(repository, revision, _marks(repository)) / _CARD
             patterns, settings = _files_of_card(card, configuration, split)
-        folder = _dataset_folder(repository, revision, patterns)
-        files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-        if not files:
-            raise UserError(f"it has no files '{', '.join(patterns)}' at revision {revision}")
-        if len(held := {file.relative_to(folder).parts[0] for file in files}) > 1 and converted:
-            raise UserError(f"it has several configurations, of which one must be named: {', '.join(sorted(held))}")
-        builder = _builder(files)
-        loaded = datasets.load_dataset(builder, data_files={split: list(map(str, files))}, split=split, **settings)
-        return [_plain(row) for row in loaded]
+        folder = _dataset_folder(repository, revision, patterns or [f"*{suffix}*" for suffix in _BUILDERS])
+        if patterns:
+            files = _files(folder, patterns)
+            if len(held := {file.relative_to(folder).parts[0] for file in files}) > 1 and converted:
+                raise UserError(f"it has several configurations, one must be named: {', '.join(sorted(held))}")
+            settings |= {"path": _builder(files), "data_files": {split: list(map(str, files))}}
+        else:  # which split a file belongs to is then a matter of its name, which `datasets` knows to read
+            settings |= {"path": str(folder)}
+        return [_plain(row) for row in datasets.load_dataset(split=split, **settings)]
     except UserError as error:
         raise UserError(f"{what} ({error}). {advice}".strip()) from None
     except Exception as error:
@@ -179,7 +179,7 @@ def _cached_revision(repository: str, branch: str | None) -> str | None:
 
 
 def _files_of_card(card: Path, configuration: str | None, split: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the file patterns of a split as the data set's card states them, and the settings of the builder.
+    """Return the file patterns of a split as the data set's card states them, none if it states none, and the builder's settings.
 
     Raises:
         UserError: the card knows no such configuration or split.
@@ -194,12 +194,14 @@ def _files_of_card(card: Path, configuration: str | None, split: str) -> tuple[l
     if not configurations:
         if configuration is not None:
             raise UserError(f"it has no configuration '{configuration}': its card names none")
-        return [f"{split}.*", f"{split}-*", f"data/{split}.*", f"data/{split}-*", f"{split}/*"], {}
+        return [], {}
     name = configuration or configurations.get_default_config_name()
     if name not in configurations:
         raise UserError(_unended(unknown("configuration", str(name), configurations)))
     settings: Mapping[str, Any] = configurations[name]
-    splits = sanitize_patterns(settings.get("data_files") or {})
+    if not settings.get("data_files"):
+        raise UserError(f"its card names no files of the configuration '{name}'")
+    splits = sanitize_patterns(settings["data_files"])
     if split not in splits:
         raise UserError(_unended(unknown("split", split, splits)))
     patterns = list(map(str, splits[split]))
@@ -209,6 +211,13 @@ def _files_of_card(card: Path, configuration: str | None, split: str) -> tuple[l
     infos = DatasetInfosDict.from_dataset_card_data(content)
     features = {"features": infos[name].features} if name in infos and infos[name].features else {}
     return patterns, features | {key: settings[key] for key in _READING if key in settings}
+
+
+def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    if not files:
+        raise UserError(f"it has no files '{', '.join(patterns)}' at revision {folder.name}")
+    return files
 
 
 def _builder(files: Sequence[Path]) -> str:
