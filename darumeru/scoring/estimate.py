@@ -203,6 +203,7 @@ def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: 
         labels=table.labels,
         clusters=np.arange(size + k * k),
         strata=np.zeros(size + k * k, dtype=np.int64),
+        strata_names=[""],
     )
     shape = np.concatenate([np.ones(size), np.full(k * k, 2 / (k * k))])
     rng = np.random.default_rng(seed)
