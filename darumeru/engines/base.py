@@ -333,7 +333,7 @@ def too_long(request: Request, context_len: int | None) -> Answer | None:
     A continuation's or label's last token is only predicted, and still needs its place: what is scored may fill the context.
     """
     sequences = [*request.continuations, *(s for label in request.labels for s in label)]
-    need = len(request.prompt) + max([request.max_tokens, *map(len, sequences)])
+    need = request.prompt_tokens + max([request.max_tokens, *map(len, sequences)])
     if context_len is None or need <= context_len:
         return None
     fault = (

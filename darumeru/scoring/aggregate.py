@@ -30,6 +30,8 @@ class Table:
     """Index of each document's cluster, 0 … number of clusters - 1."""
     strata: Ints
     """Index of each document's stratum, 0 … number of strata - 1."""
+    strata_names: list[str]
+    """By that index; `category/subject` where strata belong to categories, empty for the common stratum."""
 
     @classmethod
     def build(
@@ -50,6 +52,7 @@ class Table:
             labels=labels,
             clusters=_codes([f"\0{i}" if c is None else c for i, c in enumerate(clusters)]),
             strata=_codes([s or "" for s in strata]),
+            strata_names=list(dict.fromkeys(s or "" for s in strata)),
         )
 
     def __len__(self) -> int:
@@ -100,11 +103,26 @@ def bits_per_byte(table: Table, name: str, weights: Floats) -> Floats:
     return _ratio(weights @ table.columns["bits"], weights @ table.columns["bytes"])
 
 
+def _strata_means(table: Table, name: str, weights: Floats) -> Floats:
+    """Return the weighted mean of each stratum, shape (B, strata)."""
+    member = np.eye(len(table.strata_names))[table.strata]
+    return _ratio((weights * table.columns[name]) @ member, weights @ member)
+
+
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
     """Return the mean over strata of each stratum's weighted mean."""
-    k = int(table.strata.max()) + 1
-    member = np.eye(k)[table.strata]
-    means: Floats = _ratio((weights * table.columns[name]) @ member, weights @ member).mean(axis=1)
+    means: Floats = _strata_means(table, name, weights).mean(axis=1)
+    return means
+
+
+def category_mean(table: Table, name: str, weights: Floats) -> Floats:
+    """Return the mean over categories of the mean over their strata; a category is what stands before `/` in a stratum's name.
+
+    Only categories and strata that occur among the documents count.
+    """
+    categories = _codes([stratum.partition("/")[0] for stratum in table.strata_names])
+    member = np.eye(int(categories.max()) + 1)[categories]
+    means: Floats = (_strata_means(table, name, weights) @ (member / member.sum(axis=0))).mean(axis=1)
     return means
 
 
@@ -142,6 +160,7 @@ AGGREGATES: dict[str, Aggregate] = {
     "mean": mean,
     "bits_per_byte": bits_per_byte,
     "macro_mean": macro_mean,
+    "category_mean": category_mean,
     "f1_macro": f1_macro,
     "matthews": matthews,
     "cluster_sum": cluster_sum,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darumeru.requests import Request, Tokens
+from darumeru.requests import Request
 
 SHARED_TOKENS = 64
 """A common prefix of at least so many tokens is computed once for all prompts that have it."""
@@ -28,9 +28,9 @@ def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
         else:
             alone.extend(group)
 
-    for request in sorted(requests, key=lambda r: (r.prompt, r.id)):
-        limit = len(request.prompt) - 1
-        common = _common(group[0].prompt, request.prompt, min(shared, limit)) if group else 0
+    for request in sorted(requests, key=lambda r: (r.packed, r.id)):
+        limit = request.prompt_tokens - 1
+        common = min(shared, limit, group[0].packed.common(request.packed)) if group else 0
         if group and common >= max(SHARED_TOKENS, shared // 2 if len(group) > 1 else 0):
             group.append(request)
             shared = common
@@ -43,12 +43,4 @@ def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
 
 def shares_prompt(request: Request) -> bool:
     """Return whether a request's continuations go on from one cache of its prompt."""
-    return len(request.continuations) > 1 and len(request.prompt) > RANKED_TOKENS
-
-
-def _common(a: Tokens, b: Tokens, most: int) -> int:
-    """Return how many tokens two sequences begin with alike, at most `most`."""
-    for i in range(most):
-        if a[i] != b[i]:
-            return i
-    return most
+    return len(request.continuations) > 1 and request.prompt_tokens > RANKED_TOKENS

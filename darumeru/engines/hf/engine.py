@@ -140,7 +140,7 @@ class HFEngine(Engine):
         yield from self._scored([r for r in others if not shares_prompt(r)], 0, done)
         for request in others:
             if shares_prompt(request):
-                yield from self._scored([request], len(request.prompt) - 1, done)
+                yield from self._scored([request], request.prompt_tokens - 1, done)
 
     def _scored(self, group: Sequence[Request], shared: int, done: Container[str]) -> Iterator[list[Answer]]:
         """Yield the answers to requests whose prompts share so many first tokens."""
@@ -151,23 +151,23 @@ class HFEngine(Engine):
             past = self._attempt(lambda: self.forward.prefill(group[0].prompt[:shared]))
         if past is None:
             shared = 0
-        rows = sorted((row for r in group for row in rows_of(r)), key=lambda r: (-len(r.tokens), r.request.id, r.index))
+        rows = sorted((row for r in group for row in rows_of(r)), key=lambda r: (-len(r), r.request.id, r.index))
         missing = {r.id: len(rows_of(r)) for r in group}
         found: dict[str, dict[int, Values]] = {r.id: {} for r in group}
 
         def fits(start: int) -> int:
-            most = self.budget.rows(len(rows[start].tokens) - shared, shared)
+            most = self.budget.rows(len(rows[start]) - shared, shared)
             return self.forward.logits_fit(rows[start : start + most])
 
         def score(part: Sequence[Row]) -> list[Values]:
             return self.forward.score(part, shared, past)
 
-        for part, values in self._batched(rows, fits, score, lambda r: len(r.tokens), lambda r: r.request.id, done):
+        for part, values in self._batched(rows, fits, score, lambda r: len(r), lambda r: r.request.id, done):
             ready = []
             if values is None:
                 request = part[0].request
                 if found.pop(request.id, None) is not None:
-                    ready.append(_too_long(request, len(part[0].tokens)))
+                    ready.append(_too_long(request, len(part[0])))
                 values = []
             for row, value in zip(part, values, strict=False):
                 request = row.request
@@ -183,24 +183,24 @@ class HFEngine(Engine):
         """Yield generated texts; prompts of different length go together where padding changes nothing."""
         if all(r.id in done for r in requests):
             return
-        lengths = {len(r.prompt) for r in requests}
-        pads = len(lengths) == 1 or self.forward.pads(max((r.prompt for r in requests), key=len))
+        lengths = {r.prompt_tokens for r in requests}
+        pads = len(lengths) == 1 or self.forward.pads(max(requests, key=lambda r: r.prompt_tokens).prompt)
         if not pads:
             log.warning(
                 "Padding changes what this model generates: only prompts of equal length are continued together."
             )
 
         def cost(request: Request) -> int:
-            return len(request.prompt) + request.max_tokens
+            return request.prompt_tokens + request.max_tokens
 
-        ordered = sorted(requests, key=lambda r: (0 if pads else -len(r.prompt), -cost(r), r.max_tokens, r.id))
+        ordered = sorted(requests, key=lambda r: (0 if pads else -r.prompt_tokens, -cost(r), r.max_tokens, r.id))
 
         def fits(start: int) -> int:
             first = ordered[start]
-            count, widest, most = 1, len(first.prompt), first.max_tokens
+            count, widest, most = 1, first.prompt_tokens, first.max_tokens
             for request in ordered[start + 1 : start + self.budget.rows(cost(first), generates=True)]:
-                widest, most = max(widest, len(request.prompt)), max(most, request.max_tokens)
-                if request.until != first.until or not (pads or len(request.prompt) == widest):
+                widest, most = max(widest, request.prompt_tokens), max(most, request.max_tokens)
+                if request.until != first.until or not (pads or request.prompt_tokens == widest):
                     break
                 if widest + most > (self.options.context_len or widest + most):
                     break  # the longest prompt would go on beyond the context while another one's answer is not complete
@@ -208,7 +208,7 @@ class HFEngine(Engine):
             return count
 
         for part, answers in self._batched(ordered, fits, self.forward.generate, cost, lambda r: r.id, done):
-            found = [_too_long(part[0], len(part[0].prompt))] if answers is None else answers
+            found = [_too_long(part[0], part[0].prompt_tokens)] if answers is None else answers
             if ready := [a for a in found if a.id not in done]:
                 yield ready
 

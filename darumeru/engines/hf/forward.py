@@ -96,10 +96,10 @@ class Forward:
             shared: how many of their first tokens are in `past`.
             past: the cache of these tokens, one row.
         """
-        width = max(len(row.tokens) for row in rows) - shared
+        width = max(map(len, rows)) - shared
         ids = torch.full((len(rows), width), self._pad_id, dtype=torch.long)
         for line, row in enumerate(rows):
-            ids[line, : len(row.tokens) - shared] = torch.tensor(row.tokens[shared:], dtype=torch.long)
+            ids[line, : len(row) - shared] = torch.tensor(row.tokens[shared:], dtype=torch.long)
         wanted = positions(rows, shared)
         keep = sorted(set(chain.from_iterable(wanted)))
         column = {position: i for i, position in enumerate(keep)}
@@ -118,12 +118,12 @@ class Forward:
 
         Prompts are padded on the left: every row's last token stands in the last column, where generation continues.
         """
-        width = max(len(r.prompt) for r in batch)
+        width = max(r.prompt_tokens for r in batch)
         ids = torch.full((len(batch), width), self._pad_id, dtype=torch.long)
         mask = torch.zeros((len(batch), width), dtype=torch.long)
         for line, request in enumerate(batch):
-            ids[line, width - len(request.prompt) :] = torch.tensor(request.prompt, dtype=torch.long)
-            mask[line, width - len(request.prompt) :] = 1
+            ids[line, width - request.prompt_tokens :] = torch.tensor(request.prompt, dtype=torch.long)
+            mask[line, width - request.prompt_tokens :] = 1
         stop: dict[str, Any] = {}
         if batch[0].until:
             stop = {"stop_strings": list(batch[0].until), "tokenizer": self.tokenizer}

@@ -19,9 +19,18 @@ class Row:
     request: Request
     index: int
     """Which of the request's rows it is."""
-    tokens: Tokens
+    tail: Tokens
+    """What stands behind the request's prompt."""
     wanted: tuple[Tokens, ...]
     """For each of the last positions, the tokens whose log-probabilities after it are wanted."""
+
+    def __len__(self) -> int:
+        return self.request.prompt_tokens + len(self.tail)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The whole sequence, put together where it is read: a run has rows of a hundred million tokens."""
+        return self.request.prompt + self.tail
 
 
 def rows_of(request: Request) -> list[Row]:
@@ -29,13 +38,10 @@ def rows_of(request: Request) -> list[Row]:
     if request.kind == "choose":
         tree = label_tree(request.labels)
         return [
-            Row(request, i, request.prompt + prefix, tuple(tree.get(prefix[:d], ()) for d in range(len(prefix) + 1)))
+            Row(request, i, prefix, tuple(tree.get(prefix[:d], ()) for d in range(len(prefix) + 1)))
             for i, prefix in enumerate(_longest(tree))
         ]
-    return [
-        Row(request, i, request.prompt + c[:-1], tuple((token,) for token in c))
-        for i, c in enumerate(request.continuations)
-    ]
+    return [Row(request, i, c[:-1], tuple((token,) for token in c)) for i, c in enumerate(request.continuations)]
 
 
 def answer_of(request: Request, found: Mapping[int, Values]) -> Answer:
@@ -65,4 +71,4 @@ def _longest(tree: Mapping[Tokens, Tokens]) -> list[Tokens]:
 
 def positions(rows: Sequence[Row], shared: int) -> list[list[int]]:
     """Return for each row the positions behind a shared prefix of so many tokens whose logits it wants."""
-    return [list(range(len(r.tokens) - shared - len(r.wanted), len(r.tokens) - shared)) for r in rows]
+    return [list(range(len(r) - shared - len(r.wanted), len(r) - shared)) for r in rows]

@@ -182,7 +182,7 @@ class VLLMEngine(Engine):
         if refused := [fault for id_, fault in faults.items() if id_ not in done]:
             yield refused
         requests = [r for r in requests if r.id not in faults]
-        ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.prompt, r.id))
+        ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed, r.id))
         if not self.options.exact:
             yield from self._stream([r for r in ordered if r.id not in done])
             return

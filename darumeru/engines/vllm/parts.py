@@ -91,7 +91,7 @@ class Open:
         elif kind == "choose":
             self.results[part] = {token: made.logprobs[0][token].logprob for token in what.wanted}
         else:
-            rows = _inner_rows(output, len(self.request.prompt), what.tail)
+            rows = _inner_rows(output, self.request.prompt_tokens, what.tail)
             if rows is None:
                 return False
             last = what.tail[-1]
