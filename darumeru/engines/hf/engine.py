@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_OWN_ARGS = ("batch_tokens", "attn_implementation", "device_map", "quantization_config")
+_OWN_ARGS = ("batch_tokens", "attn_implementation", "device_map", "load_in_4bit", "load_in_8bit", "quantization_config")
 
 
 class HFEngine(Engine):
@@ -75,8 +75,8 @@ class HFEngine(Engine):
             model: the folder.
             tokenizer: its tokenizer.
             eos_ids: the tokens that end an answer.
-            options: how to load it; `model_args` are `batch_tokens` and, for `from_pretrained`, `attn_implementation`,
-                `device_map`, `quantization_config`.
+            options: how to load it; `model_args` are `batch_tokens`, `load_in_4bit` and `load_in_8bit` (bitsandbytes) and, for
+                `from_pretrained`, `attn_implementation`, `device_map`, `quantization_config`.
 
         Raises:
             UserError: an unknown model argument, a device that is not there, or no language model.
