@@ -73,7 +73,9 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
     if found.left_out:
         parts = "; ".join(f"{task} without {', '.join(metrics)}" for task, metrics in found.left_out.items())
         console().print(f"Counted with accuracy alone: {parts}.", soft_wrap=True)
-    if not contestant.run.complete:
+    if contestant.run.complete:
+        console().print(f"The run was finished before: 'darumeru show {found.run}' has its score.", soft_wrap=True)
+    else:
         console().print("Not a run of the whole suite: the same command without --until asks the rest.", soft_wrap=True)
     console().print(f"Record: {found.run}", soft_wrap=True)
 

@@ -45,7 +45,7 @@ def scores_table(run: Run) -> RenderableType:
                 continue
             task = scores.tasks[name]
             size = str(task.documents) + ("" if task.units == task.documents else f" in {task.units}")
-            about = "; ".join([" + ".join(task.primary), *_notes(task, header)])
+            about = "; ".join([" + ".join(task.primary), *_notes(task, header), *_without_interval(task.score)])
             table.add_row(f"  {name}", *interval_text(task.score), size, Text(about, "dim"))
         table.add_section()
     _mean_row(table, scores.suite, "bold green")
@@ -54,7 +54,13 @@ def scores_table(run: Run) -> RenderableType:
 
 def _mean_row(table: Table, score: Mean, style: str) -> None:
     value, bounds = interval_text(score)
-    table.add_row(Text(score.title, style), Text(value, style), Text(bounds, style))
+    about = Text("; ".join(_without_interval(score)), "dim")
+    table.add_row(Text(score.title, style), Text(value, style), Text(bounds, style), "", about)
+
+
+def _without_interval(score: Score) -> list[str]:
+    """Return why a score has no interval, if it has none."""
+    return [f"no interval: {score.reason}"] if score.reason else []
 
 
 def time_line(run: Run) -> str:

@@ -54,7 +54,7 @@ class Measure:
     @property
     def ratio(self) -> float | None:
         """Return signal over noise; None where there is no noise."""
-        return self.signal / self.noise if self.noise else None
+        return self.signal / self.noise if self.noise is not None and self.noise > 1e-6 else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the measure as a JSON object."""
@@ -84,7 +84,7 @@ def measure(study: Study) -> Summary:
     whole = study.whole()
     runs = [numbers for numbers in study.trainings().values() if len(numbers) >= 3]
     tasks = [_measure(study, task, [task], study.scores(task), whole, runs) for task in study.tasks]
-    suite = _measure(study, study.suite.summary, study.counted, whole, whole, runs)
+    suite = _measure(study, study.title, study.counted, whole, whole, runs)
     told, pairs = _told_apart(study, whole)
     return Summary(tasks, suite, pairs, told, sum(map(len, runs)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,13 @@ class Study:
     """Task → for each run the tokens that it read and wrote."""
     problems: list[Problem]
     """Runs that cannot be read."""
+
+    @property
+    def title(self) -> str:
+        """Return what the mean over `counted` is called; that of a part of the suite is not named as the whole's."""
+        whole = [task for group in counted_groups(self.suite) for task in group.tasks]
+        parts = len(self.counted) < len(whole)
+        return f"Mean of {len(self.counted)} of {len(whole)} tasks" if parts else self.suite.summary
 
     def results(self, task: str) -> list[Result]:
         """Return a task's results, a run each."""
@@ -143,16 +150,17 @@ def _tokens(sample: Sample) -> int:
 def _alike(task: str, entries: Sequence[Entry]) -> None:
     """Refuse runs that were asked different things."""
     first = entries[0]
-    facts: dict[str, Mapping[str, object]] = {
-        "documents": {e.id: e.tasks[task].key for e in entries},
-        "prompt templates": {e.id: e.stated.tasks[task].wording for e in entries},
-        "versions": {e.id: e.stated.tasks[task].version for e in entries},
-    }
-    for what, found in facts.items():
-        for entry in entries[1:]:
-            if found[entry.id] != found[first.id]:
-                raise UserError(
-                    f"'{first.path}' and '{entry.path}' were asked other {what} in '{task}' "
-                    f"({first.tasks[task].documents} and {entry.tasks[task].documents} documents). "
-                    "Give runs on the same data, with the same --limit, --seed and wording."
-                )
+    for entry in entries[1:]:
+        mine, other = first.stated.tasks[task], entry.stated.tasks[task]
+        what = None
+        if first.tasks[task].key != entry.tasks[task].key:
+            what = f"other documents ({first.tasks[task].documents} and {entry.tasks[task].documents})"
+        elif mine.version != other.version:
+            what = f"other versions ({mine.version} and {other.version})"
+        elif mine.wording != other.wording:
+            what = "another prompt template"
+        if what:
+            raise UserError(
+                f"'{first.path}' and '{entry.path}' were asked {what} in '{task}'. Give runs on the same data, with the same "
+                "--limit, --seed and --wording."
+            )

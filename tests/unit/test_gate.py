@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
+from darumeru.files import file_sha256
 from darumeru.scoring.margin import MeanOfTasks, Part, documents_needed, one_sided
 from support.commands import call
 from support.synthetic import make_run
@@ -77,23 +79,31 @@ def test_the_numbers_are_those_of_the_records(runs: Path, tmp_path: Path) -> Non
     assert rules["unfinished", "darusum"]["documents"] == 200
 
 
+def rewrite(run: Path, file: str, change: Callable[[Any], None]) -> None:
+    """Change a file of a record, JSON or JSON lines, and seal the record again."""
+    path, lines = run / file, file.endswith(".jsonl")
+    text = path.read_text(encoding="utf-8")
+    content = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    change(content)
+    said = "".join(json.dumps(row) + "\n" for row in content) if lines else json.dumps(content)
+    path.write_text(said, encoding="utf-8")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["files"][file] = file_sha256(path)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_shares_of_answers_are_counted(tmp_path: Path) -> None:
     """40 of 100 summaries hit the limit, 3 are empty: too many of the former, too few documents for the latter."""
     run = make_run(tmp_path / "run", "m", documents=100, tasks=["sum_abstractive", "parus"])
-    file = run / "samples" / "sum_abstractive.jsonl"
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    for row in rows[:40]:
-        row["requests"][0]["answer"]["finish"] = "length"
-    for row in rows[:3]:
-        row["requests"][0]["answer"]["text"] = " \n"
-    for row in rows[:1]:
-        row["requests"][0]["truncated"] = 7
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    from darumeru.files import file_sha256
 
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["files"]["samples/sum_abstractive.jsonl"] = file_sha256(file)
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    def spoil(rows: Any) -> None:
+        for row in rows[:40]:
+            row["requests"][0]["answer"]["finish"] = "length"
+        for row in rows[:3]:
+            row["requests"][0]["answer"]["text"] = " \n"
+        rows[0]["requests"][0]["truncated"] = 7
+
+    rewrite(run, "samples/sum_abstractive.jsonl", spoil)
     text = """
 version: 1
 maximum_share:
@@ -126,20 +136,25 @@ def test_an_undecided_rule_says_what_would_decide(runs: Path, tmp_path: Path) ->
 
 def test_a_limited_run_is_told_the_limit_that_would_decide(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
-        make_run(tmp_path / name, name, skill=0.6, seed=seed, documents=60, tasks=["rummlu"])
-        header = json.loads((tmp_path / name / "header.json").read_text())
-        header["tasks"]["rummlu"]["of"] = 100_000
-        (tmp_path / name / "header.json").write_text(json.dumps(header))
-        from darumeru.files import file_sha256
-
-        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
-        manifest["files"]["header.json"] = file_sha256(tmp_path / name / "header.json")
-        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+        run = make_run(tmp_path / name, name, skill=0.6, seed=seed, documents=60, tasks=["rummlu"])
+        rewrite(run, "header.json", lambda header: header["tasks"]["rummlu"].update(of=100_000))
     text = "version: 1\nnon_inferiority: {rummlu: 0.1}\n"
     said = call("gate", policy(tmp_path, text), tmp_path / "b", "--baseline", tmp_path / "a", "--json", code=4)
     needed = json.loads(said)["rules"][0]["needed"]
     assert 60 < needed["limit"] < 100_000
     assert needed["limit"] == pytest.approx(needed["documents"], abs=1)
+
+
+def test_lower_is_better_where_the_record_says_so(tmp_path: Path) -> None:
+    for name, skill in (("old", 0.6), ("lower", 0.4)):
+        run = make_run(tmp_path / name, name, skill=skill, documents=100, tasks=["rummlu"])
+        rewrite(run, "scores.json", lambda scores: scores["tasks"]["rummlu"].update(higher_is_better=False))
+    file = policy(tmp_path, "version: 1\nnon_inferiority: {rummlu: 0.05}")
+    call("gate", file, tmp_path / "lower", "--baseline", tmp_path / "old")
+    said = call("gate", file, tmp_path / "old", "--baseline", tmp_path / "lower", "--json", code=3)
+    assert json.loads(said)["rules"][0]["limit"] == 0.05
+    said = call("gate", policy(tmp_path, "version: 1\nminimum_score: {rummlu: 0.1}"), tmp_path / "old", code=2)
+    assert "'rummlu' is better when lower, so a minimum has no meaning" in said
 
 
 def test_what_the_run_was_not_asked_cannot_be_certified(runs: Path, tmp_path: Path) -> None:
