@@ -58,8 +58,7 @@ def model_folder(repository: str, *, revision: str | None = None, weights: bool 
 
 def unreachable(seconds: float = 5.0) -> str | None:
     """Return why the hub cannot be asked from here, in a few words; None if it answers."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "not asked, HF_HUB_OFFLINE is set"
