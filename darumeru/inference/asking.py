@@ -31,8 +31,8 @@ def answer_tokens(request: Request) -> int:
 
 
 def longest_input(requests: Iterable[Request]) -> int:
-    """Return for how many tokens an engine must be loaded: the longest prompt with its answer, and one more."""
-    return max(r.prompt_tokens + answer_tokens(r) for r in requests) + 1
+    """Return for how many tokens an engine must be loaded: the longest prompt with its answer."""
+    return max(r.prompt_tokens + answer_tokens(r) for r in requests)
 
 
 def requests_sha256(requests: Iterable[Request]) -> str:

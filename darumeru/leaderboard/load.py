@@ -21,6 +21,7 @@ from darumeru.record.header import GroupFacts, Header, SuiteFacts, TaskFacts
 from darumeru.record.run import Run, find_runs, load_run
 from darumeru.record.sample import Sample, read_samples, table_of
 from darumeru.record.scores import Score, Scores, TaskResult
+from darumeru.scoring.bootstrap import degrees_of_freedom
 from darumeru.scoring.summary import with_interval
 
 
@@ -76,6 +77,8 @@ def _label(run: Run) -> str:
 def _unfinished(run: Run) -> str:
     if (run.path / "scores.json").is_file() and (failed := run.scores.failed):
         return f"Tasks failed: {', '.join(failed)}. Start the same 'darumeru run' again to compute them."
+    if any((run.path / name).is_file() for name in ("until.json", "race.json")):
+        return "Only a part of its documents was asked (--until, --race-against). 'darumeru run' asks the rest."
     return "The run was not finished. Start the same 'darumeru run' again."
 
 
@@ -137,6 +140,7 @@ def _task(name: str, result: TaskResult, about: TaskFacts, samples: Sequence[Sam
         key=key,
         version=about.version,
         draws=paired_draws(table, aggregates, key) if aggregates is not None else None,
+        df=degrees_of_freedom(table),
         reproduced=aggregates is not None,
     )
 

@@ -1,8 +1,8 @@
 """The process that evaluates one checkpoint for `darumeru watch`: `python -m darumeru.watch.child`.
 
-It reads one line of JSON, {"settings": …, "output": …}, and writes lines of JSON: {"done": …, "total": …} as it goes, and at last
-{"run": path} or {"error": …, "busy": …}. It ends when its standard input does: a watch that was killed leaves nobody behind on
-the GPU.
+It reads one line of JSON, {"settings": …, "output": …, "against": null or the folder of the best run}, and writes lines of JSON:
+{"done": …, "total": …} as it goes, and at last {"run": path} or {"error": …, "busy": …}. It ends when its standard input does: a
+watch that was killed leaves nobody behind on the GPU.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ def main() -> int:
     os.dup2(2, 1)
     from darumeru.errors import BusyError, DarumeruError
     from darumeru.evaluation import Settings, execute, prepare
+    from darumeru.race.challenge import challenge, lost
+    from darumeru.record.run import Run
 
     def progress(done: int, total: int) -> None:
         _tell(out, {"done": done, "total": total})
 
     try:
         plan = prepare(Settings(**request["settings"]))
-        run = execute(plan, Path(request["output"]), progress)
-        if failed := run.scores.failed:
+        output, against = Path(request["output"]), request.get("against")
+        run = challenge(plan, Run(Path(against)), output, progress) if against else execute(plan, output, progress)
+        if lost(run) is None and (failed := run.scores.failed):
             raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
     except BusyError as error:
         _tell(out, {"error": str(error), "busy": True})

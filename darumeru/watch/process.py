@@ -78,6 +78,7 @@ def evaluate_apart(
     environment: Mapping[str, str],
     progress: Callable[[float, float], None],
     stall: float = STALL,
+    against: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate what settings name in a new process.
 
@@ -87,11 +88,12 @@ def evaluate_apart(
         environment: variables of the process beside our own.
         progress: is told the share that is done, and for how many seconds nothing has been heard.
         stall: seconds without a word from the process after which it is ended.
+        against: folder of the best run so far, if a checkpoint that is worse need not be evaluated to the end.
 
     Returns:
         The process's last message: `run` names the record's folder, or `error` says why there is none.
     """
-    request = json.dumps({"settings": settings.model_dump(mode="json"), "output": str(output)})
+    request = json.dumps({"settings": settings.model_dump(mode="json"), "output": str(output), "against": against})
     share = 0.0
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         with _process(environment, errors) as process:

@@ -19,14 +19,15 @@ from darumeru.doctor.gpus import nvidia_gpus
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings, Training, asked, settings_of
 from darumeru.files import read_json, write_json
+from darumeru.race.challenge import lost
 from darumeru.record.run import Run, find_runs
 from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
-from darumeru.watch.curve import Point, metrics_for, point_of
+from darumeru.watch.curve import MICRO_AVG, Point, best, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
 from darumeru.watch.process import STALL, device_of, evaluate_apart, taken_gpu
 from darumeru.watch.rules import Fired
-from darumeru.watch.status import Outcome, Report, Status
-from darumeru.watch.verdict import STOP, Judge, Verdict, make_judge, note, write_best
+from darumeru.watch.status import Outcome, Report, Status, told
+from darumeru.watch.verdict import STOP, Judge, Verdict, check_race, make_judge, note, write_best
 
 __all__ = ["Outcome", "Report", "Status", "watch"]
 
@@ -41,6 +42,7 @@ def watch(
     name: str | None = None,
     rules: Sequence[str] = (),
     keep_best: str | None = None,
+    race_against: str | None = None,
     once: bool = False,
     poll: float = 10.0,
     stall: float = STALL,
@@ -63,6 +65,7 @@ def watch(
         name: the training's name in records. [the folder's name]
         rules: when to stop, see `darumeru.watch.rules`; a file `STOP` in `folder` then asks the training to end.
         keep_best: a metric; the best checkpoint is kept as `folder`/best, and `best.json` names it.
+        race_against: `best`: a checkpoint is asked only until it is clear that its mean is below that of the best so far.
         once: evaluate what is there and return.
         poll: seconds between two looks.
         stall: seconds without progress after which an evaluation is ended and counts as failed.
@@ -89,10 +92,11 @@ def watch(
     wanted = settings_of(model=str(root), device=chosen, **{"suite": "darumeru-train"} | settings)
     _check_settings(wanted)
     judge = make_judge(metrics_for(wanted), rules, keep_best)
+    check_race(race_against, wanted, judge)
     training = name or root.resolve().name
     state = _Watch(
         root, Path(output), training, wanted, environment, judge, report, newest_first, poll, stall, settle,
-        pause=min(poll, 1.0) if once else poll,
+        pause=min(poll, 1.0) if once else poll, races=race_against is not None,
     )  # fmt: skip
     if taken := taken_gpu(chosen, environment, nvidia_gpus()):
         state.tell(taken)
@@ -149,6 +153,8 @@ class _Watch:
     settle: float
     pause: float
     """Seconds before a failed checkpoint is tried again."""
+    races: bool = False
+    """Whether a checkpoint that is worse than the best is not evaluated to the end."""
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
     records: dict[Path, _Record | None] = field(default_factory=dict)
     """Complete records by folder; None for those of something else."""
@@ -187,7 +193,7 @@ class _Watch:
         before = self.checkpoints
         self.checkpoints = find_checkpoints(self.folder, self.settings.trust_remote_code, self.settle)
         for run in find_runs(self.output):
-            if run.path not in self.records and run.complete:
+            if run.path not in self.records and (run.complete or (self.races and lost(run))):
                 self._read(run)
         for step in before.keys() - self.checkpoints.keys():
             if before[step].state != "unfinished" and not self._done(before[step]):
@@ -201,7 +207,9 @@ class _Watch:
         header = run.header
         where, training = header.where, header.training
         ours = training is not None and training.run == self.name and where.get("asked") == asked(self.settings)
-        record = _Record(point_of(run), where["weights"], str(run.scores.finished)) if ours else None
+        worse = lost(run)
+        finished = worse.at if worse else str(run.scores.finished) if ours else ""
+        record = _Record(point_of(run), where["weights"], finished) if ours else None
         self.records[run.path] = record
 
     def _of(self, step: int) -> list[_Record]:
@@ -272,9 +280,7 @@ class _Watch:
             self._read(run)
             self.finished.add((step, checkpoint.signature))
             self.reasons.pop(step, None)
-            value = run.scores.suite.value
-            score = "" if value is None else f", {run.scores.suite.title} {value:.3f}"
-            self.tell(f"checkpoint-{step} is evaluated ({time.monotonic() - began:.0f} s{score}): {run.path}")
+            self.tell(told(run, step, time.monotonic() - began))
         elif not checkpoint.path.is_dir():
             self.deleted.add(step)
             self.tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
@@ -307,7 +313,14 @@ class _Watch:
             self.environment,
             lambda share, silent: self._progress(checkpoint.step, share, silent),
             self.stall,
+            self._best() if self.races else None,
         )
+
+    def _best(self) -> str | None:
+        """Return the folder of the best run so far that was evaluated to the end."""
+        whole = [p for p in self._points() if p.run is not None and Run(Path(p.run)).complete]
+        top = best(whole, MICRO_AVG, self.judge.metrics)
+        return top.run if top else None
 
     def _progress(self, step: int, share: float, silent: float) -> None:
         quiet = f", nothing new for {silent / 60:.0f} min" if silent >= 60 else ""

@@ -260,20 +260,6 @@ def test_all_corpus_formats_give_the_same_texts(tmp_path: Path) -> None:
         assert list(read_texts([path])) == texts, path
 
 
-def test_hub_data_sets_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    asked = []
-
-    def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> Any:
-        asked.append((name, config, split, streaming))
-        return iter([{"text": "раз"}, {"text": "два"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(read_texts(["hub:owner/name", "hub:owner/name:ru:test"])) == ["раз", "два"] * 2
-    assert asked == [("owner/name", None, "train", True), ("owner/name", "ru", "test", True)]
-
-
 def test_scripts_and_bytes() -> None:
     assert scripts_of("ru", None) == ("Cyrillic",)
     assert scripts_of("ru", ["any"]) == ()

@@ -18,7 +18,8 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch"},
+        {"leaderboard", "arena", "watch", "gate", "signal"},
+        {"race"},
         {"evaluation"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
