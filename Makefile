@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo check test lint bench format leaderboard study-site clean
+.PHONY: demo check test lint bench doctor gpu-check format leaderboard study-site clean
 
+# `make INSTALL=--cpu demo` leaves a GPU alone.
 $(READY): pyproject.toml scripts/install.py
-	$(PYTHON) scripts/install.py $(VENV)
+	$(PYTHON) scripts/install.py $(VENV) $(INSTALL)
 	@touch $@
 
 demo: $(READY)  ## evaluate SmolLM2-135M-Instruct on the built-in mini bundle
@@ -29,6 +30,12 @@ lint: $(READY)  ## what CI checks besides the tests
 
 bench: $(READY)  ## our engines beside stock lm-eval on this machine (half an hour on two cores, which nothing else may use)
 	$(BIN)/python benchmarks/engines.py --output benchmarks/results/engines.json
+
+doctor: $(READY)  ## versions, devices and engines that are here, what works, and what to do
+	$(BIN)/darumeru doctor
+
+gpu-check: $(READY)  ## everything that only a GPU shows, as far as this machine allows; a table, and benchmarks/results/gpu-*.json
+	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK)
 
 leaderboard: $(READY)  ## leaderboards/site from leaderboards/runs and the published rows
 	$(BIN)/darumeru leaderboard leaderboards/runs --about leaderboards/models.yaml --output leaderboards/site

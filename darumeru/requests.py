@@ -2,15 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from struct import pack, unpack
+from typing import Any, Literal, overload
 
 Kind = Literal["choose", "rank", "generate", "likelihood"]
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": str}`; a last assistant turn is one the model continues."""
 
 Tokens = tuple[int, ...]
+
+_ID_BYTES = 4
+
+
+class PackedTokens:
+    """Token ids, four bytes each, in two parts; many sequences may hold the same first part, which is in memory once.
+
+    The bytes of an id are in big-endian order, so that bytes compare as the ids do.
+    """
+
+    __slots__ = ("head", "tail")
+
+    def __init__(self, head: bytes, tail: bytes) -> None:
+        self.head, self.tail = head, tail
+
+    @classmethod
+    def of(cls, ids: Iterable[int], head: bytes = b"") -> PackedTokens:
+        """Return `ids`, behind the packed ids of a `head`."""
+        listed = list(ids)
+        return cls(head, pack(f">{len(listed)}I", *listed))
+
+    def __len__(self) -> int:
+        return (len(self.head) + len(self.tail)) // _ID_BYTES
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedTokens):
+            return NotImplemented
+        if self.head is other.head:
+            return self.tail == other.tail
+        return len(self) == len(other) and self.joined() == other.joined()
+
+    def __lt__(self, other: PackedTokens) -> bool:
+        """Return whether it comes first in lexicographic order."""
+        if self.head is other.head:
+            return self.tail < other.tail
+        both = min(len(self.head), len(other.head))
+        if self.head[:both] != other.head[:both]:
+            return self.head < other.head
+        return self.joined() < other.joined()
+
+    def __hash__(self) -> int:
+        return hash(self.joined())
+
+    def joined(self) -> bytes:
+        """Return the bytes of both parts."""
+        return self.head + self.tail
+
+    def tokens(self) -> Tokens:
+        """Return the ids."""
+        return unpack(f">{len(self)}I", self.joined())
+
+    def common(self, other: PackedTokens) -> int:
+        """Return with how many equal ids the two begin."""
+        length = min(len(self), len(other)) * _ID_BYTES
+        mine, theirs = self.joined()[:length], other.joined()[:length]
+        differing = int.from_bytes(mine, "big") ^ int.from_bytes(theirs, "big")
+        return (8 * length - differing.bit_length()) // (8 * _ID_BYTES)
+
+
+class _Packed:
+    """The field `prompt`: read as a tuple, kept as `PackedTokens`."""
+
+    @overload
+    def __get__(self, request: None, owner: type) -> _Packed: ...
+
+    @overload
+    def __get__(self, request: Request, owner: type) -> Tokens: ...
+
+    def __get__(self, request: Request | None, owner: type) -> Tokens | _Packed:
+        if request is None:
+            raise AttributeError  # so that the field has no default
+        return request.packed.tokens()
+
+    def __set__(self, request: Request, value: Tokens | PackedTokens) -> None:
+        packed = value if isinstance(value, PackedTokens) else PackedTokens.of(value)
+        object.__setattr__(request, "_prompt", packed)
+
+
+class _Joined:
+    """The field `text`: read as one string, kept in two parts, of which other requests may hold the first."""
+
+    @overload
+    def __get__(self, request: None, owner: type) -> _Joined: ...
+
+    @overload
+    def __get__(self, request: Request, owner: type) -> str: ...
+
+    def __get__(self, request: Request | None, owner: type) -> str | _Joined:
+        if request is None:
+            raise AttributeError
+        return "".join(object.__getattribute__(request, "_text"))
+
+    def __set__(self, request: Request, value: str | tuple[str, str]) -> None:
+        object.__setattr__(request, "_text", (value,) if isinstance(value, str) else value)
 
 
 @dataclass(frozen=True)
@@ -19,6 +114,8 @@ class Query:
 
     kind: Kind
     messages: list[Message]
+    headline: str = ""
+    """Stands once in a prompt, before its first user turn, which may be an example's."""
     options: tuple[str, ...] = ()
     """choose: the labels; rank: the continuations."""
     max_tokens: int = 0
@@ -35,13 +132,17 @@ class Query:
 
 @dataclass(frozen=True)
 class Request:
-    """A query in one model's tokens: all that an engine needs, and what the record keeps of the prompt."""
+    """A query in one model's tokens: all that an engine needs, and what the record keeps of the prompt.
+
+    A run has all its requests at once, with a hundred million tokens: what prompts begin with alike is in memory once, and
+    `prompt` and `text` are put together where they are read. `packed` compares and `prompt_tokens` counts without that.
+    """
 
     id: str
     """`task/document/query`, unique in a run."""
     kind: Kind
-    prompt: Tokens
-    text: str
+    prompt: _Packed = _Packed()
+    text: _Joined = _Joined()
     """The prompt as text, after few-shot fitting and truncation."""
     labels: tuple[tuple[Tokens, ...], ...] = ()
     """choose: for each label the token sequences of its spellings."""
@@ -60,7 +161,13 @@ class Request:
     @property
     def prompt_tokens(self) -> int:
         """Length of the prompt."""
-        return len(self.prompt)
+        return len(self.packed)
+
+    @property
+    def packed(self) -> PackedTokens:
+        """The prompt's ids as they are kept; requests sort by them as by `prompt`, without copies."""
+        packed: PackedTokens = object.__getattribute__(self, "_prompt")
+        return packed
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ class TaskSettings(Strict):
     suite: Suite = "darumeru"
     tasks: Annotated[tuple[str, ...], Option("Only these tasks (comma-separated, or repeated).", many="comma")] = ()
     data: Annotated[str, Option("Bundle: hub, mini, or the folder of an offline bundle.")] = "hub"
-    lock: Annotated[Path | None, Option("bundle.json that pins the hub's revisions.", metavar="FILE")] = None
+    lock: Annotated[
+        Path | None,
+        Option("bundle.json, or folder of a run, that pins the hub's revisions.", metavar="PATH"),
+    ] = None
     limit: Annotated[
         int | None, Option("A seeded random sample of that many documents a task.", default="all documents")
     ] = Field(None, ge=1)

@@ -36,11 +36,14 @@ class Flores(GenerateTask):
         }
 
     def messages(self, doc: Row, with_answer: bool = False) -> list[Message]:
-        """Return the row's turns; an example whose last turn does not hold the translation gets it."""
+        """Return the row's turns; an example whose last turn does not hold the translation gets it right behind the turn's text.
+
+        So does the reference: whether a space or a line break stands between is the data set's to say.
+        """
         turns = super().messages(doc, with_answer)
         last = turns[-1]
         if with_answer and last["role"] == "assistant" and self.gold(doc) not in last["content"]:
-            turns[-1] = {"role": "assistant", "content": f"{last['content'].rstrip()} {self.gold(doc)}"}
+            turns[-1] = {"role": "assistant", "content": last["content"] + self.gold(doc)}
         return turns
 
     def gold(self, doc: Row) -> str:

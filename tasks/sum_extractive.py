@@ -13,15 +13,13 @@ class SumExtractive(DarumeruTask):
     """R-precision of the document's sentences, ranked by mean log-probability of their first tokens."""
 
     METRICS = {"r_precision": mean}
+    SCORING = 2
 
     def gold(self, doc: Row) -> list[int]:
-        """Return the indices of the gold sentences."""
-        gold = [int(i) for i in doc["extractive_summary"]]
-        if not gold or not all(0 <= i < len(doc["src_sents"]) for i in gold):
-            raise ValueError(
-                f"field 'extractive_summary': {gold} are no indices of the {len(doc['src_sents'])} sentences"
-            )
-        return gold
+        """Return the indices of the gold sentences, each once; data sets repeat some, and some are of no sentence."""
+        if not doc["extractive_summary"]:
+            raise ValueError("field 'extractive_summary' is empty")
+        return list(dict.fromkeys(i for i in map(int, doc["extractive_summary"]) if 0 <= i < len(doc["src_sents"])))
 
     def gold_text(self, doc: Row) -> str:
         """Return the gold sentences."""
@@ -29,10 +27,18 @@ class SumExtractive(DarumeruTask):
 
     def queries(self, doc: Row) -> list[Query]:
         """Return one ranking of all sentences."""
-        return [Query("rank", self.messages(doc), options=tuple(doc["src_sents"]))]
+        return [Query("rank", self.messages(doc), self.headline(doc), options=tuple(doc["src_sents"]))]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
-        """Return the R-precision of the ranking."""
+        """Return the R-precision of the ranking; 0 where no gold index is of a sentence."""
         scores, gold = answers[0].logprobs, self.gold(doc)
         top = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(gold)]
-        return Score({"r_precision": r_precision(scores, gold)}, cluster=self.cluster(doc), extra={"top": top})
+        listed = [int(i) for i in doc["extractive_summary"]]
+        distinct = len(set(listed))
+        return Score(
+            {"r_precision": r_precision(scores, gold)},
+            cluster=self.cluster(doc),
+            extra={"top": top},
+            repeated_golds=len(listed) - distinct,
+            golds_outside=distinct - len(gold),
+        )

@@ -6,7 +6,21 @@ from collections.abc import Callable
 
 import typer
 
-from darumeru.cli import arena, compare, data, demo, export, leaderboard, records, run, watch
+from darumeru.cli import (
+    arena,
+    compare,
+    data,
+    demo,
+    doctor,
+    export,
+    gate,
+    leaderboard,
+    race,
+    records,
+    run,
+    signal,
+    watch,
+)
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
@@ -33,14 +47,18 @@ def _add(group: typer.Typer, command: Callable[..., None], name: str | None = No
 
 _add(app, run.run)
 _add(app, arena.arena)
+_add(app, race.race)
 _add(app, watch.watch)
 _add(app, records.list_, "list")
 _add(app, records.show)
 _add(app, records.rescore)
 _add(app, leaderboard.leaderboard)
 _add(app, compare.compare)
+_add(app, gate.gate)
+_add(app, signal.signal)
 _add(app, export.export)
 _add(app, demo.demo)
+_add(app, doctor.doctor)
 _add(data_app, data.pull)
 _add(data_app, data.check)
 _add(data_app, data.import_, "import")

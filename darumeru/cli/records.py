@@ -17,7 +17,7 @@ def list_(
     include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks and suites.")] = None,
 ) -> None:
     """List tasks, suites or runs."""
-    from darumeru.cli.tables import console, runs_table, suites_table
+    from darumeru.cli.tables import console, runs_table, suites_table, tasks_table
     from darumeru.record.run import find_runs
 
     if what == "runs":
@@ -31,7 +31,7 @@ def list_(
     if what == "suites":
         console().print(suites_table(list(catalogue.suites().values())))
     else:
-        console().print("\n".join(catalogue.tasks()))
+        console().print(tasks_table(catalogue.tasks(), catalogue.runnable()))
 
 
 def show(
@@ -72,8 +72,17 @@ def rescore(
     from darumeru.evaluation import rescore as rescore_run
     from darumeru.record.run import load_run
 
-    done = rescore_run(load_run(run), tuple(include_path or ()))
+    loaded = load_run(run)
+    rules = {name: task.scoring or 1 for name, task in loaded.scores.tasks.items()}
+    done = rescore_run(loaded, tuple(include_path or ()))
     console().print(scores_table(done))
+    now = {name: task.scoring for name, task in done.scores.tasks.items()}
+    if other := [
+        f"{name} ({rules[name]} → {now[name]})" for name in rules if now.get(name, rules[name]) != rules[name]
+    ]:
+        console().print(
+            f"Scored by other rules than before (version of the scoring): {', '.join(other)}.", soft_wrap=True
+        )
     if failed := done.scores.failed:
         raise DarumeruError(f"Not scored: {'; '.join(f'{k} ({v})' for k, v in failed.items())}.")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from darumeru.cli.terminal import Json, print_json, progress, quiet
-from darumeru.errors import DarumeruError
+from darumeru.errors import DarumeruError, UserError
 from darumeru.options import with_options
 from darumeru.settings import Settings, settings_of
 
@@ -20,10 +20,64 @@ def run(
         "runs"
     ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be evaluated.")] = False,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="GOAL", help="Stop when a score is known so exactly, e.g. 'micro_avg ± 0.01'."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model and write the record of the run; an interrupted run resumes."""
-    evaluate(settings_of(**settings), output, dry_run, as_json)
+    if until is None:
+        evaluate(settings_of(**settings), output, dry_run, as_json)
+    elif dry_run:
+        raise UserError("--dry-run says what a whole run asks; leave out --until.")
+    else:
+        estimate(settings, until, output, as_json)
+
+
+def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool = False) -> None:
+    """Ask documents in a random order until a score is known exactly enough, and print it.
+
+    Raises:
+        UserError: what was asked for cannot be done so.
+        DarumeruError: it failed; what was answered is kept.
+    """
+    from darumeru.cli.tables import console
+    from darumeru.evaluation import prepare
+    from darumeru.race import Goal, Reached, run_until
+    from darumeru.race.contestants import live
+    from darumeru.race.start import settings_for_race
+
+    quiet()
+    goal = Goal.of(until)
+    with console(stderr=True).status("Building prompts"):
+        plan = prepare(settings_for_race(**settings))
+    tasks = goal.tasks(plan.suite)
+    titles = {"micro_avg": plan.suite.summary} | {g.name: g.title for g in plan.suite.groups}
+    with progress(f"{plan.model.name} on {plan.engine}, until {goal}") as bar, live(plan, output) as contestant:
+
+        def report(reached: Reached) -> None:
+            bar(reached.documents, reached.of)
+
+        found = run_until(
+            contestant, goal, tasks, title=titles.get(goal.metric, goal.metric), seed=plan.settings.seed, report=report
+        )
+    if as_json:
+        print_json(found.to_json())
+        return
+    console().print(
+        f"{found.title}: {found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}], {100 * (1 - found.alpha):g} % interval that "
+        f"holds whenever one looks; {found.documents:,} of {found.of:,} documents asked",
+        soft_wrap=True,
+    )
+    if found.left_out:
+        parts = "; ".join(f"{task} without {', '.join(metrics)}" for task, metrics in found.left_out.items())
+        console().print(f"Counted with accuracy alone: {parts}.", soft_wrap=True)
+    if contestant.run.complete:
+        console().print(f"The run was finished before: 'darumeru show {found.run}' has its score.", soft_wrap=True)
+    else:
+        console().print("Not a run of the whole suite: the same command without --until asks the rest.", soft_wrap=True)
+    console().print(f"Record: {found.run}", soft_wrap=True)
 
 
 def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: bool = False) -> None:
@@ -33,14 +87,16 @@ def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: b
         UserError: what was asked for cannot be done so.
         DarumeruError: it failed, or tasks of it did; what was computed is kept.
     """
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console, plan_view, scores_table, time_line
     from darumeru.evaluation import execute, prepare
 
-    quiet()
     with console(stderr=True).status("Building prompts"):
         plan = prepare(settings)
     if dry_run:
         console().print(plan_view(plan))
+        if plan.missing:
+            raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
         return
     with progress(f"{plan.model.name} on {plan.engine}") as report:
         done = execute(plan, output, report)

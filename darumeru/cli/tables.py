@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from darumeru.record.run import Run
     from darumeru.record.sample import Sample
     from darumeru.record.scores import Mean, Score, TaskResult
+    from darumeru.task import DarumeruTask
     from darumeru.task.check import Report
     from darumeru.task.suite import Suite
 
@@ -85,6 +86,12 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
     notes = []
     if task.ties:
         notes.append(f"ties: {task.ties}")
+    if task.units == 1:
+        notes.append("no interval: all documents are one independent unit")
+    if task.repeated_golds:
+        notes.append(f"repeated golds: {task.repeated_golds}")
+    if task.golds_outside:
+        notes.append(f"golds that are no option: {task.golds_outside}")
     if task.truncated_prompts:
         notes.append(f"prompts truncated: {task.truncated_prompts}")
     if task.empty_answers:
@@ -148,20 +155,38 @@ def plan_view(plan: Plan) -> RenderableType:
     panels = []
     for name, indices in plan.documents.items():
         requests = [r for r in plan.requests if r.id.rsplit("/", 2)[0] == name]
-        tokens = sum(len(r.prompt) for r in requests)
+        tokens = sum(r.prompt_tokens for r in requests)
         most = sum(r.max_tokens for r in requests)
         cut = sum(r.truncated > 0 for r in requests)
         table.add_row(
-            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(len(r.prompt) for r in requests)), f"{most:,}",
+            name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(r.prompt_tokens for r in requests)), f"{most:,}",
             str(cut) if cut else "",
         )  # fmt: skip
         total = [a + b for a, b in zip(total, (len(indices), len(requests), tokens, most), strict=True)]
         panels.append(
-            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({len(requests[0].prompt)} tokens)")
+            Panel(Text(requests[0].text), title=f"{name}: prompt of one sample ({requests[0].prompt_tokens} tokens)")
         )
+    for name, reason in plan.missing.items():
+        panels.append(Panel(Text(reason, "red"), title=f"{name}: left out"))
     table.add_section()
     table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")
     return Group(*panels, table)
+
+
+def tasks_table(names: Sequence[str], tasks: Mapping[str, DarumeruTask]) -> RenderableType:
+    """Return all tasks with their versions, and whose words their prompts are."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("Task", "Version", "Score", "Words of the prompt"):
+        table.add_column(column)
+    for name in names:
+        if name in tasks:
+            task = tasks[name]
+            words = "task file" if task.worded_here else "rows of the data set"
+            table.add_row(name, str(task.VERSION), " + ".join(task.primary), words)
+        else:
+            table.add_row(name, "", "", "a stock lm-eval task, which 'darumeru run' does not run")
+    note = "The words of the built-in task files are this project's own, not those of the reference framework."
+    return Group(table, Text(note, "dim"))
 
 
 def suites_table(suites: Sequence[Suite]) -> Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from darumeru import hub
-from darumeru.errors import UserError, unknown
+from darumeru.errors import DarumeruError, UserError, unknown
 from darumeru.files import fingerprint, read_json, read_jsonl, slug
 
 Row = dict[str, Any]
@@ -21,8 +21,6 @@ MINI = Path(__file__).parent / "mini"
 FORMAT = 1
 """The format of `bundle.json`."""
 LOCK_NAME = "bundle.json"
-CONVERSION = "refs/convert/parquet"
-"""The hub's branch with the automatic Parquet conversion of a data set."""
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _WITHOUT_HUB = (
     "Without the hub use --data mini, or --data DIR with a bundle made by 'darumeru data pull' "
@@ -132,6 +130,7 @@ class HubBundle:
     """Repository → revision (a commit hash)."""
     name: str = "hub"
     _cache: dict[tuple[str, str | None, str], Split] = field(default_factory=dict, repr=False)
+    _refused: dict[str, DarumeruError] = field(default_factory=dict, repr=False)
 
     def revision(self, path: str, branch: str | None = None) -> str:
         """Return the commit that `path` (of a branch other than the main one, if given) is read at.
@@ -140,8 +139,14 @@ class HubBundle:
             DarumeruError: the hub has no such data set, or cannot be asked.
         """
         key = f"{path}@{branch}" if branch else path
+        if key in self._refused:  # another task has asked already, and waited
+            raise self._refused[key]
         if key not in self.lock:
-            self.lock[key] = hub.dataset_revision(path, branch, advice=_WITHOUT_HUB)
+            try:
+                self.lock[key] = hub.dataset_revision(path, branch, advice=_WITHOUT_HUB)
+            except DarumeruError as error:
+                self._refused[key] = error
+                raise
         return self.lock[key]
 
     def load(self, path: str, name: str | None, split: str) -> Split:
@@ -152,29 +157,48 @@ class HubBundle:
         return self._cache[key]
 
     def _fetch(self, path: str, name: str | None, split: str) -> Split:
-        revision = self.revision(path)
-        more: dict[str, Any] = {"revision": revision}
-        try:
-            rows = hub.dataset_rows(path, name, split, revision, advice=_WITHOUT_HUB)
-        except hub.LoadingScriptError:
-            # The hub keeps a Parquet conversion of data sets that need a loading script.
-            converted = self.revision(path, CONVERSION)
-            more |= {"conversion": CONVERSION, "conversion_revision": converted}
-            rows = hub.dataset_rows(path, name, split, converted, advice=_WITHOUT_HUB)
+        revision = commit = self.revision(path)
+        more: dict[str, Any] = {"repository": path, "revision": revision}
+        # Which of the two is read is asked first, not found out by trying: that would hang on what a cache happens to hold.
+        if converted := hub.has_script(path, revision, advice=_WITHOUT_HUB):
+            commit = self.revision(path, hub.CONVERSION)
+            more |= {"conversion": hub.CONVERSION, "conversion_revision": commit}
+        rows = hub.dataset_rows(path, name, split, commit, converted=converted, advice=_WITHOUT_HUB)
         return _split(rows, f"hub:{path}" + (f"/{name}" if name else ""), **more)
 
 
-def read_lock(file: Path) -> dict[str, str]:
-    """Return repository → revision from a `bundle.json`.
+def read_lock(path: Path) -> dict[str, str]:
+    """Return repository → revision from a `bundle.json`, or from the folder of a bundle or of a run on the hub's data.
 
     Raises:
-        UserError: the file is not such a lock.
+        UserError: it states no revisions.
     """
+    if path.is_dir() and (path / "header.json").is_file():
+        return _revisions_of_run(path)
+    file = path / LOCK_NAME if path.is_dir() else path
     content = read_json(file)
     revisions = content.get("revisions") if isinstance(content, dict) else None
     if not isinstance(revisions, dict) or not all(isinstance(v, str) for v in revisions.values()):
         raise UserError(f"'{file}' is no lock file: it needs an object 'revisions' of repository → commit hash.")
     return {str(k): str(v) for k, v in revisions.items()}
+
+
+def _revisions_of_run(folder: Path) -> dict[str, str]:
+    """Return the revisions that a run read its data at."""
+    header = read_json(folder / "header.json")
+    revisions: dict[str, str] = {}
+    try:
+        sources = [source for facts in header["tasks"].values() for source in (facts.get("data") or {}).values()]
+        for source in sources:
+            if repository := source.get("repository"):
+                revisions[repository] = source["revision"]
+                if conversion := source.get("conversion"):
+                    revisions[f"{repository}@{conversion}"] = source["conversion_revision"]
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"'{folder / 'header.json'}' is not the header of a run.") from None
+    if not revisions:
+        raise UserError(f"Run '{folder}' states no revisions of the hub: it did not read its data there.")
+    return revisions
 
 
 def read_entries(file: Path) -> dict[str, Any]:
@@ -204,7 +228,7 @@ def open_bundle(data: str | Path, lock: Path | None = None) -> FolderBundle | Hu
 
     Args:
         data: `hub`, `mini` or the path of a bundle folder.
-        lock: a `bundle.json` that pins the hub's revisions; only with `hub`.
+        lock: what pins the hub's revisions (`read_lock`); only with `hub`.
 
     Raises:
         UserError: no such bundle.

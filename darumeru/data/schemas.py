@@ -38,7 +38,7 @@ class _MultiQ(InstructedRow):
 
 
 class _UseMeta(RowSchema):
-    id_task: Annotated[StrictStr, Field(pattern=r"^([1-9]|1\d|2[0-6])$")]
+    id_task: Annotated[StrictStr, Field(pattern=r"^([1-9]|1\d|2[0-6]|8_[0-4])$")]
     variant: StrictInt | _Text
     type: Literal[
         "text",

@@ -14,7 +14,7 @@ from darumeru import plugins
 from darumeru.errors import DarumeruError, unknown
 
 if TYPE_CHECKING:
-    from darumeru.engines.base import Engine, EngineOptions, Server
+    from darumeru.engines.base import Device, Engine, EngineOptions, Server
 
 GROUP = "darumeru.engines"
 """The entry points of other packages' engines."""
@@ -30,15 +30,15 @@ def engine_names() -> list[str]:
     return [name for name in plugins.names(__name__, GROUP) if name != "base"]
 
 
-def engine_class(name: str) -> type[Engine]:
-    """Return the engine of a name; `auto` is the available one with the highest `auto_priority`.
+def engine_class(name: str, device: Device = "auto") -> type[Engine]:
+    """Return the engine of a name; `auto` is the available one for the device with the highest `auto_priority`.
 
     Raises:
         UserError: no such engine, or more than one.
         DarumeruError: another package's engine cannot be imported, or is no engine.
     """
     if name == AUTO:
-        return _best()
+        return _best(device)
     if name not in engine_names():
         raise unknown("engine", name, [AUTO, *engine_names()])
     from darumeru.engines.base import Engine
@@ -57,14 +57,14 @@ def open_engine(name: str, model: Path, tokenizer: Any, eos_ids: frozenset[int],
     return engine_class(name).load(model, tokenizer, eos_ids, options)
 
 
-def _best() -> type[Engine]:
+def _best(device: Device) -> type[Engine]:
     found = []
     for name in engine_names():
         try:
             engine = engine_class(name)
         except DarumeruError:
             continue  # another package's broken engine is no reason to do without ours
-        if engine.auto_priority is not None and engine.available():
+        if engine.auto_priority is not None and engine.available() and engine.computes_on(device):
             found.append(engine)
     return max(found, key=lambda engine: engine.auto_priority or 0)
 

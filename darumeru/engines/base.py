@@ -74,6 +74,8 @@ class EngineOptions:
     trust_remote_code: bool = False
     max_len: int = 4096
     """The longest prompt with its answer that will be asked for, in tokens."""
+    context_len: int | None = None
+    """The model's context in tokens, if it says."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """What only this engine knows, e.g. `tensor_parallel_size` of vLLM."""
     adapter: Path | None = None
@@ -110,6 +112,11 @@ class Engine(LM):  # type: ignore[misc]
     @classmethod
     def available(cls) -> bool:
         """Return whether what it needs is installed here."""
+        return True
+
+    @classmethod
+    def computes_on(cls, device: Device) -> bool:
+        """Return whether it can compute on a device as it is installed here; `auto` takes it for no other one."""
         return True
 
     @classmethod
@@ -315,6 +322,24 @@ def label_logprobs(
         max(sum(logprobs[spelling[:d]][token] for d, token in enumerate(spelling)) for spelling in label)
         for label in labels
     )
+
+
+# -- what fits --------------------------------------------------------------------------------------------------------
+
+
+def too_long(request: Request, context_len: int | None) -> Answer | None:
+    """The fault of a request that is longer with its answer than the model's context; None where it fits.
+
+    A continuation's or label's last token is only predicted, and still needs its place: what is scored may fill the context.
+    """
+    sequences = [*request.continuations, *(s for label in request.labels for s in label)]
+    need = request.prompt_tokens + max([request.max_tokens, *map(len, sequences)])
+    if context_len is None or need <= context_len:
+        return None
+    fault = (
+        f"the prompt has {need} tokens with its answer, and the context of the model holds {context_len} ({request.id})"
+    )
+    return Answer(request.id, error=fault)
 
 
 # -- the end of an answer ---------------------------------------------------------------------------------------------

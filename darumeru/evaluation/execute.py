@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from darumeru.errors import UserError
 from darumeru.evaluation.plan import Plan, prepare
 from darumeru.evaluation.score import score, score_samples
-from darumeru.files import fingerprint, slug, write_json
-from darumeru.inference.asking import Progress, ask
+from darumeru.files import dumps, fingerprint, read_json, slug, write_json
+from darumeru.inference.asking import Progress, ask, requests_sha256
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.record.scores import Rescored, Time
 from darumeru.settings import Settings, settings_of
@@ -27,12 +29,40 @@ if TYPE_CHECKING:
 OpenEngine = Callable[[Plan], "Engine"]
 
 
-def _open(plan: Plan) -> Engine:
+def open_planned(plan: Plan) -> Engine:
+    """Load the model of a plan into its engine."""
     return plan.opened.load(plan.max_len)
 
 
+def run_of(plan: Plan, output: Path) -> tuple[Run, dict[str, Any]]:
+    """Return the folder of a plan's run, which may not be there yet, and its header."""
+    header = plan.header()
+    identity = fingerprint(header)
+    run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
+    return run, header | {"id": identity}
+
+
+@contextmanager
+def hold(plan: Plan, run: Run, header: Mapping[str, Any]) -> Iterator[None]:
+    """Hold a run's folder, so that no second process computes it; its header is written if it is new.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.path):
+        if not (run.path / "header.json").is_file():
+            write_json(run.path / "header.json", {**header, "started": _now(), "where": _where(plan)})
+        yield
+
+
+def note_engine(run: Run, engine: Engine) -> None:
+    """Write into a run's header what its engine says of itself."""
+    write_json(run.path / "header.json", run.header.to_json() | {"environment": engine.describe()})
+
+
 def execute(
-    plan: Plan, output: Path = Path("runs"), progress: Progress | None = None, open_engine: OpenEngine = _open
+    plan: Plan, output: Path = Path("runs"), progress: Progress | None = None, open_engine: OpenEngine = open_planned
 ) -> Run:
     """Compute a plan's answers, or what is missing of them, and write the record.
 
@@ -41,16 +71,13 @@ def execute(
         DarumeruError: the engine failed; the answers so far are kept. Or a task failed: it is named, the others are scored.
     """
     began = time.perf_counter()
-    header = plan.header()
-    identity = fingerprint(header)
-    run = Run(output / f"{slug(plan.model.name)}-{slug(plan.suite.name)}-{identity[:10]}")
+    run, header = run_of(plan, output)
     if run.complete:
         run.verify()
         return run
-    run.path.mkdir(parents=True, exist_ok=True)
-    with exclusive(run.path):
-        if not (run.path / "header.json").is_file():
-            write_json(run.path / "header.json", header | {"id": identity, "started": _now(), "where": _where(plan)})
+    if not run.path.exists():
+        _take_over(plan, header, run.path)
+    with hold(plan, run, header):
         journal = Journal(run.path / "journal.jsonl")
         faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
         samples, scores = score(plan, journal, faults)
@@ -75,10 +102,36 @@ def _answer(
         return {}, 0.0
     began = time.perf_counter()
     with open_engine(plan) as engine:
-        write_json(run.path / "header.json", run.header.to_json() | {"environment": engine.describe()})
+        note_engine(run, engine)
         loading = time.perf_counter() - began
         faults, seconds = ask(engine, plan.requests, journal, progress)
     return faults, loading + seconds
+
+
+def _take_over(plan: Plan, header: dict[str, Any], path: Path) -> None:
+    """Give a run the answers of an earlier start that lacked data of the hub which can be had now, by renaming its folder."""
+    stated = json.loads(dumps(header))
+    for begun in path.parent.glob(f"{slug(plan.model.name)}-{slug(plan.suite.name)}-*/header.json"):
+        run = Run(begun.parent)
+        with suppress(UserError):  # no header of this version, or another process computes it
+            if not run.complete and _is_part(old := read_json(begun), stated, plan):
+                with exclusive(run.path):
+                    write_json(begun, {**old, **header})
+                    run.path.rename(path)
+                return
+
+
+def _is_part(old: Any, new: dict[str, Any], plan: Plan) -> bool:
+    """Return whether a header asks the same of fewer tasks, those whose data could be had."""
+    if not isinstance(old, dict) or not isinstance(tasks := old.get("tasks"), dict) or set(tasks) != set(new["tasks"]):
+        return False
+    varying = {"id", "tasks", "requests_sha256"}
+    if any(old.get(key) != value for key, value in new.items() if key not in varying):
+        return False
+    had = {name for name, facts in tasks.items() if facts}
+    return all(tasks[name] == new["tasks"][name] for name in had) and old.get("requests_sha256") == requests_sha256(
+        [request for request in plan.requests if request.id.rsplit("/", 2)[0] in had]
+    )
 
 
 def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from darumeru.data.bundle import open_bundle
-from darumeru.errors import UserError
+from darumeru.data.bundle import HubBundle, open_bundle
+from darumeru.errors import DarumeruError, UserError
 from darumeru.inference.asking import longest_input, requests_sha256
 from darumeru.inference.model import Model
 from darumeru.inference.opened import OpenedModel
@@ -20,6 +22,7 @@ from darumeru.task.suite import Catalogue, Suite, read_wording
 if TYPE_CHECKING:
     from darumeru.task import DarumeruTask
 
+log = logging.getLogger(__name__)
 
 FOUNDATION_FEWSHOT = 5
 
@@ -37,6 +40,8 @@ class Plan:
     """For each task the indices of the documents to evaluate."""
     requests: list[Request]
     wording: dict[str, dict[str, Any]]
+    missing: dict[str, str]
+    """Task → why its data cannot be had from the hub; it is part of the suite and of no request."""
     seconds: float
     """How long `prepare` took."""
 
@@ -97,7 +102,8 @@ class Plan:
                     "wording": self.wording.get(name),
                 }
                 for name, task in self.tasks.items()
-            },
+            }
+            | {name: {} for name in self.missing},
             "requests_sha256": requests_sha256(self.requests),
         }
         return header | training
@@ -133,10 +139,12 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
         fewshot = FOUNDATION_FEWSHOT if opened.mode == "foundation" else 0
     prompter = opened.prompter()
     tasks = catalogue.load(suite.tasks, bundle, wording, settings.likelihood, settings.corpus)
+    missing = _missing(tasks) if isinstance(bundle, HubBundle) else {}
+    tasks = {name: task for name, task in tasks.items() if name not in missing}
     documents, requests = {}, []
     for name, task in tasks.items():
         docs = task.docs()
-        documents[name] = task.sample(settings.limit, settings.seed)
+        documents[name] = task.sample(suite.limit(name, settings.limit), settings.seed)
         requests += prompter.requests(
             (f"{name}/{index}/{number}", query, task.fewshot(docs[index], fewshot))
             for index in documents[name]
@@ -151,5 +159,25 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
         documents,
         requests,
         {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
+        missing,
         time.perf_counter() - began,
     )
+
+
+def _missing(tasks: Mapping[str, DarumeruTask]) -> dict[str, str]:
+    """Return why tasks' data cannot be had; the others can be computed.
+
+    Raises:
+        DarumeruError: none of them can be had.
+    """
+    missing: dict[str, str] = {}
+    for name, task in tasks.items():
+        try:
+            task.docs()
+            task.sources()
+        except DarumeruError as error:
+            if len(missing) + 1 == len(tasks):
+                raise
+            missing[name] = str(error)
+            log.warning("Task '%s' is left out: %s", name, error)
+    return missing

@@ -27,7 +27,7 @@ def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict
     for request in plan.requests:
         task, index, _ = request.id.rsplit("/", 2)
         grouped.setdefault((task, int(index)), []).append(request)
-    failed: dict[str, str] = {}
+    failed = dict(plan.missing)
     for id_, fault in faults.items():
         failed.setdefault(id_.rsplit("/", 2)[0], fault)
     samples: dict[str, list[Sample]] = {}
@@ -121,6 +121,8 @@ def _scored(task: DarumeruTask, row: Sample) -> Sample:
             "pred": score.pred,
             "score": score.metrics,
             "ties": score.ties,
+            "repeated_golds": score.repeated_golds,
+            "golds_outside": score.golds_outside,
             "cluster": score.cluster,
             "stratum": score.stratum,
             "extra": score.extra,
@@ -135,6 +137,8 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
     fewshot = [r.num_fewshot for r in requests]
     return {
         "ties": sum(row.ties for row in rows),
+        "repeated_golds": sum(row.repeated_golds for row in rows),
+        "golds_outside": sum(row.golds_outside for row in rows),
         "truncated_prompts": sum(r.truncated > 0 for r in requests),
         "fewshot_used": sum(fewshot) / len(fewshot),
         "empty_answers": sum(not a.text.strip() for a in generated),
@@ -148,7 +152,7 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
 
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:
     """The engine's time by task; a batch's time (or, where the engine interleaves, all time) is shared out by tokens."""
-    weight = {r.id: len(r.prompt) + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
+    weight = {r.id: r.prompt_tokens + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
     batches = journal.seconds
     if journal.interleaved:
         batches = [(sum(s for s, _ in batches), [i for _, ids in batches for i in ids])]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
-from darumeru.files import fingerprint
-from darumeru.requests import Request
+from darumeru.files import dumps
+from darumeru.requests import PackedTokens, Request
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
@@ -30,15 +31,28 @@ def answer_tokens(request: Request) -> int:
 
 
 def longest_input(requests: Iterable[Request]) -> int:
-    """Return for how many tokens an engine must be loaded: the longest prompt with its answer, and one more."""
-    return max(len(r.prompt) + answer_tokens(r) for r in requests) + 1
+    """Return for how many tokens an engine must be loaded: the longest prompt with its answer."""
+    return max(r.prompt_tokens + answer_tokens(r) for r in requests)
 
 
 def requests_sha256(requests: Iterable[Request]) -> str:
-    """Return the fingerprint of all that an engine is asked."""
-    return fingerprint(
-        [[r.id, r.kind, list(r.prompt), r.labels, r.continuations, r.max_tokens, list(r.until)] for r in requests]
-    )
+    """Return the fingerprint of all that an engine is asked: of the list of requests, fed to the hash one by one."""
+    digest = hashlib.sha256(b"[")
+    heads: dict[bytes, str] = {}  # what prompts share is written out once
+    for number, r in enumerate(requests):
+        head, tail = r.packed.head, r.packed.tail
+        if head not in heads:
+            heads[head] = _listed(head)
+        prompt = f"[{', '.join(filter(None, (heads[head], _listed(tail))))}]"
+        before, after = dumps([r.id, r.kind]), dumps([r.labels, r.continuations, r.max_tokens, r.until])
+        digest.update(f"{', ' if number else ''}{before[:-1]}, {prompt}, {after[1:]}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _listed(packed: bytes) -> str:
+    """Return packed token ids as they stand in a JSON list, without its brackets."""
+    return dumps(PackedTokens(b"", packed).tokens())[1:-1]
 
 
 def ask(
@@ -52,7 +66,7 @@ def ask(
     Raises:
         DarumeruError: the engine left requests unanswered without a reason.
     """
-    cost = {r.id: len(r.prompt) + answer_tokens(r) for r in requests}
+    cost = {r.id: r.prompt_tokens + answer_tokens(r) for r in requests}
     total, done = sum(cost.values()), sum(cost.get(i, 0) for i in journal.answers)
     faults: dict[str, str] = {}
     worked = 0.0

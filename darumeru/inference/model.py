@@ -102,7 +102,8 @@ def open_model(
     """Find a model and look through its folder without loading it.
 
     Args:
-        model: a folder, or a hub id, which is downloaded into the hub's cache (only safetensors and text files).
+        model: a folder, or a hub id, which is downloaded into the hub's cache (only safetensors and text files, and
+            Python code with `trust_remote_code`).
         revision: of the hub id.
         trust_remote_code: allow a model that brings Python code of its own.
         weights: look at the weights too; without, configuration and tokenizer are enough.
@@ -121,7 +122,7 @@ def open_model(
         raise UserError(f"Model '{model}' is a file; give the folder that holds config.json and *.safetensors.")
     if not hub.is_hub_id(text):
         raise UserError(f"Model folder '{model}' does not exist, and the name is no hub id (owner/name).")
-    folder = hub.model_folder(text, revision=revision, weights=weights)
+    folder = hub.model_folder(text, revision=revision, weights=weights, code=trust_remote_code)
     return _look(text, folder, folder.name, trust_remote_code, weights)
 
 

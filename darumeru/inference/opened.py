@@ -119,7 +119,7 @@ class OpenedModel:
         """
         from darumeru.engines import engine_class
 
-        engine = engine_class(settings.engine)
+        engine = engine_class(settings.engine, settings.device)
         server = engine.server_of(settings)
         if model is None:
             weights = not engine.needs_server
@@ -157,7 +157,8 @@ class OpenedModel:
             device=settings.device,
             seed=settings.seed,
             trust_remote_code=settings.trust_remote_code,
-            max_len=max_len,
+            max_len=min(max_len, self.context_len or max_len),
+            context_len=self.context_len,
             model_args=settings.model_args,
             adapter=settings.adapter,
             exact=settings.exact,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 from darumeru.errors import UserError
-from darumeru.requests import Message, Query, Request, Tokens
+from darumeru.inference.beginnings import Beginnings, Prompt
+from darumeru.requests import Message, PackedTokens, Query, Request, Tokens
 
 Mode = Literal["instruct", "foundation"]
 
@@ -21,17 +23,24 @@ FOUNDATION_TURN = "\n\nQuery:"
 # a colon; the others serve tokenizers that would merge the colon with what follows.
 _ANCHORS = (":", "\n", "=", "a")
 
+_PART = 512
+"""So many prompts are tokenized together: the tokenizer's threads are busy, and little waits to be packed."""
+
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """Return a conversation as base models get it: `Query:` / `Response:` pairs with a blank line between them."""
-    parts: list[str] = []
-    for message in messages:
-        if message["role"] == "assistant":
-            parts.append(f"\nResponse: {message['content']}" if message["content"] else "\nResponse:")
-        else:
-            prefix = "Query: " if message["role"] == "user" else ""
-            parts.append(("\n\n" if parts else "") + prefix + message["content"])
-    return "".join(parts) + ("" if messages[-1]["role"] == "assistant" else "\nResponse:")
+    """Return a conversation as base models get it: `Query: …` and `Response: …`, a blank line between any two turns."""
+    names = {"user": "Query:", "assistant": "Response:", "system": ""}
+    turns = [" ".join(filter(None, (names[m["role"]], m["content"]))) for m in messages]
+    return "\n\n".join(turns if messages[-1]["role"] == "assistant" else [*turns, names["assistant"]])
+
+
+def conversation(query: Query, shots: Sequence[Sequence[Message]] = ()) -> list[Message]:
+    """Return the turns of a prompt: the examples in their order, then the question; a headline once, in the first user turn."""
+    turns = [message for shot in shots for message in shot] + query.messages
+    if query.headline:
+        first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
+        turns[first] = {**turns[first], "content": f"{query.headline}\n\n{turns[first]['content']}"}
+    return turns
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class Prompter:
         self.mode: Mode = mode
         self.limits = limits
         self._spelled = lru_cache(maxsize=100_000)(self._spell)
+        self._beginnings = Beginnings(tokenizer, self.encode)
 
     # -- text ---------------------------------------------------------------------------------------------------------
 
@@ -131,17 +141,24 @@ class Prompter:
                 del row[-1]  # a tokenizer that closes every text would end the answer before it begins
         return ids
 
+    def tokenize(self, texts: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[Prompt]:
+        """Return whole prompts with exactly the tokens of `encode`; those with equal keys begin alike, and share that."""
+        return self._beginnings.prompts(texts, keys)
+
     def continuation(self, text: str) -> Tokens:
         """Return the tokens of `text` as they come inside a text: no sentence-initial space, no special tokens."""
         return self._spelled(text)
 
     def _spell(self, text: str) -> Tokens:
-        for anchor in _ANCHORS:
-            before = self.tokenizer(anchor, add_special_tokens=False)["input_ids"]
+        for anchor, before in self._anchors.items():
             whole = self.tokenizer(anchor + text, add_special_tokens=False)["input_ids"]
             if len(whole) > len(before) and whole[: len(before)] == before:
                 return tuple(whole[len(before) :])
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _anchors(self) -> dict[str, list[int]]:
+        return {anchor: self.tokenizer(anchor, add_special_tokens=False)["input_ids"] for anchor in _ANCHORS}
 
     def whole(self, text: str) -> Tokens:
         """Return the tokens of `text` as a text of its own, without special tokens."""
@@ -162,66 +179,77 @@ class Prompter:
     def requests(self, queries: Iterable[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
         """Return the requests for (id, query, few-shot conversations), in order.
 
-        As many of the few-shot conversations as fit are put before the query, the first ones first; a prompt that is too
-        long without any is cut on its left, behind the BOS token.
+        As many of the few-shot conversations as fit are put before the query, in their order; those that are farthest from
+        it are left out first. A prompt that is too long without any is cut on its left, behind the BOS token.
         """
-        todo = list(queries)
-        conversations = [[m for shot in shots for m in shot] + query.messages for _, query, shots in todo]
-        texts = [self.render(conversation) if conversation else "" for conversation in conversations]
+        todo = iter(queries)
+        requests: list[Request] = []
+        while part := list(islice(todo, _PART)):
+            requests += self._requests(part)
+        return requests
+
+    def _requests(self, todo: Sequence[tuple[str, Query, Sequence[Sequence[Message]]]]) -> list[Request]:
+        conversations = [conversation(query, shots) for _, query, shots in todo]
+        prompts = self._prompts(
+            [(messages, query) for messages, (_, query, _) in zip(conversations, todo, strict=True)]
+        )
         requests = []
-        for (id_, query, shots), messages, text, ids in zip(
-            todo, conversations, texts, self.encode(texts), strict=True
-        ):
+        for (id_, query, shots), messages, prompt in zip(todo, conversations, prompts, strict=True):
             request = Request(id_, query.kind, (), "", num_fewshot=len(shots), messages=tuple(messages))
             request = self._complete(request, query)
             if not query.messages:
                 # A text of its own follows what the model takes for the start of a text.
-                ids = [self.first_token]
+                prompt = Prompt("", PackedTokens.of([self.first_token]))
             limit = self.limits.prompt(_answer_tokens(request))
-            if len(ids) > limit:
-                text, ids, request = self._fit(query, shots, limit, request)
-            room = self.limits.answer(len(ids), request.max_tokens)
-            requests.append(replace(request, prompt=tuple(ids), text=text, max_tokens=room))
+            if len(prompt.tokens) > limit:
+                prompt, request = self._fit(query, shots, limit, request)
+            room = self.limits.answer(len(prompt.tokens), request.max_tokens)
+            requests.append(replace(request, prompt=prompt.tokens, text=prompt.text, max_tokens=room))
         return requests
+
+    def _prompts(self, asked: Sequence[tuple[Sequence[Message], Query]]) -> list[Prompt]:
+        """Return the prompts of conversations that end in a query; those with the same examples before it begin alike."""
+        texts = [self.render(messages) if messages else "" for messages, _ in asked]
+        examples = [messages[: max(0, len(messages) - len(query.messages))] for messages, query in asked]
+        return self.tokenize(texts, [tuple(m["content"] for m in shown) for shown in examples])
 
     def _fit(
         self, query: Query, shots: Sequence[Sequence[Message]], limit: int, request: Request
-    ) -> tuple[str, list[int], Request]:
+    ) -> tuple[Prompt, Request]:
         """Return the prompt with fewer examples, fewer earlier turns or, at last, truncated on the left."""
         for count in range(len(shots) - 1, -1, -1):
-            messages = [m for shot in shots[:count] for m in shot] + query.messages
-            text = self.render(messages)
-            ids = self.encode([text])[0]
-            if len(ids) <= limit:
-                return text, ids, replace(request, num_fewshot=count, messages=tuple(messages))
+            messages = conversation(query, shots[len(shots) - count :])
+            [prompt] = self._prompts([(messages, query)])
+            if len(prompt.tokens) <= limit:
+                return prompt, replace(request, num_fewshot=count, messages=tuple(messages))
         if not shots:
-            text = self.render(query.messages)
-            ids = self.encode([text])[0]
+            [prompt] = self._prompts([(conversation(query), query)])
         request = replace(request, num_fewshot=0)
         if query.dropped is not None:
             # The prompt shrinks with every dropped piece: the fewest to drop is found by bisection.
             low, high = 1, query.droppable
             while low < high:
                 middle = (low + high) // 2
-                if len(self.encode([self.render(query.dropped(middle))])[0]) <= limit:
+                if len(self._prompts([(query.dropped(middle), query)])[0].tokens) <= limit:
                     high = middle
                 else:
                     low = middle + 1
             messages = query.dropped(high)
-            text = self.render(messages)
-            ids = self.encode([text])[0]
-            if len(ids) <= limit:
-                return text, ids, replace(request, messages=tuple(messages))
+            [prompt] = self._prompts([(messages, query)])
+            if len(prompt.tokens) <= limit:
+                return prompt, replace(request, messages=tuple(messages))
+        ids = list(prompt.tokens.tokens())
         bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
         kept = bos + ids[len(ids) - (limit - len(bos)) :]
-        return self.tokenizer.decode(kept), kept, replace(request, truncated=len(ids) - len(kept), messages=())
+        cut = Prompt(self.tokenizer.decode(kept), PackedTokens.of(kept))
+        return cut, replace(request, truncated=len(ids) - len(kept), messages=())
 
     def _complete(self, request: Request, query: Query) -> Request:
         """Return `request` with its options as tokens."""
         if query.kind == "choose":
             return replace(request, labels=tuple(self.spellings(label) for label in query.options))
         if query.kind == "rank":
-            whole = [self.continuation(" " + option) for option in query.options]
+            whole = [self._spell(" " + option) for option in query.options]
             shortest = min(map(len, whole))
             return replace(request, continuations=tuple(tokens[:shortest] for tokens in whole))
         if query.kind == "likelihood":
@@ -230,7 +258,7 @@ class Prompter:
         until = query.until or ((FOUNDATION_STOP,) if self.mode == "foundation" else ())
         if self.mode == "instruct":
             until = ()  # an instruct model ends its turn by itself
-        count = len(self.continuation(" " + query.reference)) if query.reference is not None else None
+        count = len(self._spell(" " + query.reference)) if query.reference is not None else None
         return replace(request, max_tokens=query.max_tokens, until=until, reference_tokens=count)
 
 

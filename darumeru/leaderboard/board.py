@@ -1,6 +1,7 @@
 """The board: entries put into pools that can be compared, ranked, held against a baseline, and marked where they differ.
 
-A *pool* is a set of complete runs on the very same documents. Ranks are given within a pool only. Published rows are a section
+A *pool* is a set of complete runs on the very same documents, asked and scored by the same versions of the tasks. Ranks are given
+within a pool only. Published rows are a section
 of their own without ranks (there are no samples to test), and incomplete runs are another.
 """
 
@@ -43,7 +44,7 @@ class Delta:
 
     value: float
     significant: bool | None
-    """None where it cannot be tested: not the same documents, or no samples."""
+    """None where it cannot be tested: not the same documents, other versions of the tasks, or no samples."""
 
 
 @dataclass(frozen=True)
@@ -144,25 +145,36 @@ def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[
     """Return the pools, largest first, and each entry's pool by its id."""
     of: dict[str, str] = {}
     titles: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for entry in entries:
         if entry.published:
             of[entry.id] = PUBLISHED_POOL
         elif not _complete(entry, suite, tasks):
             of[entry.id] = INCOMPLETE_POOL
         else:
-            key = fingerprint([entry.tasks[t].key for t in tasks])[:8]
+            key = fingerprint([entry.tasks[t].rules for t in tasks])[:8]
             of[entry.id] = key
             limit = entry.stated.limit
             titles.setdefault(key, data_title(entry.stated) + (f", {limit} per task" if limit else ""))
+            versions.setdefault(key, _versions(entry, tasks))
     size = Counter(of.values())
-    same = Counter(titles.values())
+    for names in (versions, {key: key[:4] for key in titles}):
+        same = Counter(titles.values())
+        titles = {key: f"{title} · {names[key]}" if same[title] > 1 else title for key, title in titles.items()}
     ranked = sorted(titles, key=lambda key: (-size[key], titles[key], key))
-    pools = [Pool(k, titles[k] + (f" · {k[:4]}" if same[titles[k]] > 1 else ""), "runs") for k in ranked]
+    pools = [Pool(key, titles[key], "runs") for key in ranked]
     if size[PUBLISHED_POOL]:
         pools.append(Pool(PUBLISHED_POOL, "arXiv 2412.21140", "published"))
     if size[INCOMPLETE_POOL]:
         pools.append(Pool(INCOMPLETE_POOL, "", "incomplete"))
     return pools, of
+
+
+def _versions(entry: Entry, tasks: Sequence[str]) -> str:
+    """`tasks 2.0`; of several versions all, and the scoring's where it is not the first."""
+    asked = sorted({str(entry.tasks[t].version) for t in tasks})
+    scored = sorted({entry.tasks[t].scoring for t in tasks} - {1})
+    return f"tasks {', '.join(asked)}" + (f", scoring {', '.join(map(str, scored))}" if scored else "")
 
 
 def _find(entries: Sequence[Entry], name: str) -> Entry:
@@ -245,7 +257,9 @@ def _deltas(base: Entry, entry: Entry, suite: SuiteFacts) -> dict[str, Delta]:
         if column not in entry.scores or column not in base.scores:
             continue
         values[column] = entry.scores[column][0] - base.scores[column][0]
-        paired = all(t in entry.tasks and t in base.tasks and entry.tasks[t].key == base.tasks[t].key for t in tasks)
+        paired = all(
+            t in entry.tasks and t in base.tasks and entry.tasks[t].rules == base.tasks[t].rules for t in tasks
+        )
         if not paired:
             continue
         a, b = draws_of(base, tasks), draws_of(entry, tasks)
@@ -270,7 +284,6 @@ def _settings(entry: Entry) -> dict[str, str]:
         "dtype": str(entry.dtype),
         "max_prompt_len": str(header.max_prompt_len),
         "generation": ", ".join(f"{k} {v}" for k, v in sorted(header.generation.items())),
-        "versions": ", ".join(f"{k} {v.version}" for k, v in sorted(header.tasks.items())),
     }
 
 
@@ -297,10 +310,7 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Poo
         for name, value in _settings(entry).items():
             if value == usual[name]:
                 continue
-            if name == "versions":
-                mine, most = set(value.split(", ")), usual[name]
-                value = ", ".join(sorted(v for v in mine if v not in most.split(", "))) or value
-            badges.append(Badge(f"other_{name}", {"value": value, "usual": usual[name] if name != "versions" else ""}))
+            badges.append(Badge(f"other_{name}", {"value": value, "usual": usual[name]}))
     if lost := [name for name, task in entry.tasks.items() if not task.reproduced]:
         badges.append(Badge("unreproduced", {"tasks": ", ".join(lost)}, "warn"))
     return badges + warnings(entry)

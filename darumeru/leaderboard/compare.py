@@ -135,6 +135,8 @@ def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
     for task in chosen:
         left, right, remark = _shared(task, entry_a, entry_b, samples_a[task], samples_b[task])
         remarks += [remark] if remark else []
+        if entry_a.tasks[task].scoring != entry_b.tasks[task].scoring:
+            left, right = [], []
         pairs[task] = _pair(task, entry_a, left, right) if left else None
         up, down = _flips(left, right, entry_a.tasks[task].record.primary)
         flips[task] = (up, down) if entry_a.tasks[task].higher_is_better else (down, up)
@@ -149,6 +151,12 @@ def _read(run: Run) -> tuple[Entry, dict[str, list[Sample]]]:
     return result
 
 
+_VERSIONS = {
+    "version": "Other versions of the tasks, which ask differently: {pairs}. Differences are not the models' alone.",
+    "scoring": "Scored by other rules, so nothing is paired: {pairs}. 'darumeru rescore' brings a run to the current ones.",
+}
+
+
 def _remarks(a: Entry, b: Entry) -> list[str]:
     """Return differences of setting that a reader must know."""
     found = []
@@ -158,6 +166,11 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
         if x != y:
             found.append(f"{name} differs: {x} against {y}.")
     worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
+    for what in ("version", "scoring"):
+        other = [t for t in a.tasks if t in b.tasks and getattr(a.tasks[t], what) != getattr(b.tasks[t], what)]
+        if other:
+            pairs = ", ".join(f"{t} ({getattr(a.tasks[t], what)} against {getattr(b.tasks[t], what)})" for t in other)
+            found.append(_VERSIONS[what].format(pairs=pairs))
     if worded:
         found.append(f"Worded differently: {', '.join(worded)}.")
     return found

@@ -31,12 +31,24 @@ class Result:
     """As the run states it."""
     key: str
     """Fingerprint of the documents: only results with equal keys can be paired."""
+    version: str | None
+    """Of the task: what was asked, and how."""
     draws: NDArray[np.float32] | None
     """(B,) bootstrap values; entry b of every result with this key weighs the documents alike."""
     df: float
     """Degrees of freedom of the draws."""
     reproduced: bool
     """True if the samples give the recorded score."""
+
+    @property
+    def scoring(self) -> int:
+        """Return the version of the rules that scored it; a record from before they were numbered has the first."""
+        return self.record.scoring or 1
+
+    @property
+    def rules(self) -> tuple[str, str | None, int]:
+        """Return what two results must share to be comparable: documents, version of the task, version of its scoring."""
+        return self.key, self.version, self.scoring
 
     @property
     def documents(self) -> int:

@@ -77,6 +77,8 @@ def _label(run: Run) -> str:
 def _unfinished(run: Run) -> str:
     if (run.path / "scores.json").is_file() and (failed := run.scores.failed):
         return f"Tasks failed: {', '.join(failed)}. Start the same 'darumeru run' again to compute them."
+    if any((run.path / name).is_file() for name in ("until.json", "race.json")):
+        return "Only a part of its documents was asked (--until, --race-against). 'darumeru run' asks the rest."
     return "The run was not finished. Start the same 'darumeru run' again."
 
 
@@ -136,6 +138,7 @@ def _task(name: str, result: TaskResult, about: TaskFacts, samples: Sequence[Sam
         score=score,
         record=result,
         key=key,
+        version=about.version,
         draws=paired_draws(table, aggregates, key) if aggregates is not None else None,
         df=degrees_of_freedom(table),
         reproduced=aggregates is not None,

@@ -13,6 +13,10 @@ from darumeru.leaderboard.entry import Bounded, Entry
 _INSIDE = Path(__file__).parent / "published.csv"
 PUBLISHED = _INSIDE if _INSIDE.is_file() else Path(__file__).parents[2] / "leaderboards" / "published.csv"
 
+OLDER_LCS = "DaruCopy probably by the older lcs"
+"""Until 2026-06 the reference framework divided the common subsequence by the answer's length, not the source's: a copy that was
+cut short scored 1."""
+
 GROUPS = ("darummlu", "darumera", "darusum", "darucopy_en", "darucopy_ru")
 
 
@@ -50,6 +54,6 @@ def _published(row: Mapping[str, str], number: int) -> Entry:
         base=row["base"] or None,
         vocab=row["vocab"] or None,
         method=row["method"] or None,
-        note=f"table {row['table']}",
+        note=f"table {row['table']}; {OLDER_LCS}",
         symbols_per_token=(symbols, None),
     )

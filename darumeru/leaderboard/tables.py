@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
 from darumeru.leaderboard.entry import Bounded, Entry, data_title
+from darumeru.leaderboard.published import OLDER_LCS
 from darumeru.record.draws import first_split
 from darumeru.record.header import GroupFacts
 from darumeru.record.run import Run
@@ -15,7 +16,8 @@ from darumeru.web.text import escape_latex, escape_markdown
 
 POOL_NOTES = {
     "runs": "Runs on the same documents ({title}); ranks hold within this table.",
-    PUBLISHED_POOL: "Published in the paper ({title}); reference values without intervals, not ranked.",
+    PUBLISHED_POOL: "Published in the paper ({title}); reference values without intervals, not ranked. "
+    f"{OLDER_LCS}, the share of the answer that is in the source: a copy cut short scored 1.",
     INCOMPLETE_POOL: "Incomplete runs; never ranked.",
 }
 

@@ -55,7 +55,7 @@ class Asked(Part):
         """Return the record of a request and its answer."""
         return cls(
             prompt=request.text,
-            prompt_tokens=len(request.prompt),
+            prompt_tokens=request.prompt_tokens,
             num_fewshot=request.num_fewshot,
             truncated=request.truncated,
             reference_tokens=request.reference_tokens,
@@ -79,6 +79,9 @@ class Sample(Part):
     score: dict[str, int | float] = {}
     """By metric."""
     ties: int = 0
+    repeated_golds: int = 0
+    golds_outside: int = 0
+    """Gold answers of the row that are none of the options."""
     extra: dict[str, Any] = {}
     """More about the answer that a reader wants to see."""
 

@@ -48,6 +48,10 @@ class TaskResult(Part):
     higher_is_better: bool = True
     ties: int = 0
     """Documents whose best labels had exactly the same probability."""
+    repeated_golds: int = 0
+    """Gold answers that stand in their row more than once."""
+    golds_outside: int = 0
+    """Gold answers that are none of their row's options: nothing can match them."""
     truncated_prompts: int = 0
     fewshot_used: float = 0.0
     """Few-shot examples that fitted, mean over requests."""

@@ -31,6 +31,8 @@ class Table:
     """Index of each document's cluster, 0 … number of clusters - 1."""
     strata: Ints
     """Index of each document's stratum, 0 … number of strata - 1."""
+    strata_names: list[str]
+    """By that index; `category/subject` where strata belong to categories, empty for the common stratum."""
 
     @classmethod
     def build(
@@ -51,6 +53,7 @@ class Table:
             labels=labels,
             clusters=_codes([f"\0{i}" if c is None else c for i, c in enumerate(clusters)]),
             strata=_codes([s or "" for s in strata]),
+            strata_names=list(dict.fromkeys(s or "" for s in strata)),
         )
 
     def __len__(self) -> int:
@@ -155,7 +158,16 @@ def stratum_mean(table: Table, name: str, weights: Floats, shares: Floats) -> Fl
 
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
     """Return the mean over strata of each stratum's weighted mean."""
-    return stratum_mean(table, name, weights, np.ones(int(table.strata.max()) + 1))
+    return stratum_mean(table, name, weights, np.ones(len(table.strata_names)))
+
+
+def category_mean(table: Table, name: str, weights: Floats) -> Floats:
+    """Return the mean over categories of the mean over their strata; a category is what stands before `/` in a stratum's name.
+
+    Only categories and strata that occur among the documents count.
+    """
+    categories = _codes([stratum.partition("/")[0] for stratum in table.strata_names])
+    return stratum_mean(table, name, weights, 1 / np.bincount(categories)[categories])
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
@@ -192,6 +204,7 @@ AGGREGATES: dict[str, Aggregate] = {
     "mean": mean,
     "bits_per_byte": bits_per_byte,
     "macro_mean": macro_mean,
+    "category_mean": category_mean,
     "f1_macro": f1_macro,
     "matthews": matthews,
     "cluster_sum": cluster_sum,

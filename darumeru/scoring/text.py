@@ -112,9 +112,13 @@ def rouge(reference: str, answer: str) -> dict[str, float]:
 
 
 def r_precision(scores: Sequence[float], gold: Sequence[int]) -> float:
-    """Return the share of gold items among the R best-scored ones, R = number of gold items; earlier items win ties."""
-    top = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(gold)]
-    return len(set(top) & set(gold)) / len(gold)
+    """Return the share of gold items among the R best-scored ones, R = number of different gold items; earlier items win ties.
+
+    0 where there is no gold item.
+    """
+    wanted = set(gold)
+    top = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: len(wanted)]
+    return len(wanted.intersection(top)) / len(wanted) if wanted else 0.0
 
 
 # -- copies -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,30 +23,12 @@ from pydantic import ValidationError
 
 from darumeru.data.bundle import Bundle, Row, Split, local_name, open_bundle
 from darumeru.errors import UserError
-from darumeru.inference.prompt import plain_text
+from darumeru.inference.prompt import conversation, plain_text
 from darumeru.requests import Answer, Message, Query
-from darumeru.scoring.aggregate import Aggregate, Table, accuracy, bits_per_byte, mean
+from darumeru.scoring.aggregate import Aggregate, accuracy, bits_per_byte, mean
 from darumeru.task.options import Options, Wording
+from darumeru.task.score import Score, table_of
 from darumeru.task.template import fill, render, speaker
-
-
-@dataclass(frozen=True)
-class Score:
-    """The scores of one document."""
-
-    metrics: dict[str, float]
-    gold: str | None = None
-    """choose: the gold label."""
-    pred: str | None = None
-    """choose: the chosen label."""
-    cluster: str | None = None
-    """Documents with equal clusters are not independent and are resampled together."""
-    stratum: str | None = None
-    ties: int = 0
-    """choose: questions whose best labels had exactly the same probability."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """More about the answer that a reader of the samples wants to see."""
-
 
 LIKELIHOOD_METRICS: dict[str, Aggregate] = {"logprob": mean, "bits_per_byte": bits_per_byte}
 """With `likelihood`: the mean log-probability of a token of the gold answer, and the bits that a byte of it takes."""
@@ -83,8 +65,10 @@ class DarumeruTask(Task):  # type: ignore[misc]
         self.VERSION = metadata.get("version", 0)
         self.wording: Wording | None = metadata.get("wording", {}).get(name)
         if self.wording is not None:
-            for key, value in self.wording.model_dump(exclude_none=True).items():
+            for key, value in self.wording.model_dump(exclude_none=True, exclude={"headline"}).items():
                 setattr(self._config, key, value)
+        own = self.wording.headline if self.wording is not None else None
+        self._headline = self.options.headline if own is None else own
         self.corpus: Path | None = metadata.get("corpus")
         data = metadata.get("data", "hub")
         self.bundle: Bundle = open_bundle(data) if isinstance(data, str) else data
@@ -95,7 +79,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
         self._instances = None
         self.fewshot_rnd = None
         self._docs: list[Row] | None = None
-        self._shots: list[Row] | None = None
+        self._shots: dict[Any, list[Row]] | None = None
+        self._examples: dict[int, list[Message]] = {}
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +88,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
     def name(self) -> str:
         """The task's name."""
         return str(self.config.task)
+
+    @property
+    def worded_here(self) -> bool:
+        """Whether the prompt's words are the task file's; else the rows bring their own `messages`."""
+        return self.config.doc_to_text is not None
 
     @property
     def dataset(self) -> str:
@@ -218,14 +208,28 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(self.gold(doc))
 
     def fewshot(self, doc: Row, count: int) -> list[list[Message]]:
-        """Return the first `count` example conversations for a document, none of them the document itself."""
+        """Return the first `count` example conversations for a document, none of them the document itself.
+
+        They come in the order in which they stand in the prompt: the first example nearest to the question, unless the task's
+        `fewshot_ascending` says otherwise.
+        """
         if count == 0 or self.config.num_fewshot == 0 or not self.config.fewshot_split:
             return []
-        if self._shots is None:
-            self._shots = self.split(self.config.fewshot_split).rows[self.options.fewshot_start :]
         match = self.options.fewshot_match
-        rows = [r for r in self._shots if (not match or r[match] == doc[match]) and r is not doc and r != doc][:count]
-        return [self.messages(row, with_answer=True) for row in rows]
+        if self._shots is None:
+            self._shots = {}
+            for row in self.split(self.config.fewshot_split).rows[self.options.fewshot_start :]:
+                self._shots.setdefault(row[match] if match else None, []).append(row)
+        shots = self._shots.get(doc[match] if match else None, [])
+        rows = list(islice((r for r in shots if r is not doc and r != doc), count))
+        # An example's conversation is one object for all documents: a run has thousands of prompts with it.
+        made = self._examples
+        ordered = rows if self.options.fewshot_ascending else reversed(rows)
+        return [made.get(id(r)) or made.setdefault(id(r), self.messages(r, with_answer=True)) for r in ordered]
+
+    def headline(self, doc: Row) -> str:
+        """Return what stands once in the prompt, before its first user turn; empty for nothing."""
+        return self._say(self._headline, doc) if self._headline else ""
 
     # -- what is asked and measured ----------------------------------------------------------------------------------
 
@@ -243,8 +247,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """Return what is asked about a document: `queries`, or the likelihood of its gold answer."""
         if not self.likelihood:
             return self.queries(doc)
-        messages, gold = self.queries(doc)[0].messages, self.gold_text(doc)
-        return [Query("likelihood", messages, options=(gold,), reference=gold)]
+        query, gold = self.queries(doc)[0], self.gold_text(doc)
+        return [Query("likelihood", query.messages, query.headline, options=(gold,), reference=gold)]
 
     def rated(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
         """Return what the answers to `asked` are worth."""
@@ -329,12 +333,12 @@ class DarumeruTask(Task):  # type: ignore[misc]
         gen_prefix: str | None = None,
     ) -> list[str]:
         """See lm-eval; one context for each query, examples as turns, none dropped."""
-        shots = [m for shot in self.fewshot(doc, num_fewshot) for m in shot]
+        shots = self.fewshot(doc, num_fewshot)
         if system_instruction:
-            shots.insert(0, {"role": "system", "content": system_instruction})
+            shots.insert(0, [{"role": "system", "content": system_instruction}])
         contexts = []
         for query in self.queries(doc):
-            messages = shots + query.messages
+            messages = conversation(query, shots)
             if apply_chat_template and chat_template is not None:
                 open_turn = messages[-1]["role"] == "assistant"
                 contexts.append(chat_template(messages, add_generation_prompt=not open_turn))
@@ -389,18 +393,6 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """See lm-eval; of bits per byte the fewer the better."""
         better = {name: aggregate is not bits_per_byte for name, aggregate in self.metrics.items()}
         return better | {"score": all(better[name] for name in self.primary)}
-
-
-def table_of(scores: Sequence[Score]) -> Table:
-    """Return the scores of a task's documents as columns."""
-    names = scores[0].metrics if scores else {}
-    return Table.build(
-        {n: [s.metrics[n] for s in scores] for n in names},
-        gold=[s.gold for s in scores],
-        pred=[s.pred for s in scores],
-        clusters=[s.cluster for s in scores],
-        strata=[s.stratum for s in scores],
-    )
 
 
 def _first(error: Exception) -> str:

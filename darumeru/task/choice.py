@@ -8,7 +8,8 @@ from typing import ClassVar
 from darumeru.data.bundle import Row
 from darumeru.requests import Answer, Query
 from darumeru.scoring.aggregate import Aggregate, accuracy, f1_macro
-from darumeru.task.base import DarumeruTask, Score
+from darumeru.task.base import DarumeruTask
+from darumeru.task.score import Score
 
 
 def best(answer: Answer) -> tuple[int, bool]:
@@ -28,25 +29,26 @@ class ChoiceTask(DarumeruTask):
     def gold(self, doc: Row) -> str:
         """Return the gold label."""
         gold = self._say(self.config.doc_to_target, doc) if self.config.doc_to_target else str(doc["outputs"]).strip()
-        if gold not in self.labels:
+        if gold not in self.labels and not self.options.golds_outside:
             raise ValueError(f"field 'outputs': label '{gold}' is not one of {', '.join(self.labels)}")
         return gold
 
     def queries(self, doc: Row) -> list[Query]:
         """Return one question."""
-        return [Query("choose", self.messages(doc), options=tuple(self.labels))]
+        return [Query("choose", self.messages(doc), self.headline(doc), options=tuple(self.labels))]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
         """Return 1 for the gold label, 0 for another, under every metric."""
         index, tie = best(answers[0])
         gold, pred = self.gold(doc), self.labels[index]
         return Score(
-            {name: float(gold == pred) for name in self.METRICS},
+            {name: float(gold == pred) for name in self.metrics},
             gold=gold,
             pred=pred,
             cluster=self.cluster(doc),
             stratum=self.stratum(doc),
             ties=int(tie),
+            golds_outside=int(gold not in self.labels),
         )
 
 

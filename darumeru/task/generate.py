@@ -21,6 +21,7 @@ class GenerateTask(DarumeruTask):
             Query(
                 "generate",
                 self.messages(doc),
+                self.headline(doc),
                 max_tokens=int((self.config.generation_kwargs or {})["max_gen_toks"]),
                 until=self.options.until,
                 reference=self.reference(doc),

@@ -16,6 +16,10 @@ class Options(BaseModel):
     """The first row of the few-shot split that is used as an example."""
     fewshot_match: str | None = None
     """A field that an example must share with the question (the subject of an MMLU question)."""
+    fewshot_ascending: bool = False
+    """Examples stand in the order of their rows; by default the first row is nearest to the question."""
+    headline: str = ""
+    """Jinja template over the row's fields of what stands once in a prompt, before its first user turn."""
     stratify: str | None = None
     """A field whose values are strata: macro-averaged over, and resampled one by one."""
     max_docs: int | None = None
@@ -24,6 +28,8 @@ class Options(BaseModel):
     """Texts that end an answer of a base model, in place of the blank line."""
     fraction: float = Field(1.0, gt=0, le=1)
     """A seeded sample of that share of the documents is used."""
+    golds_outside: bool = False
+    """Some rows' gold labels are none of the task's labels: such a row is wrong whatever is chosen, and counted."""
     likelihood: bool = False
     """Ask for the likelihood of the gold answer in place of an answer."""
 
@@ -35,6 +41,8 @@ class Wording(BaseModel):
 
     doc_to_text: str | None = None
     """Jinja template of the user's turn over the row's fields (`{{inputs.premise}}`, `{{sentence}}`)."""
+    headline: str | None = None
+    """What stands once before the first user turn; empty for none."""
     doc_to_target: str | None = None
     """Jinja template of an example's answer."""
     gen_prefix: str | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ class Suite:
     """Title of the mean over all its tasks."""
     groups: tuple[Group, ...]
     version: str
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Task → how many documents the suite asks of it, where not all."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -66,10 +69,15 @@ class Suite:
                 whole = len(chosen) == len(group.tasks)
                 title = group.title if whole else f"{group.title}, {len(chosen)} of {len(group.tasks)}"
                 groups.append(Group(group.name, title, chosen, group.counts))
-        part = Suite(self.name, self.summary, tuple(groups), self.version)
+        part = replace(self, groups=tuple(groups))
         if len(part.tasks) == len(self.tasks):
             return part
-        return Suite(self.name, f"Mean of {len(part.tasks)} of {len(self.tasks)} tasks", part.groups, self.version)
+        return replace(part, summary=f"Mean of {len(part.tasks)} of {len(self.tasks)} tasks")
+
+    def limit(self, task: str, limit: int | None) -> int | None:
+        """Return how many documents of a task are asked under a limit for all tasks; None for all of them."""
+        known = [n for n in (limit, self.limits.get(task)) if n is not None]
+        return min(known, default=None)
 
 
 def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | None]:
@@ -135,7 +143,8 @@ class Catalogue:
         chosen = suite.only(tasks)
         if foreign:
             groups = (*chosen.groups, Group("other", "Other tasks", foreign))
-            return Suite(suite.name, f"Mean of {len(foreign) + len(chosen.tasks)} tasks", groups, suite.version)
+            summary = f"Mean of {len(foreign) + len(chosen.tasks)} tasks"
+            return replace(chosen, summary=summary, groups=groups)
         return chosen
 
     def load(
@@ -173,6 +182,18 @@ class Catalogue:
                 raise _not_ours(name)
         return loaded
 
+    def runnable(self, bundle: Bundle | str = "hub") -> dict[str, DarumeruTask]:
+        """Return the tasks that `darumeru run` can run, by name; folders of users may hold stock lm-eval tasks too."""
+        names = self.tasks()
+        try:
+            return self.load(names, bundle)
+        except UserError:
+            tasks: dict[str, DarumeruTask] = {}
+            for name in names:
+                with contextlib.suppress(UserError):
+                    tasks |= self.load([name], bundle)
+            return tasks
+
 
 def _not_ours(name: str) -> UserError:
     return UserError(
@@ -202,8 +223,17 @@ def read_suite(cfg: Mapping[str, Any]) -> Suite:
             plain.append(str(member["task"] if isinstance(member, dict) else member))
     if plain:
         groups.append(Group("tasks", "Tasks", tuple(plain)))
-    version = str((cfg.get("metadata") or {}).get("version", "0"))
-    return Suite(str(cfg["group"]), str(cfg.get("group_alias", "Mean")), tuple(groups), version)
+    name, metadata = str(cfg["group"]), cfg.get("metadata") or {}
+    limits = {str(task): count for task, count in (metadata.get("limits") or {}).items()}
+    known = [task for group in groups for task in group.tasks]
+    for task, count in limits.items():
+        if task not in known:
+            raise unknown(f"task in the limits of suite '{name}'", task, known)
+        if not isinstance(count, int) or count < 1:
+            raise UserError(
+                f"Suite '{name}': limits: {task}: {count!r} is not possible. Give a number of documents from 1."
+            )
+    return Suite(name, str(cfg.get("group_alias", "Mean")), tuple(groups), str(metadata.get("version", "0")), limits)
 
 
 def read_wording(file: Path) -> dict[str, Wording]:

@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 
 from darumeru.errors import DarumeruError, UserError, unknown
 from darumeru.evaluation import Plan, Training, execute, prepare, settings_of
+from darumeru.race.challenge import challenge, lost
 from darumeru.record.run import Run
-from darumeru.watch.curve import Point, logged, metrics_for, point_of
+from darumeru.watch.curve import MICRO_AVG, Point, best, logged, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
 from darumeru.watch.memory import (
     LoadedModel,
@@ -29,7 +30,7 @@ from darumeru.watch.memory import (
 )  # fmt: skip
 from darumeru.watch.ranks import Ranks
 from darumeru.watch.rules import Fired
-from darumeru.watch.verdict import Verdict, make_judge, note, write_best
+from darumeru.watch.verdict import Verdict, check_race, make_judge, note, write_best
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         rules: when to stop, see `darumeru.watch.rules`.
         keep_best: a metric; the Trainer saves a checkpoint whenever it is best, and `best.json` names it.
         patience: stop after that many evaluations without improvement of `keep_best` (`micro_avg` without it).
+        race_against: `best`: the model is asked only until it is clear that its mean is below that of the best so far.
         name: the training's name in records. [`run_name`, or the last part of `output_dir`]
         limit: a seeded random sample of that many documents a task.
         at_start: evaluate before the first step too.
@@ -76,6 +78,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
         rules: Sequence[str] = (),
         keep_best: str | None = None,
         patience: int | None = None,
+        race_against: str | None = None,
         name: str | None = None,
         limit: int | None = None,
         at_start: bool = True,
@@ -94,6 +97,8 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
                 model="in memory", suite=suite, engine=MemoryEngine.name, data=data, limit=limit, **settings
             )
             self._judge = make_judge(metrics_for(self._settings), rules, keep_best, patience)
+            check_race(race_against, self._settings, self._judge)
+        self.race_against = race_against
         self.every = every
         self.runs = Path(runs)
         self.tokenizer = tokenizer
@@ -218,7 +223,7 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
             run = self._run(args, state, model)
         point = point_of(run)
         self._seen[point.step] = point
-        failed = run.scores.failed
+        failed = {} if lost(run) else run.scores.failed
         if failed:
             self.failures.append(f"step {point.step}: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
             log.error("Evaluation at step %d: %d tasks failed (%s).", point.step, len(failed), ", ".join(failed))
@@ -248,11 +253,15 @@ class DarumeruCallback(TrainerCallback):  # type: ignore[misc]
                 seconds=0.0,
             )
             eos_ids = known.eos_ids(plan.tokenizer)
-            return execute(
-                plan,
-                self.runs,
-                open_engine=lambda p: MemoryEngine(model, p.tokenizer, eos_ids, p.opened.options(p.max_len), autocast),
-            )
+
+            def opened(p: Plan) -> MemoryEngine:
+                return MemoryEngine(model, p.tokenizer, eos_ids, p.opened.options(p.max_len), autocast)
+
+            whole = [p for p in self._seen.values() if p.run is not None and Run(Path(p.run)).complete]
+            top = best(whole, MICRO_AVG, self._judge.metrics) if self.race_against else None
+            if top is not None:
+                return challenge(plan, Run(Path(str(top.run))), self.runs, open_engine=opened)
+            return execute(plan, self.runs, open_engine=opened)
 
     def _log(self, args: Any, state: Any, control: Any, metrics: dict[str, float]) -> None:
         epoch = {} if state.epoch is None else {"epoch": state.epoch}

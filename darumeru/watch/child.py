@@ -1,14 +1,15 @@
 """The process that evaluates one checkpoint for `darumeru watch`: `python -m darumeru.watch.child`.
 
-It reads one line of JSON, {"settings": …, "output": …}, and writes lines of JSON: {"done": …, "total": …} as it goes, and at last
-{"run": path} or {"error": …, "busy": …}. It ends when its standard input does: a watch that was killed leaves nobody behind on
-the GPU.
+It reads one line of JSON, {"settings": …, "output": …, "against": null or the folder of the best run}, and writes lines of JSON:
+{"done": …, "total": …} as it goes, and at last {"run": path} or {"error": …, "busy": …}. It ends when its standard input does: a
+watch that was killed leaves nobody behind on the GPU.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -24,14 +25,17 @@ def main() -> int:
     os.dup2(2, 1)
     from darumeru.errors import BusyError, DarumeruError
     from darumeru.evaluation import Settings, execute, prepare
+    from darumeru.race.challenge import challenge, lost
+    from darumeru.record.run import Run
 
     def progress(done: int, total: int) -> None:
         _tell(out, {"done": done, "total": total})
 
     try:
         plan = prepare(Settings(**request["settings"]))
-        run = execute(plan, Path(request["output"]), progress)
-        if failed := run.scores.failed:
+        output, against = Path(request["output"]), request.get("against")
+        run = challenge(plan, Run(Path(against)), output, progress) if against else execute(plan, output, progress)
+        if lost(run) is None and (failed := run.scores.failed):
             raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
     except BusyError as error:
         _tell(out, {"error": str(error), "busy": True})
@@ -49,8 +53,14 @@ def main() -> int:
 
 
 def _watch_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)  # the journal has every answer up to here
+    # Not sys.stdin.read(): it would hold the lock of the reader, and a worker that vLLM forks from this process closes its
+    # copy of sys.stdin first of all, waiting for that lock for ever.
+    while os.read(0, 1):
+        pass
+    # The journal has every answer up to here. Workers are of our group, unless somebody began this process by hand.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _tell(out: TextIO, message: dict[str, Any]) -> None:

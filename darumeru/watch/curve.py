@@ -86,10 +86,16 @@ def metrics_for(settings: Settings) -> Metrics:
 
 
 def point_of(run: Run) -> Point:
-    """The point of a run whose header names a step."""
-    training, scores = run.header.training, run.scores
+    """The point of a run whose header names a step; of one that is worse than the best, what its race told of the mean."""
+    from darumeru.race.challenge import lost
+
+    training = run.header.training
     if training is None or training.step is None:
         raise ValueError(f"the header of '{run.path}' names no step of a training")
+    if worse := lost(run):
+        values, bounds = {MICRO_AVG: worse.value}, {MICRO_AVG: (worse.low, worse.high)}
+        return Point(training.step, values, training.tokens_seen, bounds, str(run.path))
+    scores = run.scores
     found: dict[str, Score] = {MICRO_AVG: scores.suite, **scores.groups}
     found |= {name: result.score for name, result in scores.tasks.items()}
     return Point(

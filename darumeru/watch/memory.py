@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from darumeru.engines.hf import HFEngine
 from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.inference.model import Model, tokenizer_sha256
+from darumeru.requests import Answer, Request
 
 _PIECE = 1 << 24
 """Values that are copied to the CPU at once for their fingerprint."""
@@ -185,7 +186,8 @@ class MemoryEngine(HFEngine):
     """An engine on a model that is being trained; use it inside `untouched`.
 
     Args:
-        autocast: the type to which the training casts, if it does: the model's forward pass does so here too.
+        autocast: the type to which the training casts, if it does: passes cast to it here too. accelerate casts in the
+            outermost `forward` of the trained model only, which is PEFT's or DDP's and is not called here.
     """
 
     def __init__(
@@ -198,6 +200,17 @@ class MemoryEngine(HFEngine):
     def known_args(cls) -> Collection[str]:
         """Return the only key: the training has decided all else."""
         return ("batch_tokens",)
+
+    def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
+        """See `Engine.answers`. The training's type holds while a batch is computed, not while its reader works."""
+        batches = super().answers(requests, done)
+        dtype = getattr(torch, self._autocast) if self._autocast else None
+        while True:
+            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

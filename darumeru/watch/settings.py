@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from darumeru.options import Option
 from darumeru.settings import EngineSettings, Suite, TaskSettings, Tokenizer
@@ -29,7 +29,17 @@ class WatchSettings(EngineSettings, TaskSettings):
     keep_best: Annotated[
         str | None, Option("Metric whose best checkpoint is kept as CHECKPOINTS/best.", metavar="METRIC")
     ] = None
+    race_against: Annotated[
+        Literal["best"] | None,
+        Option(
+            "Ask a checkpoint only until it is clear that it is worse than the best so far.",
+            default="whole evaluations",
+        ),
+    ] = None
     once: Annotated[bool, Option("Evaluate what is there and end.", flag="--once", decides=False)] = False
     newest_first: Annotated[bool, Option("Catch up from the newest on.", flag="--newest-first", decides=False)] = False
     until_step: Annotated[int | None, Option("End after this step.", default="the training's own last one")] = None
     poll: Annotated[float, Option("Seconds between two looks.", decides=False)] = 10.0
+    stall: Annotated[
+        float, Option("Seconds without progress after which an evaluation counts as failed.", decides=False)
+    ] = 7200.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from darumeru.race.challenge import lost
+from darumeru.record.run import Run
 from darumeru.watch.curve import Metrics, Point
 from darumeru.watch.rules import Fired
 
@@ -39,3 +41,16 @@ class Outcome:
 
 Report = Callable[[Status], None]
 """Is told how far a watch has come."""
+
+
+def told(run: Run, step: int, seconds: float) -> str:
+    """Return in a sentence what came of a checkpoint."""
+    if worse := lost(run):
+        low, high = worse.difference
+        return (
+            f"checkpoint-{step} is worse than {worse.best} ({low:+.3f} to {high:+.3f}, {worse.documents} of {worse.of} "
+            f"documents, {seconds:.0f} s): {run.path}"
+        )
+    value = run.scores.suite.value
+    score = "" if value is None else f", {run.scores.suite.title} {value:.3f}"
+    return f"checkpoint-{step} is evaluated ({seconds:.0f} s{score}): {run.path}"

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from darumeru.errors import UserError
 from darumeru.files import dumps, write_json
 from darumeru.watch.curve import MICRO_AVG, Metrics, Point, best
 from darumeru.watch.diagnosis import Diagnosis, diagnose
 from darumeru.watch.rules import Fired, Rule, check, known_metric, parse_rule
+
+if TYPE_CHECKING:
+    from darumeru.evaluation import Settings
 
 STOP = "STOP"
 
@@ -64,6 +69,23 @@ def make_judge(
     if patience is not None:
         texts.append(f"no improvement of {keep_best or MICRO_AVG} for {patience}")
     return Judge(metrics, tuple(parse_rule(text, metrics) for text in texts), keep_best)
+
+
+def check_race(race_against: str | None, settings: Settings, judge: Judge) -> None:
+    """Refuse a race that cannot be held for the best.
+
+    Raises:
+        UserError: against something else than the best; the suite has no mean, or another metric's best is wanted.
+    """
+    from darumeru.race.challenge import check_challenge
+
+    if race_against is None:
+        return
+    if race_against != "best":
+        raise UserError(f"race_against '{race_against}' is not possible: 'best', or nothing.")
+    if MICRO_AVG not in judge.metrics.titles:
+        raise UserError("--race-against best needs tasks that count in the suite's mean; of these none does.")
+    check_challenge(settings, judge.keep_best, MICRO_AVG)
 
 
 def note(runs: Path, training: str, suite: str, said: Fired | Diagnosis, step: int) -> None:

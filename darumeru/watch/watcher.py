@@ -15,17 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from darumeru.doctor.gpus import nvidia_gpus
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings, Training, asked, settings_of
 from darumeru.files import read_json, write_json
+from darumeru.race.challenge import lost
 from darumeru.record.run import Run, find_runs
 from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
-from darumeru.watch.curve import Point, metrics_for, point_of
+from darumeru.watch.curve import MICRO_AVG, Point, best, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
-from darumeru.watch.process import device_of, evaluate_apart
+from darumeru.watch.process import STALL, device_of, evaluate_apart, taken_gpu
 from darumeru.watch.rules import Fired
-from darumeru.watch.status import Outcome, Report, Status
-from darumeru.watch.verdict import STOP, Judge, Verdict, make_judge, note, write_best
+from darumeru.watch.status import Outcome, Report, Status, told
+from darumeru.watch.verdict import STOP, Judge, Verdict, check_race, make_judge, note, write_best
 
 __all__ = ["Outcome", "Report", "Status", "watch"]
 
@@ -40,8 +42,10 @@ def watch(
     name: str | None = None,
     rules: Sequence[str] = (),
     keep_best: str | None = None,
+    race_against: str | None = None,
     once: bool = False,
     poll: float = 10.0,
+    stall: float = STALL,
     newest_first: bool = False,
     until_step: int | None = None,
     device: str = "auto",
@@ -61,8 +65,10 @@ def watch(
         name: the training's name in records. [the folder's name]
         rules: when to stop, see `darumeru.watch.rules`; a file `STOP` in `folder` then asks the training to end.
         keep_best: a metric; the best checkpoint is kept as `folder`/best, and `best.json` names it.
+        race_against: `best`: a checkpoint is asked only until it is clear that its mean is below that of the best so far.
         once: evaluate what is there and return.
         poll: seconds between two looks.
+        stall: seconds without progress after which an evaluation is ended and counts as failed.
         newest_first: catch up on old checkpoints from the newest on.
         until_step: the last step, where the training itself does not know.
         device: `auto`, `cpu`, `cuda`, or `cuda:N`, the GPU that the evaluations get for their own.
@@ -77,6 +83,8 @@ def watch(
     _check_folder(root, once)
     if poll <= 0 or settle < 0:
         raise UserError(f"--poll {poll} is not possible: give seconds above 0.")
+    if stall <= 0:
+        raise UserError(f"--stall {stall} is not possible: give seconds above 0.")
     chosen, environment = device_of(device)
     for key in ("model", "training", "adapter", "base_url"):
         if settings.get(key) is not None:
@@ -84,11 +92,14 @@ def watch(
     wanted = settings_of(model=str(root), device=chosen, **{"suite": "darumeru-train"} | settings)
     _check_settings(wanted)
     judge = make_judge(metrics_for(wanted), rules, keep_best)
+    check_race(race_against, wanted, judge)
     training = name or root.resolve().name
     state = _Watch(
-        root, Path(output), training, wanted, environment, judge, report, newest_first, poll, settle,
-        pause=min(poll, 1.0) if once else poll,
+        root, Path(output), training, wanted, environment, judge, report, newest_first, poll, stall, settle,
+        pause=min(poll, 1.0) if once else poll, races=race_against is not None,
     )  # fmt: skip
+    if taken := taken_gpu(chosen, environment, nvidia_gpus()):
+        state.tell(taken)
     return state.follow(once, until_step)
 
 
@@ -138,9 +149,12 @@ class _Watch:
     report: Report
     newest_first: bool
     poll: float
+    stall: float
     settle: float
     pause: float
     """Seconds before a failed checkpoint is tried again."""
+    races: bool = False
+    """Whether a checkpoint that is worse than the best is not evaluated to the end."""
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
     records: dict[Path, _Record | None] = field(default_factory=dict)
     """Complete records by folder; None for those of something else."""
@@ -172,19 +186,19 @@ class _Watch:
             if whole:
                 self._evaluate(whole[-1] if self.newest_first else whole[0])
                 continue
-            self._tell()
+            self.tell()
             time.sleep(min(self.poll, 0.5) if once or self._pending() else self.poll)
 
     def _look(self) -> None:
         before = self.checkpoints
         self.checkpoints = find_checkpoints(self.folder, self.settings.trust_remote_code, self.settle)
         for run in find_runs(self.output):
-            if run.path not in self.records and run.complete:
+            if run.path not in self.records and (run.complete or (self.races and lost(run))):
                 self._read(run)
         for step in before.keys() - self.checkpoints.keys():
             if before[step].state != "unfinished" and not self._done(before[step]):
                 self.deleted.add(step)
-                self._tell(
+                self.tell(
                     f"checkpoint-{step} was deleted before it was evaluated: raise the Trainer's save_total_limit."
                 )
         self.deleted -= self.checkpoints.keys()
@@ -193,7 +207,9 @@ class _Watch:
         header = run.header
         where, training = header.where, header.training
         ours = training is not None and training.run == self.name and where.get("asked") == asked(self.settings)
-        record = _Record(point_of(run), where["weights"], str(run.scores.finished)) if ours else None
+        worse = lost(run)
+        finished = worse.at if worse else str(run.scores.finished) if ours else ""
+        record = _Record(point_of(run), where["weights"], finished) if ours else None
         self.records[run.path] = record
 
     def _of(self, step: int) -> list[_Record]:
@@ -251,7 +267,7 @@ class _Watch:
     def _evaluate(self, checkpoint: Checkpoint) -> None:
         step = checkpoint.step
         self.running = (step, "starts")
-        self._tell(f"Evaluating checkpoint-{step}")
+        self.tell(f"Evaluating checkpoint-{step}")
         began = time.monotonic()
         try:
             message = self._run(checkpoint)
@@ -264,12 +280,10 @@ class _Watch:
             self._read(run)
             self.finished.add((step, checkpoint.signature))
             self.reasons.pop(step, None)
-            value = run.scores.suite.value
-            score = "" if value is None else f", {run.scores.suite.title} {value:.3f}"
-            self._tell(f"checkpoint-{step} is evaluated ({time.monotonic() - began:.0f} s{score}): {run.path}")
+            self.tell(told(run, step, time.monotonic() - began))
         elif not checkpoint.path.is_dir():
             self.deleted.add(step)
-            self._tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
+            self.tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
         elif message.get("busy"):
             self.later[step] = time.monotonic() + self.poll
             self.reasons[step] = "another process evaluates it"
@@ -282,7 +296,7 @@ class _Watch:
         self.later[checkpoint.step] = time.monotonic() + self.pause * tries
         self.reasons[checkpoint.step] = reason
         end = "it is left out" if tries >= ATTEMPTS else "it will be tried again"
-        self._tell(f"checkpoint-{checkpoint.step} failed ({tries} of {ATTEMPTS}; {end}): {reason}")
+        self.tell(f"checkpoint-{checkpoint.step} failed ({tries} of {ATTEMPTS}; {end}): {reason}")
 
     def _asked_of(self, checkpoint: Checkpoint) -> Settings:
         training = Training(run=self.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen)
@@ -297,12 +311,21 @@ class _Watch:
             self._asked_of(checkpoint),
             self.output,
             self.environment,
-            lambda share: self._progress(checkpoint.step, share),
+            lambda share, silent: self._progress(checkpoint.step, share, silent),
+            self.stall,
+            self._best() if self.races else None,
         )
 
-    def _progress(self, step: int, share: float) -> None:
-        self.running = (step, f"{share:.0%}")
-        self._tell()
+    def _best(self) -> str | None:
+        """Return the folder of the best run so far that was evaluated to the end."""
+        whole = [p for p in self._points() if p.run is not None and Run(Path(p.run)).complete]
+        top = best(whole, MICRO_AVG, self.judge.metrics)
+        return top.run if top else None
+
+    def _progress(self, step: int, share: float, silent: float) -> None:
+        quiet = f", nothing new for {silent / 60:.0f} min" if silent >= 60 else ""
+        self.running = (step, f"{share:.0%}{quiet}")
+        self.tell()
 
     # -- what follows -------------------------------------------------------------------------------------------------
 
@@ -313,10 +336,10 @@ class _Watch:
             self._keep(verdict.best)
         if verdict.diagnosis and verdict.diagnosis.kind != self.diagnosed:
             self._say(verdict.diagnosis, points[-1].step)
-            self._tell(f"Step {points[-1].step}: {verdict.diagnosis.text}")
+            self.tell(f"Step {points[-1].step}: {verdict.diagnosis.text}")
         self.diagnosed = verdict.diagnosis.kind if verdict.diagnosis else None
         for fired in verdict.fired:
-            self._tell(f"Rule fired: {fired}")
+            self.tell(f"Rule fired: {fired}")
             if self._stop(fired):
                 self._say(fired, fired.step)
         return verdict
@@ -351,9 +374,9 @@ class _Watch:
                 raise FileNotFoundError("it was deleted; raise the Trainer's save_total_limit")
             keep(checkpoint.path, self.folder)
             write_best(self.folder, metric, top, "best")
-            self._tell(f"checkpoint-{top.step} is the best so far ({metric} {mark[1]:.3f}): {self.folder / 'best'}")
+            self.tell(f"checkpoint-{top.step} is the best so far ({metric} {mark[1]:.3f}): {self.folder / 'best'}")
         except OSError as error:
-            self._tell(f"checkpoint-{top.step} is the best so far, but it cannot be kept: {error}.")
+            self.tell(f"checkpoint-{top.step} is the best so far, but it cannot be kept: {error}.")
             with suppress(OSError):
                 write_best(self.folder, metric, top, None)
 
@@ -374,11 +397,12 @@ class _Watch:
             remarks[self.running[0]] = f"is evaluated: {self.running[1]}"
         return remarks
 
-    def _tell(self, event: str | None = None) -> None:
+    def tell(self, event: str | None = None) -> None:
+        """Report the state, and what has happened."""
         self.report(Status(self.judge.metrics, self._points(), self._remarks(), event))
 
     def _outcome(self, points: list[Point], verdict: Verdict) -> Outcome:
-        self._tell()
+        self.tell()
         states = self.checkpoints.values()
         return Outcome(
             self.judge.metrics,

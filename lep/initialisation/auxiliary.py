@@ -77,38 +77,54 @@ def corpus_vectors(
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
     u, s, _ = svds(matrix, k=dim, v0=start)
     result = np.zeros((size, dim), dtype=np.float32)
-    result[used] = _unit(u * np.sqrt(s))
+    result[used] = unit_rows(u * np.sqrt(s))
     return result
 
 
-def donor_vectors(vocabulary: Vocabulary, donor: Checkpoint, donor_vocabulary: Vocabulary) -> NDArray[np.float32]:
-    """Unit vectors of tokens from a donor model's input embedding, |V| x its dim; zero where it lacks the token."""
+def donor_vectors(
+    vocabulary: Vocabulary, donor: Checkpoint, donor_vocabulary: Vocabulary, *, head: bool = False
+) -> NDArray[np.float32]:
+    """Rows of tokens in a donor model's input embedding (or head, where it has one of its own), |V| x its dim.
+
+    Rows of tokens that the donor lacks are zero.
+
+    Raises:
+        UserError: it lacks all of them.
+    """
     import torch
 
     pairs = [
-        (index, donor_vocabulary.by_bytes.get(vocabulary.bytes_of(index)))
+        (index, donor_vocabulary.same_token(vocabulary, index))
         for index in vocabulary.strings
         if index not in vocabulary.added
     ]
     found = np.array([(a, b) for a, b in pairs if b is not None and b < donor.embeddings.rows], dtype=np.int64)
     if not len(found):
         raise UserError(f"The donor {donor.folder.name} has none of the tokens. Name a model with this tokenizer.")
+    source = donor.embeddings.head if head and donor.embeddings.head is not None else donor.embeddings.input
     result = np.zeros((vocabulary.size, donor.embeddings.dim), dtype=np.float32)
-    result[found[:, 0]] = _unit(gather_mixed(donor.embeddings.input, found[:, 1]).to(torch.float32).numpy())
+    result[found[:, 0]] = gather_mixed(source, found[:, 1]).to(torch.float32).numpy()
     return result
 
 
 def token_vectors(
-    new: Vocabulary, corpus: Sequence[str | Path], donor: str | Path | None, field: str
+    new: Vocabulary, corpus: Sequence[str | Path], donor: str | Path | None, field: str, *, head: bool = False
 ) -> NDArray[np.float32]:
-    """Return unit vectors of the new vocabulary's tokens, |V| x dim: the donor's or, without one, learned on the corpus.
+    """Return vectors of the new vocabulary's tokens, |V| x dim: the donor's or, without one, learned on the corpus.
+
+    Args:
+        new: the new vocabulary.
+        corpus: texts.
+        donor: a model.
+        field: text field of the corpus.
+        head: the rows of the donor's head in place of its input embedding's.
 
     Raises:
         UserError: there is neither a corpus nor a donor.
     """
     if donor is not None:
         checkpoint = open_checkpoint(donor)
-        return donor_vectors(new, checkpoint, Vocabulary.load(checkpoint.folder))
+        return donor_vectors(new, checkpoint, Vocabulary.load(checkpoint.folder), head=head)
     if not corpus:
         raise UserError("This strategy compares tokens; give texts with --corpus, or a model with --donor.")
     return corpus_vectors(new, read_texts(corpus, field=field))
@@ -151,7 +167,8 @@ def by_similarity(
     return NewRows(with_rows(transfer, wanted, rows), measures=measures)
 
 
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return rows of length 1; rows of zeros stay."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     result: NDArray[np.float32] = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
     return result

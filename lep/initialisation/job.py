@@ -97,14 +97,16 @@ def initialise(
     if own.get("donor") is not None:
         inputs["donor"] = open_checkpoint(own["donor"]).folder
 
-    tensors = [t for t in (source.embeddings.input, source.embeddings.head, source.embeddings.bias) if t is not None]
+    found = source.embeddings
+    head = made.transfer if found.tied else made.head or made.transfer
     changed = {
         tensor.name: NewTensor(
             tensor.dtype,
             (rows, *tensor.shape[1:]),
-            new_rows(tensor, made.transfer, old_tokens=old.size, draw=made.draw),
+            new_rows(tensor, transfer, old_tokens=old.size, draw=made.draw),
         )
-        for tensor in tensors
+        for tensor, transfer in ((found.input, made.transfer), (found.head, head), (found.bias, head))
+        if tensor is not None
     }
     with new_folder(Path(output), inputs=inputs.values(), force=force) as place:
         old_rows = config_rows(source)

@@ -62,11 +62,13 @@ class NewRows:
 
     Attributes:
         transfer: T, which makes new rows of old ones.
+        head: T of a head of its own, where it is another.
         draw: draws the rows of new tokens in place of T.
         measures: figures for the manifest.
     """
 
     transfer: Transfer
+    head: Transfer | None = None
     draw: Draw | None = None
     measures: Mapping[str, Any] = field(default_factory=dict)
 

@@ -39,8 +39,14 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-# Other formats of the same weights, which would still hold the old embeddings.
+_OTHER_TOKENIZERS = re.compile(
+    r"tekken\.json|tokenizer\.model.*|spiece\.model|sentencepiece.*\.model|vocab\.txt|.*\.tiktoken"
+)
+"""Other formats of the same tokenizer, which loaders prefer or fall back to, and which would still hold the old tokens."""
 _OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt"}
+"""Other formats of the same weights, which would still hold the old embeddings."""
+_OTHER_CONFIGS = {"params.json"}
+"""The configuration of such weights (Mistral's), which states the old vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,8 @@ def write_checkpoint(
 ) -> None:
     """Write a model folder that differs from `source` in the named tensors, the configuration and the tokenizer.
 
-    Shards without a changed tensor are copied (hard-linked with `link`), others are streamed. Other weight formats
-    and subfolders are left behind, since they would keep the old vocabulary.
+    Shards without a changed tensor are copied (hard-linked with `link`), others are streamed. Other formats of weights
+    and tokenizer and subfolders are left behind, since they would keep the old vocabulary.
 
     Args:
         source: the model to start from; never changed.
@@ -173,6 +179,8 @@ def write_checkpoint(
         copy_tokenizer(tokenizer, folder)
     for path in sorted(source.folder.iterdir()):
         skipped = path.name in written or path.name.startswith(".") or path.suffix in {*_OTHER_WEIGHTS, ".safetensors"}
+        skipped |= path.name in _OTHER_CONFIGS
+        skipped |= tokenizer is not None and _OTHER_TOKENIZERS.fullmatch(path.name) is not None
         if path.is_file() and not skipped and not path.name.endswith(".index.json"):
             _copy_file(path, folder / path.name, link=False)
     write_json(folder / "config.json", config)

@@ -41,7 +41,8 @@ def training_arguments(settings: PretrainSettings, checkpoints: Path, *, evaluat
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: there is no GPU here. Leave it out to train on the CPU.")
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    auto = on_gpu and torch.cuda.is_bf16_supported()
+    # Not what a GPU without bfloat16 (Turing, Volta) emulates, many times slower than float32.
+    auto = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=settings.per_device_train_batch_size,

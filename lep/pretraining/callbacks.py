@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from darumeru.files import dumps, write_jsonl
 from lep.measure.held_out import BITS, SHARE
+from lep.pretraining.measures import KERNEL
 
 if TYPE_CHECKING:
     from lep.pretraining.trainer import PretrainTrainer
@@ -55,6 +56,19 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         """A step ends."""
         if self.trainer is not None:
             self.trainer._trained_seconds += time.perf_counter() - self.began
+
+
+class LossKernel(TrainerCallback):  # type: ignore[misc]
+    """Notes in the log, which checkpoints keep, what computes the loss from this step on: a resumed training may have another."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note it where it is new."""
+        known = [entry[KERNEL] for entry in state.log_history if KERNEL in entry]
+        if known[-1:] != [self.name]:
+            state.log_history.append({KERNEL: self.name, "step": state.global_step})
 
 
 class History(TrainerCallback):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 A head of 175,000 tokens makes 700 KB of float32 logits for each position; a batch of 8,192 positions would need 5.7 GB,
 and as much again for their gradient. Here a few hundred positions at a time are multiplied, scored and forgotten: their
 gradient is computed at once, which also saves the second multiplication that recomputing would cost (the way of Liger
-Kernel, arXiv 2410.10989). On a GPU in bfloat16, cut-cross-entropy (arXiv 2411.09009) or Liger Kernel is used if it is there.
+Kernel, arXiv 2410.10989). On a GPU in half precision a fused kernel is used if one is installed (`lep.pretraining.kernels`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from lep.pretraining.kernels import Kernel, kernel_for
 
 _IGNORE = -100
 _CPU_VALUES, _GPU_VALUES = 1 << 24, 1 << 28
@@ -66,9 +68,10 @@ def linear_cross_entropy(
     """
     wanted = (targets != _IGNORE).nonzero().squeeze(1)
     hidden, targets = hidden[wanted], targets[wanted]
-    plain = new_rows is None and chunk is None and logits.scale == 1.0
-    if plain and (kernel := _kernel(hidden)) is not None:
-        return kernel(hidden, weight.to(hidden.dtype), targets, bias, logits.cap)
+    kernel = fused_kernel(hidden.device, hidden.dtype, logits=logits, new_rows=new_rows is not None)
+    if kernel is not None and chunk is None:
+        cast = None if bias is None else bias.to(hidden.dtype)
+        return kernel.loss(hidden, weight.to(hidden.dtype), targets, cast, logits.cap)
     if chunk is None:
         values = _GPU_VALUES if hidden.is_cuda else _CPU_VALUES
         chunk = max(64, values // weight.shape[0])
@@ -77,21 +80,18 @@ def linear_cross_entropy(
         return apply(hidden, weight, bias, new_rows, rows, targets, logits, chunk)
 
 
-def _kernel(hidden: torch.Tensor) -> Callable[..., torch.Tensor] | None:
-    """Return the best fused kernel that is installed, for half precision on a GPU."""
-    if not hidden.is_cuda or hidden.dtype not in (torch.bfloat16, torch.float16):
-        return None
-    try:
-        from cut_cross_entropy import linear_cross_entropy as cut
-    except ImportError:
-        pass
-    else:
-        return lambda h, w, t, bias, cap: cut(h, w, t, bias=bias, softcap=cap, reduction="sum")
-    try:
-        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
-    except ImportError:
-        return None
-    return lambda h, w, t, bias, cap: LigerFusedLinearCrossEntropyLoss(reduction="sum", softcap=cap)(w, h, t, bias)
+def fused_kernel(
+    device: torch.device, dtype: torch.dtype, *, logits: Logits = Logits(), new_rows: bool = False
+) -> Kernel | None:
+    """Return the fused kernel that `linear_cross_entropy` takes; None where it computes in chunks itself.
+
+    Args:
+        device: of the hidden states.
+        dtype: of the hidden states.
+        logits: f; kernels know a cap, no scale.
+        new_rows: whether some rows get gradients of their own, which kernels cannot give them.
+    """
+    return None if new_rows or logits.scale != 1.0 else kernel_for(device, dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -153,6 +153,7 @@ class _Training:
             reached = checkpoints(self.checkpoints)
             if not ended and (not reached or reached[-1][0] < part.stop):
                 ended = self._train(part, rows, arguments, reached[-1] if reached else None)
+                _free()  # after the names of `_train` are gone: its callbacks hold the trainer, and it the model
         with arguments.main_process_first(local=False):
             if arguments.process_index == 0:
                 return self._finish(blocks, steps)
@@ -223,7 +224,7 @@ class _Training:
         from transformers import AutoModelForCausalLM, PrinterCallback
 
         from lep.pretraining.blocks import Collator, start_token
-        from lep.pretraining.callbacks import Bar, Clock, Flow, History, closing
+        from lep.pretraining.callbacks import Bar, Clock, Flow, History, LossKernel, closing
         from lep.pretraining.trainable import check_forward, prepare
         from lep.pretraining.trainer import PretrainTrainer, Rates
 
@@ -268,7 +269,12 @@ class _Training:
         clock.trainer = trainer
         trainer.remove_callback(PrinterCallback)
         self._evaluate_along_the_way(trainer)
-        for callback in (Flow(part.stop), History(self.output / "history.jsonl"), bar):
+        for callback in (
+            LossKernel(trainable.cross_entropy),
+            Flow(part.stop),
+            History(self.output / "history.jsonl"),
+            bar,
+        ):
             trainer.add_callback(callback)
         with closing([bar]):
             try:
@@ -283,8 +289,6 @@ class _Training:
                 trainer._save_checkpoint(trainer.model, None)
         if trainable.hidden is not None:
             shutil.rmtree(self.output / "hidden", ignore_errors=True)
-        del trainer, trainable, model
-        gc.collect()
         return step < part.stop
 
     def _evaluate_along_the_way(self, trainer: Any) -> None:
@@ -338,6 +342,15 @@ class _Training:
         return write_manifest(
             self.output, STAGE, inputs={"model": self.source.folder}, settings=settings, measures=measures
         )
+
+
+def _free() -> None:
+    """Give back the memory of a trainer that nothing but its own cycles holds, before the next one is made."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _difference(output: Path, found: Any, wanted: dict[str, Any]) -> str:

@@ -23,8 +23,9 @@ from darumeru.errors import UserError
 from lep.model.checkpoint import Checkpoint, read_blocks
 from lep.model.embeddings import match_tensor
 from lep.model.shards import NewTensor, StoredTensor, read_rows, write_shard
-from lep.pretraining.cross_entropy import Logits, linear_cross_entropy
+from lep.pretraining.cross_entropy import Logits, fused_kernel, linear_cross_entropy
 from lep.pretraining.hidden import HiddenStates
+from lep.pretraining.kernels import PLAIN
 
 
 @dataclass
@@ -61,6 +62,13 @@ class Trainable:
     def count(self) -> int:
         """Values that are trained."""
         return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @property
+    def cross_entropy(self) -> str:
+        """What computes the loss: the name and version of a fused kernel, or `chunked`."""
+        logits, device = Logits.of(self.model.config), self.model.get_output_embeddings().weight.device
+        kernel = fused_kernel(device, self.compute, logits=logits, new_rows=self.rows is not None)
+        return PLAIN if kernel is None else kernel.name
 
     def follow(self) -> None:
         """Bring the model's own matrices up to date with their new rows, after these changed."""

@@ -15,6 +15,9 @@ from lep.tokenizer.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_NEVER = -1e6
+"""Score of a control token in a Unigram vocabulary: its text, where it is not to be read as the token, is cut into others."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -39,6 +42,10 @@ class Alignment:
 
 def align(models: Sequence[Checkpoint], vocabularies: Sequence[Vocabulary]) -> Alignment:
     """Match the tokens of base, adapted and instruct model, ordinary ones by bytes and added ones by text.
+
+    An added token of the instruct model stays its own where the adapted tokenizer lacks it or the instruct model trained
+    it, whether it is flagged as special or not (Qwen3's `<think>` is not); only runs of white space, which are ordinary
+    text, are mapped like any other token.
 
     Raises:
         UserError: base and instruct, or base and adapted, share fewer than a tenth of the base's tokens.
@@ -73,8 +80,8 @@ def align(models: Sequence[Checkpoint], vocabularies: Sequence[Vocabulary]) -> A
             if isinstance(vocabulary, dict):
                 vocabulary[text] = place
             else:
-                vocabulary.append([text, 0.0])
-        elif instruct.is_special(index) and _row_differs(models[0], models[2], base, text, index):
+                vocabulary.append([text, _NEVER])
+        elif text.strip() and _row_differs(models[0], models[2], base, text, index):
             kept[place] = index
         added[text] = {**entry, "id": place}
         ids[index] = place
@@ -91,9 +98,7 @@ def align(models: Sequence[Checkpoint], vocabularies: Sequence[Vocabulary]) -> A
 def _match(source: Vocabulary, target: Vocabulary, rows: int) -> NDArray[np.int64]:
     found = np.full(rows, -1, dtype=np.int64)
     for index in source.strings:
-        other = target.by_added_text.get(source.added[index]["content"]) if index in source.added else None
-        if other is None and not source.is_special(index):
-            other = target.by_bytes.get(source.bytes_of(index))
+        other = target.same_token(source, index)
         if other is not None:
             found[index] = other
     return found

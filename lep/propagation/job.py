@@ -1,17 +1,16 @@
 """Learned Embedding Propagation: trained embeddings of a base model carried over to its instruct variant.
 
 Tikhomirov and Chernyshev, arXiv 2412.21140. With rows as tokens, ``E_inst,ru = E_ru D`` for the input embedding, and
-likewise, with a map of its own, for the output head (one map where they are tied). Everything else of the instruct
-model is copied unchanged.
+likewise, with a map of its own, for the output head (one map where they are tied). Layers that the adaptation trained
+besides are carried over as `lep.propagation.backbone` says. Everything else of the instruct model is copied unchanged.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from darumeru.errors import UserError
 from darumeru.options import Option
@@ -19,9 +18,13 @@ from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest
 from lep.options import Force, Link, Output
 from lep.propagation import method as methods
+from lep.propagation.backbone import trained_tensors, with_changes
 from lep.propagation.linalg import Fit
 from lep.propagation.models import Models, open_models
 from lep.propagation.result import write_model
+
+_SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Values of α that `auto` tries."""
 
 
 def propagate(
@@ -32,6 +35,13 @@ def propagate(
     *,
     method: Annotated[str, Option(f"{', '.join(methods.choices())}.")] = "conversion",
     strength: Annotated[float, Option("ridge: λ in units of the mean eigenvalue.")] = 0.1,
+    backbone: Annotated[
+        Literal["delta", "instruct"],
+        Option(
+            "delta: what the training of B changed in its layers is added to the instruct model's. instruct: left out."
+        ),
+    ] = "delta",
+    alpha: Annotated[float | None, Option("delta: share that is added.", default="1; auto: chosen by the text")] = None,
     texts: Sequence[str] = (),
     link: Link = False,
     force: Force = False,
@@ -53,6 +63,8 @@ def propagate(
         output: the folder to write.
         method: a name of `lep.propagation.method.choices`.
         strength: of methods that have this setting; of `ridge` λ, in units of the Gram matrix's mean eigenvalue.
+        backbone: `delta` adds ``α (W_adapted − W_base)`` to the instruct model's layers; `instruct` takes those as they are.
+        alpha: α of `delta`. None is 1, and under `auto` the best of 0.25, 0.5, 0.75 and 1 on `texts`.
         texts: held-out documents for `auto`.
         link: hard-link unchanged shards.
         force: replace an output folder that exists.
@@ -65,44 +77,71 @@ def propagate(
     chosen = None if method == methods.AUTO else methods.find(method)
     if chosen is None and not any(text.strip() for text in texts):
         raise UserError("The method auto compares candidates on a held-out text; give one with --text FILE.")
+    if alpha is not None and not 0 <= alpha <= 2:
+        raise UserError(f"--alpha must be from 0 to 2, not {alpha}. 1 adds the whole change, 0 none of it.")
     models = open_models(base, adapted, instruct)
-    inputs = {"base": models.base.folder, "adapted": models.adapted.folder, "instruct": models.instruct.folder}
-    settings = {"strength": strength} if chosen is not None and "strength" in chosen.settings else {}
-    write = partial(write_model, models, link=link, warn=warn)
-    with new_folder(Path(output), inputs=inputs.values(), force=force) as place:
-        if chosen is None:
-            found, fits = _best(models, texts, write, place)
-            measures = {**found, **write(fits, place)}
-        else:
-            measures = write({m.name: chosen.fit(m, **settings) for m in models.matrices()}, place)
-        return write_manifest(
-            place, "propagate", inputs=inputs, settings={"method": method, **settings}, measures=measures
+    changed = trained_tensors(models.base, models.adapted)
+    if changed and backbone == "instruct":
+        warn(
+            f"The adaptation trained {len(changed)} tensors besides embeddings and head, such as {changed[0]}; with --backbone "
+            "instruct they are left out, and the rows were trained to go with them."
         )
+    inputs = {"base": models.base.folder, "adapted": models.adapted.folder, "instruct": models.instruct.folder}
+    own = {"strength": strength} if chosen is not None and "strength" in chosen.settings else {}
+    settings: dict[str, Any] = {"method": method, **own}
+    if changed:
+        settings |= {"backbone": backbone} | ({"alpha": alpha} if alpha is not None else {})
+
+    def write(fits: Mapping[str, Fit | None], share: float, folder: Path) -> dict[str, Any]:
+        added = changed if backbone == "delta" and share else []
+        layers = with_changes(models.base, models.adapted, models.instruct, added, share)
+        found = write_model(models, fits, folder, layers=layers, link=link, warn=warn)
+        return found | ({"trained_tensors": len(changed), "alpha": share if added else 0.0} if changed else {})
+
+    with new_folder(Path(output), inputs=inputs.values(), force=force) as place:
+        share = 1.0 if alpha is None else alpha
+        if chosen is None:
+            shares = _SHARES if changed and backbone == "delta" and alpha is None else (share,)
+            found, fits, share = _best(models, texts, shares, write, place)
+            measures = {**found, **write(fits, share, place)}
+        else:
+            measures = write({m.name: chosen.fit(m, **own) for m in models.matrices()}, share, place)
+        return write_manifest(place, "propagate", inputs=inputs, settings=settings, measures=measures)
 
 
 def _best(
     models: Models,
     texts: Sequence[str],
-    write: Callable[[dict[str, Fit | None], Path], dict[str, Any]],
+    shares: Sequence[float],
+    write: Callable[[Mapping[str, Fit | None], float, Path], dict[str, Any]],
     place: Path,
-) -> tuple[dict[str, Any], dict[str, Fit | None]]:
-    """The candidate with the fewest held-out bits per byte, and its maps; each is written to a folder in `place`."""
+) -> tuple[dict[str, Any], Mapping[str, Fit | None], float]:
+    """The candidate with the fewest held-out bits per byte: its maps, and its share of the layers' change.
+
+    Maps are compared with the first share, shares with the best map; each candidate is written to a folder in `place`.
+    """
     from lep.measure.bits import bits_per_byte
 
     matrices = models.matrices(reused=True)
     scores: dict[str, float] = {}
-    best: tuple[tuple[float, bool], str, dict[str, Fit | None]] | None = None
+
+    def measured(title: str, fits: Mapping[str, Fit | None], share: float) -> float:
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            write(fits, share, Path(folder))
+            scores[title] = bits_per_byte(Path(folder), texts)
+        return scores[title]
+
+    best: tuple[tuple[float, bool], str, Mapping[str, Fit | None]] | None = None
     for name in methods.names():
         method = methods.find(name)
         for settings in method.candidates:
-            fits = {m.name: method.fit(m, **settings) for m in matrices}
+            fits: Mapping[str, Fit | None] = {m.name: method.fit(m, **settings) for m in matrices}
             title = " ".join([name, *(f"{value:g}" for value in settings.values())])
-            with tempfile.TemporaryDirectory(dir=place) as folder:
-                write(fits, Path(folder))
-                scores[title] = bits_per_byte(Path(folder), texts)
             # Of equals, the one that changes nothing.
-            rank = scores[title], any(fit is not None for fit in fits.values())
+            rank = measured(title, fits, shares[0]), any(fit is not None for fit in fits.values())
             if best is None or rank < best[0]:
                 best = rank, title, fits
     assert best is not None  # noqa: S101 - lep's own methods are candidates
-    return {"chosen": best[1], "bits_per_byte": scores}, best[2]
+    (bits, _), title, maps = best
+    found = {shares[0]: bits} | {share: measured(f"{title}, alpha {share:g}", maps, share) for share in shares[1:]}
+    return {"chosen": title, "bits_per_byte": scores}, maps, min(found, key=lambda share: found[share])

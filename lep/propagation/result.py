@@ -34,7 +34,13 @@ _LOW_CORRELATION = 0.5
 
 
 def write_model(
-    models: Models, fits: Mapping[str, Fit | None], place: Path, *, link: bool, warn: Callable[[str], None]
+    models: Models,
+    fits: Mapping[str, Fit | None],
+    place: Path,
+    *,
+    layers: Mapping[str, NewTensor],
+    link: bool,
+    warn: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write the model folder and return its measures.
 
@@ -42,12 +48,13 @@ def write_model(
         models: the three models.
         fits: the map of each matrix by its name; None for the identity.
         place: an empty folder.
+        layers: other tensors than the instruct model's own, by name.
         link: hard-link unchanged shards.
         warn: receives one sentence for anything doubtful.
     """
     instruct, adapted = models.instruct, models.adapted
     rows = _rows(models)
-    replace: dict[str, NewTensor] = {}
+    replace: dict[str, NewTensor] = dict(layers)
     measures: dict[str, Any] = {
         "tokens": models.alignment.size,
         "rows": rows,

@@ -58,8 +58,7 @@ def build_transfer(
 ) -> Transfer:
     """Return T for a pair of vocabularies.
 
-    Tokens are matched by their bytes (never by decoded text: several incomplete UTF-8 tokens all decode to "�"), added
-    tokens by their text. A token that the old vocabulary has is copied. Any other is the mean of the old tokens that
+    A token that the old vocabulary has (`Vocabulary.same_token`) is copied. Any other is the mean of the old tokens that
     its bytes are segmented into as they stand inside a text:
     ``E_new(t) = sum_j w_j E_old(u_j)``, with ``w_j = 1/K`` (`mean`), or ``w_j`` proportional to ``1/(j+1)`` and to 0.1
     for a piece of white space only (`weighted`, j counted from 0).
@@ -77,15 +76,12 @@ def build_transfer(
     texts: list[bytes] = []
     for index in sorted(set(new.ids.values())):
         tokens[index] = True
-        data = new.bytes_of(index)
-        found = old.by_added_text.get(new.added[index]["content"]) if index in new.added else None
-        if found is None and not new.is_special(index):
-            found = old.by_bytes.get(data)
+        found = old.same_token(new, index)
         if found is not None and found < old_rows:
             source[index] = found
         else:
             wanted.append(index)
-            texts.append(data)
+            texts.append(new.bytes_of(index))
 
     copied = source >= 0
     rows = [np.flatnonzero(copied)]
@@ -115,10 +111,10 @@ def build_transfer(
 def matching_ids(old: Vocabulary, new: Vocabulary) -> dict[int, int]:
     """Old id → id of the same token in the new vocabulary, where it has it."""
     found: dict[int, int] = {}
-    for index in old.strings:
-        other = new.by_added_text.get(old.added[index]["content"]) if index in old.added else None
-        if other is None:
-            other = new.by_bytes.get(old.bytes_of(index))
+    for index, token in old.strings.items():
+        other = new.same_token(old, index)
+        if other is None and old.is_special(index):  # a tokenizer may have its control tokens in the vocabulary only
+            other = new.ids.get(token)
         if other is not None:
             found[index] = other
     return found

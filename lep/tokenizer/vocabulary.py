@@ -167,6 +167,23 @@ class Vocabulary:
                 found[data] = index
         return found
 
+    def same_token(self, other: Vocabulary, index: int) -> int | None:
+        """Return the id here of a token of another vocabulary, or None where this one lacks it.
+
+        Added tokens are the same if their text is; a control token is nothing else. A byte-fallback token (`<0x31>`) is
+        the byte-fallback token of that byte, which is not the character's own token (`1`): one stands where the other
+        cannot. All others are the same if their bytes are (never by decoded text: several incomplete UTF-8 tokens all
+        decode to "�").
+        """
+        token = other.strings[index]
+        if index in other.added:
+            found = self.by_added_text.get(token)
+            if found is not None or other.is_special(index):
+                return found
+        elif _BYTE_TOKEN.fullmatch(token) and token in self.ids and "byte-level" not in (self.family, other.family):
+            return self.ids[token]
+        return self.by_bytes.get(other.bytes_of(index))
+
     @cached_property
     def by_added_text(self) -> dict[str, int]:
         """Text of an added token → its id."""

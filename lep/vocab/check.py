@@ -173,7 +173,9 @@ def _merge_list(old: Vocabulary, new: Vocabulary) -> Check:
 def _producible(old: Vocabulary, new: Vocabulary) -> Check:
     name = "every new token can be produced"
     fresh = [index for token, index in new.ids.items() if token not in old.ids and index not in new.added]
-    encoded = new.bare.encode_batch_fast([new.strings[index] for index in fresh], add_special_tokens=False)
+    # With `ignore_merges` (Llama-3) a word that is a token needs no merge, but inside a longer word it does.
+    merging = Vocabulary({**new.spec, "model": {**new.spec["model"], "ignore_merges": False}}) if new.merges else new
+    encoded = merging.bare.encode_batch_fast([new.strings[index] for index in fresh], add_special_tokens=False)
     dead = [index for index, item in zip(fresh, encoded, strict=True) if item.ids != [index]]
     detail = f"{len(fresh):,} tokens, {len(dead):,} unreachable"
     return Check(name, not dead, detail + (f", such as {new.strings[dead[0]]!r}" if dead else ""))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import call
+from support.hub import Hub
 
 
 def run_args(model: Path, output: Path, *more: object) -> list[object]:
@@ -44,7 +45,9 @@ def test_json_output_is_json(tiny_chat: Path, tmp_path: Path) -> None:
 
 
 def test_lists() -> None:
-    assert "cp_para_ru" in call("list", "tasks")
+    tasks = {line.split()[0]: line for line in call("list", "tasks").splitlines() if line.split()}
+    assert "rows of the data set" in tasks["cp_para_ru"]
+    assert "task file" in tasks["mmlu_ru"]
     suites = call("list", "suites")
     assert "DaruCopy (RU)" in suites
     assert "darumeru-extended" in suites
@@ -130,15 +133,9 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_hub_that_cannot_be_reached(tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def offline(*_: object, **__: object) -> None:
-        raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
+    Hub().serves(monkeypatch, tmp_path / "home", offline=True)
     out = call("run", "--model", tiny_chat, "--engine", "hf", "--tasks", "rwsd", "--output", tmp_path, code=1)
     assert "--data mini" in out
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     assert "'owner/name' is no folder here" in call("run", "--model", "owner/name", "--data", "mini", code=1)
 
 

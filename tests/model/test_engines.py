@@ -57,6 +57,10 @@ def test_exact_numbers_repeat_bit_by_bit(tiny_base: Path) -> None:
         with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
             found.append(collect(engine, order))
     assert found[0] == found[1]
+    done = tuple(r.id for r in requests[::3])
+    with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
+        rest = collect(engine, requests, done)
+    assert rest == {id_: answer for id_, answer in found[0].items() if id_ not in done}, "also of a run that is resumed"
 
 
 def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:
@@ -68,29 +72,6 @@ def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:
     assert set(rest) == {r.id for r in requests} - set(done)
     for id_, answer in rest.items():
         assert answer.logprobs == pytest.approx(everything[id_].logprobs, abs=1e-4)
-
-
-def test_out_of_memory_halves_the_batch_and_names_a_prompt_that_never_fits(
-    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requests = [r for r in some_requests() if r.kind == "choose"]
-    with open_hf(tiny_base) as engine:
-        want = collect(engine, requests)
-        real, sizes = engine.forward.choose, []  # type: ignore[attr-defined]
-
-        def crowded(batch: list[Request], *rest: Any) -> list[Answer]:
-            sizes.append(len(batch))
-            if len(batch) > 2 or any(r.id == "c/5/0" for r in batch):
-                raise torch.OutOfMemoryError("no room")
-            return real(batch, *rest)
-
-        monkeypatch.setattr(engine.forward, "choose", crowded)  # type: ignore[attr-defined]
-        got = collect(engine, requests)
-    assert max(sizes) > 2
-    assert "out of memory" in got["c/5/0"].error
-    for id_, answer in got.items():
-        if id_ != "c/5/0":
-            assert answer.logprobs == pytest.approx(want[id_].logprobs, abs=1e-5)
 
 
 def test_shared_beginnings_are_computed_once_and_change_nothing(tiny_base: Path) -> None:

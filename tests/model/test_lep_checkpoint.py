@@ -1,6 +1,7 @@
 """A model folder is read and written tensor by tensor, for every architecture that is promised."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,3 +153,18 @@ def test_a_full_disk_is_noticed_before_writing(
     with pytest.raises(DarumeruError, match=r"needs 0\.00 GB"), new_folder(tmp_path / "out") as place:
         write_checkpoint(old, place, replace={}, config=old.config)
     assert not (tmp_path / "out").exists()
+
+
+def test_one_changed_row_of_a_large_shard_changes_the_fingerprint(
+    tmp_path: Path, make_model: Callable[..., Path]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    first = make_model("first", rows=600_000)
+    second = tmp_path / "second"
+    shutil.copytree(first, second)
+    tensors = load_file(second / "model.safetensors")
+    tensors["model.embed_tokens.weight"][300_001] += 1
+    save_file(tensors, second / "model.safetensors", {"format": "pt"})
+    assert (first / "model.safetensors").stat().st_size == (second / "model.safetensors").stat().st_size
+    assert folder_fingerprint(first) != folder_fingerprint(second)

@@ -1,6 +1,7 @@
 """The exact checks of Learned Embedding Propagation, on small models of random weights, tied and untied."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from darumeru.errors import UserError
 from lep.model.checkpoint import open_checkpoint
@@ -31,9 +33,17 @@ class Family:
         self.make_model = make_model
         self.kind = kind
         self.base = make_model("base", kind, rows=ROWS, dtype="float32")
+        base = load_file(self.base / "model.safetensors")
         save_byte_level(self.base, ENGLISH, 400)
         self.adapted = make_model("adapted", kind, rows=512, seed=1)
+        self.change_layers(self.adapted, lambda name, value: base[name])
         save_byte_level(self.adapted, ENGLISH + RUSSIAN, 500)
+
+    def change_layers(self, folder: Path, change: Change) -> None:
+        """Change a folder's tensors that have no row for each token: name, value → value."""
+        tensors = load_file(folder / "model.safetensors")
+        layers = {name: change(name, value) for name, value in tensors.items() if not re.search("embed|head", name)}
+        save_file({**tensors, **layers}, folder / "model.safetensors", {"format": "pt"})
 
     def instruct(self, change: Change, *, special: tuple[str, ...] = ()) -> Path:
         """The base model with every embedding matrix changed, and further special tokens at the end."""
@@ -277,3 +287,67 @@ def test_bad_methods_and_missing_texts(make_model: Callable[..., Path], tmp_path
         propagate(base, base, base, tmp_path / "out", method="auto")
     with pytest.raises(UserError, match="also an input"):
         propagate(base, base, base, base, force=True)
+
+
+def layers_of(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = load_file(folder / "model.safetensors")
+    return {name: value.double() for name, value in tensors.items() if not re.search("embed|head", name)}
+
+
+def test_trained_layers_are_carried_over(family: Family, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    family.change_layers(
+        family.adapted,
+        lambda name, value: (
+            value + 0.1 * torch.randn(value.shape, generator=generator) if "layers.1" in name else value
+        ),
+    )
+    instruct = family.instruct(lambda _, rows: rows)
+    base, adapted, own = layers_of(family.base), layers_of(family.adapted), layers_of(instruct)
+    trained = {name for name in base if "layers.1" in name}
+    for alpha in (None, 0.5, 0.0):
+        manifest = propagate(family.base, family.adapted, instruct, tmp_path / "out", alpha=alpha, force=True)
+        share = 1.0 if alpha is None else alpha
+        result = layers_of(tmp_path / "out")
+        for name in base:
+            wanted = own[name] + share * (adapted[name] - base[name])
+            assert (result[name] - wanted).abs().max() < 1e-6
+        assert manifest["measures"]["trained_tensors"] == len(trained)
+        assert manifest["measures"]["alpha"] == share
+
+
+def test_trained_layers_are_not_dropped_without_a_word(family: Family, tmp_path: Path) -> None:
+    family.change_layers(family.adapted, lambda name, value: value + 0.1 if "layers.1" in name else value)
+    instruct = family.instruct(lambda _, rows: rows)
+    said: list[str] = []
+    propagate(family.base, family.adapted, instruct, tmp_path / "out", backbone="instruct", warn=said.append)
+    assert "model.layers.1." in said[0]
+    assert "--backbone instruct" in said[0]
+    own, result = layers_of(instruct), layers_of(tmp_path / "out")
+    assert all(torch.equal(result[name], own[name]) for name in own)
+
+
+def test_auto_chooses_the_share_of_the_layers_change(family: Family, tmp_path: Path) -> None:
+    """Layers that training wrecked are better left alone: the smallest share wins."""
+    generator = torch.Generator().manual_seed(5)
+    family.change_layers(family.adapted, lambda _, value: value + 3 * torch.randn(value.shape, generator=generator))
+    instruct = family.instruct(lambda _, rows: rows)
+    manifest = propagate(family.base, family.adapted, instruct, tmp_path / "out", method="auto", texts=RUSSIAN)
+    scores = manifest["measures"]["bits_per_byte"]
+    title = manifest["measures"]["chosen"]
+    shares = {1.0: scores[title]} | {s: scores[f"{title}, alpha {s:g}"] for s in (0.25, 0.5, 0.75)}
+    assert manifest["measures"]["alpha"] == min(shares, key=lambda share: shares[share])
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 3.0, float("nan")])
+def test_a_share_without_meaning_is_refused(family: Family, tmp_path: Path, alpha: float) -> None:
+    with pytest.raises(UserError, match="--alpha must be from 0 to 2"):
+        propagate(family.base, family.adapted, family.base, tmp_path / "out", alpha=alpha)
+
+
+def test_another_models_layers_are_refused(family: Family, tmp_path: Path) -> None:
+    tensors = load_file(family.adapted / "model.safetensors")
+    tensors.pop("model.norm.weight")
+    save_file(tensors, family.adapted / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"model\.norm\.weight of the base is missing"):
+        propagate(family.base, family.adapted, family.base, tmp_path / "out")

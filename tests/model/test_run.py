@@ -86,6 +86,22 @@ class DyingEngine(KnowingEngine):
             yield batch
 
 
+def test_a_suite_limits_its_tasks(tiny_chat: Path, tmp_path: Path) -> None:
+    """`metadata: limits` of a suite, as `darumeru signal` writes it; --limit can only lower it."""
+    (tmp_path / "few.yaml").write_text(
+        "group: few\ngroup_alias: Few\ntask: [parus, multiq]\nmetadata: {version: 1.0, limits: {parus: 6}}\n",
+        encoding="utf-8",
+    )
+    settings = {"suite": "few", "include_path": [tmp_path], "tasks": ()}
+    plan = plan_of(tiny_chat, **settings)
+    assert {task: len(documents) for task, documents in plan.documents.items()} == {"parus": 6, "multiq": 26}
+    assert plan.documents["parus"] == plan_of(tiny_chat, limit=6).documents["parus"]
+    lower = plan_of(tiny_chat, limit=4, **settings)
+    assert {task: len(documents) for task, documents in lower.documents.items()} == {"parus": 4, "multiq": 4}
+    header = execute(plan, tmp_path / "runs", open_engine=KnowingEngine).header
+    assert (header["suite"]["name"], header["tasks"]["parus"]["documents"]) == ("few", 6)
+
+
 def test_a_broken_run_goes_on_where_it_stopped(tiny_chat: Path, tmp_path: Path) -> None:
     plan = plan_of(tiny_chat)
     with pytest.raises(RuntimeError, match="died"):

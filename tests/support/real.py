@@ -24,12 +24,17 @@ needs_vllm = pytest.mark.skipif(
 )
 
 
-def load_agreement() -> ModuleType:
-    """`benchmarks/agreement.py`."""
-    spec = importlib.util.spec_from_file_location("agreement", ROOT / "benchmarks" / "agreement.py")
+def load_benchmark(name: str) -> ModuleType:
+    """`benchmarks/NAME.py`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["agreement"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def load_agreement() -> ModuleType:
+    """`benchmarks/agreement.py`."""
+    return load_benchmark("agreement")

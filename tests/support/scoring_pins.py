@@ -15,7 +15,7 @@ from darumeru.data.bundle import MINI
 from darumeru.files import fingerprint
 from darumeru.requests import Answer, Query
 from darumeru.task import DarumeruTask
-from darumeru.task.base import table_of
+from darumeru.task.score import table_of
 from darumeru.task.suite import Catalogue
 
 PINS = Path(__file__).parents[1] / "unit" / "scoring_pins.json"

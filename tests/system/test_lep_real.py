@@ -128,3 +128,27 @@ def test_english_stays_in_vllm(vllm: Any, russian_smollm2: Path) -> None:
     new = next(line for line in done.stdout.splitlines() if line.startswith("ANSWERS"))
     assert json.loads(new.removeprefix("ANSWERS")) == old
     assert all(tokens for _, tokens in old)
+
+
+def test_rows_that_a_text_never_uses_hardly_move(smollm2: Path, tmp_path: Path) -> None:
+    """With Adam's usual β2 and ε they move by half of the learning rate a step, through the softmax alone."""
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    from lep.pretraining.job import pretrain
+    from lep.pretraining.settings import settings_of
+
+    words = "Мороз и солнце; день чудесный! Ещё ты дремлешь, друг прелестный — пора, красавица, проснись. " * 30
+    (tmp_path / "text.txt").write_text(words, encoding="utf-8")
+    settings = settings_of(
+        total_batch_size=2, per_device_train_batch_size=2, block_size=64, max_steps=2, save_steps=2, warmup_steps=0,
+        learning_rate=1e-3, lr_scheduler_type="constant", dtype="float32",
+    )  # fmt: skip
+    pretrain(smollm2, [tmp_path / "text.txt"], tmp_path / "out", settings=settings)
+    (masters,) = load_file(next((tmp_path / "out").rglob("weights.safetensors"))).values()
+    before = load_file(smollm2 / "model.safetensors")["model.embed_tokens.weight"].float()
+    moved = (masters - before).abs().mean(dim=1) / 2 / 1e-3
+    tokenizer: Any = AutoTokenizer.from_pretrained(smollm2)
+    used = sorted(set(tokenizer(words)["input_ids"]))
+    assert float(moved[used].median()) > 0.2
+    assert float(moved.median()) < 0.02

@@ -58,10 +58,11 @@ DIFFERENT = {
     ("arena", "--base-url"): "one for each model",
     ("arena", "--served-model"): "one for each model",
     ("arena", "--output"): "arenas, not runs",
+    ("race", "--output"): "a race gets a folder too",
 }
 
 
-@pytest.mark.parametrize("name", ["watch", "arena", "demo"])
+@pytest.mark.parametrize("name", ["watch", "arena", "race", "demo"])
 def test_the_same_option_has_the_same_help_and_default(name: str) -> None:
     reference, own = options("run"), options(name)
     told = {
@@ -78,12 +79,12 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
     reference = options("run").keys()
     of_a_model = {"--model", "--revision", "--adapter"}
     of_a_server = {"--base-url", "--served-model", "--api-key-env", "--approximate"}
-    assert reference - options("watch").keys() == of_a_model | of_a_server | {"--dry-run", "--json"}
+    assert reference - options("watch").keys() == of_a_model | of_a_server | {"--dry-run", "--until", "--json"}
     of_tasks = {
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
     }  # fmt: skip
-    assert reference - options("arena").keys() == of_tasks | {"--model", "--adapter", "--dry-run"}
+    assert reference - options("arena").keys() == of_tasks | {"--model", "--adapter", "--dry-run", "--until"}
     for option in (
         "engine",
         "dtype",
@@ -160,6 +161,7 @@ def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: 
         assert "..." not in shown
         assert "…" not in shown
     assert {" ".join(path) for path in COMMANDS} == {
-        "run", "arena", "watch", "list", "show", "rescore", "leaderboard", "compare", "export", "demo",
+        "run", "arena", "race", "watch", "list", "show", "rescore", "leaderboard", "compare", "gate", "signal", "export",
+        "demo", "doctor",
         "data pull", "data check", "data import",
     }  # fmt: skip

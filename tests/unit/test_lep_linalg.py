@@ -52,13 +52,18 @@ def test_agrees_with_gelsd(condition: float, solver: str) -> None:
 
 
 @pytest.mark.parametrize(("rows", "rank"), [(700, 17), (700, 1), (15, None)])
-def test_missing_rank_gives_the_minimum_norm_solution(rows: int, rank: int | None) -> None:
+def test_missing_rank_leaves_unseen_directions_as_they_are(rows: int, rank: int | None) -> None:
     dim = 24
     rng = np.random.default_rng(3)
     a = conditioned(rows, dim, 1e2, rank=rank) if rows > dim else rng.standard_normal((rows, dim))
     b = rng.standard_normal((rows, dim))
     fit = least_squares(blocks_of(a, b, size=10), dim)
-    wanted, found = gelsd(a, b)
+    change, found = gelsd(a, b - a)
+    wanted = np.eye(dim) + change
+    # It fits as well as the minimum-norm map, and a row that A says nothing of keeps its length.
+    assert np.allclose(a @ fit.map, a @ gelsd(a, b)[0])
+    unseen = np.linalg.svd(a)[2][found:]
+    assert np.allclose(np.linalg.norm(unseen @ fit.map, axis=1), 1)
     assert np.linalg.norm(fit.map - wanted) <= 1e-8 * np.linalg.norm(wanted)
     assert fit.rank == found == (rank or rows)
     assert fit.solver == "qr + gelsd"

@@ -260,20 +260,6 @@ def test_all_corpus_formats_give_the_same_texts(tmp_path: Path) -> None:
         assert list(read_texts([path])) == texts, path
 
 
-def test_hub_data_sets_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    asked = []
-
-    def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> Any:
-        asked.append((name, config, split, streaming))
-        return iter([{"text": "раз"}, {"text": "два"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(read_texts(["hub:owner/name", "hub:owner/name:ru:test"])) == ["раз", "два"] * 2
-    assert asked == [("owner/name", None, "train", True), ("owner/name", "ru", "test", True)]
-
-
 def test_scripts_and_bytes() -> None:
     assert scripts_of("ru", None) == ("Cyrillic",)
     assert scripts_of("ru", ["any"]) == ()
@@ -294,3 +280,18 @@ def test_words_are_counted_as_the_tokenizer_cuts_them(tmp_path: Path) -> None:
     assert decoded == {"мама": 2, " мыла": 1, " раму": 1, " мама": 1, "мыла": 1}
     pieces = Vocabulary.load(save_sentencepiece(tmp_path / "s", SOME, 400))
     assert count_words(["мама, мыла (раму)"], pieces, ("Cyrillic",)) == {"мама": 1, "▁мыла": 1, "раму": 1}
+
+
+def test_a_token_without_a_merge_is_found_where_whole_words_need_none(tmp_path: Path, corpus: Path) -> None:
+    """Llama-3's `ignore_merges`: a word that is a token is found whole, but inside a longer word merges must make it."""
+    old = save_byte_level(tmp_path / "old", ENGLISH, 400)
+    spec = json.loads((old / "tokenizer.json").read_text())
+    spec["model"]["ignore_merges"] = True
+    (old / "tokenizer.json").write_text(json.dumps(spec))
+    extend_vocabulary(old, [corpus], tmp_path / "new", add=40)
+    spec = json.loads((tmp_path / "new" / "tokenizer.json").read_text())
+    dropped = "".join(spec["model"]["merges"].pop())
+    (tmp_path / "new" / "tokenizer.json").write_text(json.dumps(spec))
+    first, second = Vocabulary.load(old), Vocabulary.load(tmp_path / "new")
+    failed = {c.name: c.detail for c in check_vocabulary(first, second, [], scripts=("Cyrillic",)) if not c.passed}
+    assert repr(dropped) in failed["every new token can be produced"]

@@ -114,7 +114,7 @@ def test_no_row_twice_in_a_data_set(dataset: str) -> None:
         ("ruopenbookqa", ["text"]),
         ("ruworldtree", ["question"]),
         ("flores", ["ru", "en"]),
-        ("ruscibenchgrntiru", ["title", "abstract"]),
+        ("ruscibench_grnti_ru", ["title", "abstract"]),
     ],
 )
 def test_questions_are_different(dataset: str, names: list[str]) -> None:
@@ -282,7 +282,7 @@ def test_dialogues_have_earlier_turns() -> None:
 
 
 def test_science_rubrics_are_the_same_in_all_rows() -> None:
-    rows = rows_of("ruscibenchgrntiru", "test") + rows_of("ruscibenchgrntiru", "prompt")
+    rows = rows_of("ruscibench_grnti_ru", "test") + rows_of("ruscibench_grnti_ru", "prompt")
     assert len({row["inputs"]["options"] for row in rows}) == 1
     options = rows[0]["inputs"]["options"].split("\n")
     assert [option[:3] for option in options] == [f"{chr(65 + i)}. " for i in range(26)]

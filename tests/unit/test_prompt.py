@@ -32,9 +32,12 @@ def shot(number: int) -> list[Message]:
 
 def test_plain_template() -> None:
     assert plain_text(shot(1) + ask("Второй")) == (
-        "Query: Вопрос номер 1\nResponse: Ответ: 1\n\nQuery: Второй\nResponse: Ответ:"
+        "Query: Вопрос номер 1\n\nResponse: Ответ: 1\n\nQuery: Второй\n\nResponse: Ответ:"
     )
-    assert plain_text(ask("Текст", None)) == "Query: Текст\nResponse:"
+    assert plain_text(ask("Текст", None)) == "Query: Текст\n\nResponse:"
+    assert plain_text([{"role": "system", "content": "Кратко."}, *ask("Да?", None)]) == (
+        "Кратко.\n\nQuery: Да?\n\nResponse:"
+    )
 
 
 def test_chat_template_leaves_the_last_turn_open(chat: Any) -> None:
@@ -79,9 +82,25 @@ def test_examples_are_left_out_one_by_one(base: Any) -> None:
         used.append(request.num_fewshot)
     assert used == sorted(used, reverse=True)
     assert set(used) == {0, 1, 2, 3, 4, 5}
-    # Which examples stay does not depend on how many fit: always the first ones.
-    three = Prompter(base, "foundation", Limits(len(whole.prompt) - 40)).requests([("t/0/0", query, shots)])[0]
-    assert three.text.startswith("Query: Вопрос номер 1\n")
+    # The farthest from the question go first: those that stay are its nearest.
+    fewer = Prompter(base, "foundation", Limits(len(whole.prompt) - 40)).requests([("t/0/0", query, shots)])[0]
+    assert 0 < fewer.num_fewshot < 5
+    assert fewer.text.startswith(f"Query: Вопрос номер {6 - fewer.num_fewshot}\n")
+    assert "Вопрос номер 5\n\nResponse: Ответ: 5\n\nQuery: Последний вопрос\n\nResponse: Ответ:" in fewer.text
+
+
+def test_a_headline_stands_once_before_the_first_turn_however_many_examples_fit(base: Any) -> None:
+    shots = [shot(i) for i in range(1, 6)]
+    query = Query("choose", ask("Последний вопрос"), "Вопросы по арифметике.", options=("1", "2"))
+    used = set()
+    for limit in range(40, 400, 20):
+        request = Prompter(base, "foundation", Limits(limit)).requests([("t/0/0", query, shots)])[0]
+        if request.truncated:
+            continue
+        used.add(request.num_fewshot)
+        assert request.text.startswith("Query: Вопросы по арифметике.\n\n")
+        assert request.text.count("арифметике") == 1
+    assert {0, 5} <= used
 
 
 def test_a_prompt_too_long_is_cut_on_the_left_behind_bos(chat: Any) -> None:

@@ -18,9 +18,10 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch"},
+        {"leaderboard", "arena", "watch", "gate", "signal"},
+        {"race"},
         {"evaluation"},
-        {"inference", "task", "record"},
+        {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
         {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
     ),

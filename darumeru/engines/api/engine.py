@@ -132,7 +132,7 @@ class APIEngine(Engine):
         todo = [r for r in requests if r.id not in done]
         ways = {kind: self._ways.of(kind) for kind in dict.fromkeys(r.kind for r in todo)}
         # The long ones first; then prompts in lexicographic order, so that the server's prefix cache is hit.
-        todo.sort(key=lambda r: (r.kind != "generate", r.kind == "choose", -r.max_tokens, r.prompt))
+        todo.sort(key=lambda r: (r.kind != "generate", r.kind == "choose", -r.max_tokens, r.packed))
         found: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         work = self._client.start(self._work(iter(todo), ways, found.put))
         work.add_done_callback(lambda _: found.put(None))
@@ -166,7 +166,7 @@ class APIEngine(Engine):
                 except Refused as error:
                     if _TOO_LONG.search(error.said):
                         raise UserError(
-                            f"The server says that a prompt of {len(request.prompt)} tokens with its answer is too long for "
+                            f"The server says that a prompt of {request.prompt_tokens} tokens with its answer is too long for "
                             f"it: {error.said} Give a smaller --max-prompt-len. The answers so far are kept."
                         ) from None
                     faults += 1

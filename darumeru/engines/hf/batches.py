@@ -1,42 +1,14 @@
-"""Requests that are computed together: those of about equal length, and those whose prompts begin alike."""
+"""Requests whose prompts begin alike: what they share is computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from darumeru.requests import Request, Tokens
-
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
-"""Padded tokens of a batch, by device."""
-
-CPU_PREFILL_TOKENS = 512
-"""Where nothing is generated, padded tokens of a batch on a CPU: larger ones only add padding (`benchmarks/engines.py`)."""
+from darumeru.requests import Request
 
 SHARED_TOKENS = 64
 """A common prefix of at least so many tokens is computed once for all prompts that have it."""
 
-
-def batch_tokens_of(device: str, kind: str, most: int) -> int:
-    """Return how many padded tokens a batch may have: `most`, or fewer where a CPU generates nothing."""
-    return min(most, CPU_PREFILL_TOKENS) if device == "cpu" and kind != "generate" else most
-
-
-def batches(requests: list[Request], cost: Callable[[Request], int], most: int) -> Iterator[list[Request]]:
-    """Yield requests of about equal cost together, the costliest first.
-
-    Args:
-        requests: of one kind.
-        cost: a request's tokens, with its answer.
-        most: padded tokens that a batch may have.
-    """
-    batch: list[Request] = []
-    for request in sorted(requests, key=lambda r: (-cost(r), r.max_tokens, r.id)):
-        if batch and (cost(batch[0]) * (len(batch) + 1) > most or request.until != batch[0].until):
-            yield batch
-            batch = []
-        batch.append(request)
-    if batch:
-        yield batch
+RANKED_TOKENS = 8
+"""A prompt of more tokens is computed once for its continuations, if it has several."""
 
 
 def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
@@ -56,9 +28,9 @@ def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
         else:
             alone.extend(group)
 
-    for request in sorted(requests, key=lambda r: (r.prompt, r.id)):
-        limit = len(request.prompt) - 1
-        common = _common(group[0].prompt, request.prompt, min(shared, limit)) if group else 0
+    for request in sorted(requests, key=lambda r: (r.packed, r.id)):
+        limit = request.prompt_tokens - 1
+        common = min(shared, limit, group[0].packed.common(request.packed)) if group else 0
         if group and common >= max(SHARED_TOKENS, shared // 2 if len(group) > 1 else 0):
             group.append(request)
             shared = common
@@ -69,9 +41,6 @@ def shared_prefixes(requests: list[Request]) -> list[tuple[int, list[Request]]]:
     return [*groups, (0, alone)]
 
 
-def _common(a: Tokens, b: Tokens, most: int) -> int:
-    """Return how many tokens two sequences begin with alike, at most `most`."""
-    for i in range(most):
-        if a[i] != b[i]:
-            return i
-    return most
+def shares_prompt(request: Request) -> bool:
+    """Return whether a request's continuations go on from one cache of its prompt."""
+    return len(request.continuations) > 1 and request.prompt_tokens > RANKED_TOKENS

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from darumeru.engines.base import Engine, EngineOptions
-from darumeru.engines.hf.batches import BATCH_TOKENS, batch_tokens_of, batches, shared_prefixes
-from darumeru.errors import DarumeruError, UserError
+from darumeru.engines.base import Engine, EngineOptions, too_long
+from darumeru.engines.hf.batches import shared_prefixes, shares_prompt
+from darumeru.engines.hf.rows import Row, Values, answer_of, rows_of
 from darumeru.requests import Answer, Request
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _OWN_ARGS = ("batch_tokens", "attn_implementation", "device_map", "quantization_config")
 
@@ -41,17 +43,22 @@ class HFEngine(Engine):
         import transformers
 
         from darumeru.engines.hf.forward import Forward
+        from darumeru.engines.hf.memory import budget_of
 
         self.model = model
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
         self.options = options
-        usual = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
-        self.batch_tokens = int(options.model_args.get("batch_tokens", usual))
+        asked = options.model_args.get("batch_tokens")
+        self.budget = budget_of(model, self.device, int(asked) if asked else None, exact=options.exact)
         self.model.eval()
         # Settings of the model's authors for chatting (penalties, temperatures) must not leak into a greedy answer.
         self.model.generation_config = transformers.GenerationConfig(
-            do_sample=False, eos_token_id=sorted(eos_ids), pad_token_id=self._pad_id, use_cache=True
+            do_sample=False,
+            eos_token_id=sorted(eos_ids),
+            pad_token_id=self._pad_id,
+            use_cache=True,
+            disable_compile=True,  # transformers compiles some caches on a GPU, anew for every shape of a batch
         )
         self.forward = Forward(model, tokenizer, eos_ids, self._pad_id)
 
@@ -72,31 +79,13 @@ class HFEngine(Engine):
                 `device_map`, `quantization_config`.
 
         Raises:
-            UserError: an unknown model argument, or a device that is not there.
+            UserError: an unknown model argument, a device that is not there, or no language model.
             DarumeruError: transformers cannot load the model.
         """
-        import torch
-        import transformers
+        from darumeru.engines.hf.loading import load_model
 
         cls.check_args(options.model_args)
-        args = {k: v for k, v in options.model_args.items() if k != "batch_tokens"}
-        device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
-        dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
-        try:
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(
-                model, dtype=dtype, trust_remote_code=options.trust_remote_code, use_safetensors=True, **args
-            )
-            if options.adapter:
-                add_adapter(loaded, options.adapter)
-            if "device_map" not in args:
-                loaded = loaded.to(device)
-        except torch.OutOfMemoryError as error:
-            raise DarumeruError(f"The model does not fit on '{device}': {error}") from None
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-            raise DarumeruError(f"transformers cannot load '{model}': {str(error).splitlines()[0]}") from error
-        return cls(loaded, tokenizer, eos_ids, options)
+        return cls(load_model(model, options), tokenizer, eos_ids, options)
 
     @property
     def _pad_id(self) -> int:
@@ -119,16 +108,19 @@ class HFEngine(Engine):
             "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
-            "batch_tokens": self.batch_tokens,
+            "batch_tokens": self.budget.generated,
             "attn_implementation": self.model.config._attn_implementation,
             "parameters": sum(p.numel() for p in self.model.parameters()),
         }
 
     def close(self) -> None:
         """Free the model's memory."""
+        import gc
+
         import torch
 
         del self.model, self.forward
+        gc.collect()  # modules refer to each other in circles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -136,79 +128,143 @@ class HFEngine(Engine):
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         """See `Engine.answers`. The batches are those of all requests, whichever of them are done."""
+        faults = {r.id: fault for r in requests if (fault := too_long(r, self.options.context_len))}
+        if refused := [fault for id_, fault in faults.items() if id_ not in done]:
+            yield refused
+        requests = [r for r in requests if r.id not in faults]
         choices = [r for r in requests if r.kind == "choose"]
         for shared, group in [(0, choices)] if self.options.exact else shared_prefixes(choices):
-            past: list[Any] = []  # the prefix is computed when the first batch needs it
+            yield from self._scored(group, shared, done)
+        yield from self._generated([r for r in requests if r.kind == "generate"], done)
+        others = [r for r in requests if r.kind in ("rank", "likelihood")]
+        yield from self._scored([r for r in others if not shares_prompt(r)], 0, done)
+        for request in others:
+            if shares_prompt(request):
+                yield from self._scored([request], request.prompt_tokens - 1, done)
 
-            def choose(batch: list[Request], shared: int = shared, past: list[Any] = past) -> list[Answer]:
-                if shared and not past:
-                    past.append(self.forward.prefill(batch[0].prompt[:shared]))
-                return self.forward.choose(batch, shared, past[0] if past else None)
+    def _scored(self, group: Sequence[Request], shared: int, done: Container[str]) -> Iterator[list[Answer]]:
+        """Yield the answers to requests whose prompts share so many first tokens."""
+        if all(r.id in done for r in group):
+            return
+        past = None
+        if shared and self.forward.continues(group[0].prompt):
+            past = self._attempt(lambda: self.forward.prefill(group[0].prompt[:shared]))
+        if past is None:
+            shared = 0
+        rows = sorted((row for r in group for row in rows_of(r)), key=lambda r: (-len(r), r.request.id, r.index))
+        missing = {r.id: len(rows_of(r)) for r in group}
+        found: dict[str, dict[int, Values]] = {r.id: {} for r in group}
 
-            yield from self._batched(choose, group, lambda r: len(r.prompt) - shared + _depth(r), done)  # noqa: B023
-        generate = [r for r in requests if r.kind == "generate"]
-        yield from self._batched(self.forward.generate, generate, lambda r: len(r.prompt) + r.max_tokens, done)
-        for request in requests:
-            if request.kind in ("rank", "likelihood") and request.id not in done:
-                yield from self._halving(lambda batch: [self.forward.score(batch[0], self.batch_tokens)], [request])
+        def fits(rest: Sequence[Row]) -> int:
+            return self.forward.logits_fit(rest[: self.budget.rows(len(rest[0]) - shared, shared)])
+
+        def score(part: Sequence[Row]) -> list[Values]:
+            return self.forward.score(part, shared, past)
+
+        for part, values in self._batched(rows, fits, score, lambda r: len(r), lambda r: r.request.id, done):
+            ready = []
+            if values is None:
+                request = part[0].request
+                if found.pop(request.id, None) is not None:
+                    ready.append(_too_long(request, len(part[0])))
+                values = []
+            for row, value in zip(part, values, strict=False):
+                request = row.request
+                if request.id not in found:
+                    continue  # another of its rows did not fit
+                found[request.id][row.index] = value
+                if len(found[request.id]) == missing[request.id]:
+                    ready.append(answer_of(request, found.pop(request.id)))
+            if ready := [a for a in ready if a.id not in done]:
+                yield ready
+
+    def _generated(self, requests: Sequence[Request], done: Container[str]) -> Iterator[list[Answer]]:
+        """Yield generated texts; prompts of different length go together where padding changes nothing."""
+        if all(r.id in done for r in requests):
+            return
+        lengths = {r.prompt_tokens for r in requests}
+        pads = len(lengths) == 1 or self.forward.pads(max(requests, key=lambda r: r.prompt_tokens).prompt)
+        if not pads:
+            log.warning(
+                "Padding changes what this model generates: only prompts of equal length are continued together."
+            )
+
+        def cost(request: Request) -> int:
+            return request.prompt_tokens + request.max_tokens
+
+        def fits(rest: Sequence[Request]) -> int:
+            first, count, widest, most = rest[0], 1, rest[0].prompt_tokens, rest[0].max_tokens
+            for request in rest[1 : self.budget.rows(cost(first), generates=True)]:
+                widest, most = max(widest, request.prompt_tokens), max(most, request.max_tokens)
+                if request.until != first.until or not (pads or request.prompt_tokens == widest):
+                    break
+                if widest + most > (self.options.context_len or widest + most):
+                    break  # the longest prompt would go on beyond the context while another one's answer is not complete
+                count += 1
+            return count
+
+        ordered = sorted(requests, key=lambda r: (0 if pads else -r.prompt_tokens, -cost(r), r.max_tokens, r.id))
+        for part, answers in self._batched(ordered, fits, self.forward.generate, cost, lambda r: r.id, done):
+            found = [_too_long(part[0], part[0].prompt_tokens)] if answers is None else answers
+            if ready := [a for a in found if a.id not in done]:
+                yield ready
 
     def _batched(
         self,
-        answer: Callable[[list[Request]], list[Answer]],
-        requests: list[Request],
-        cost: Callable[[Request], int],
+        items: Sequence[Item],
+        fits: Callable[[Sequence[Item]], int],
+        compute: Callable[[Sequence[Item]], list[Result]],
+        width: Callable[[Item], int],
+        id_of: Callable[[Item], str],
         done: Container[str],
-    ) -> Iterator[list[Answer]]:
-        if not requests:
-            return
-        most = batch_tokens_of(self.device.type, requests[0].kind, self.batch_tokens)
-        for batch in batches(requests, cost, most):
-            if todo := [r for r in batch if r.id not in done]:
-                yield from self._halving(answer, todo)
+    ) -> Iterator[tuple[Sequence[Item], list[Result] | None]]:
+        """Yield batch after batch with its results; an item that does not even fit alone, with None.
 
-    def _halving(self, answer: Callable[[list[Request]], list[Answer]], batch: list[Request]) -> Iterator[list[Answer]]:
-        """Yield the answers to a batch; out of memory, to its halves."""
-        import torch
+        Args:
+            items: what to compute, the widest first.
+            fits: how many of the items that are left go into the next batch.
+            compute: what computes a batch.
+            width: an item's tokens.
+            id_of: its request.
+            done: requests that need no answer. With `exact` they are computed again, for the others' sake.
+        """
+        start = 0
+        while start < len(items):
+            count = fits(items[start:])
+            part = items[start : start + count]
+            todo = [i for i in part if id_of(i) not in done]
+            if todo and self.options.exact:
+                todo = list(part)
+            if todo:
+                results = self._attempt(lambda: compute(todo))  # noqa: B023
+                if results is None and len(todo) > 1:
+                    self.budget.failed(len(todo), max(map(width, todo)))
+                    log.warning("Out of memory: going on with batches of at most %d tokens.", self.budget.held)
+                    continue
+                yield todo, results
+            start += count
 
+    def _attempt(self, compute: Callable[[], Result]) -> Result | None:
+        """Return what `compute` returns; None if memory runs out, all of it free again."""
         try:
-            result = answer(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                fault = (
-                    f"out of memory on one prompt of {batch[0].prompt_tokens} tokens ({batch[0].id}); "
-                    "use a lower --max-prompt-len, a smaller --dtype or another device"
-                )
-                yield [Answer(batch[0].id, error=fault)]
-                return
-            result = None
-        if result is not None:
-            yield result
-            return
+            return compute()
+        except Exception as error:
+            from darumeru.engines.hf.memory import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+        # Here the error and what its frames hold are gone.
         if self.device.type == "cuda":
+            import torch
+
             torch.cuda.empty_cache()
-        self.batch_tokens //= 2
-        log.warning("Out of memory: going on with batches of at most %d tokens.", self.batch_tokens)
-        middle = len(batch) // 2
-        yield from self._halving(answer, batch[:middle])
-        yield from self._halving(answer, batch[middle:])
+        return None
 
 
-def add_adapter(model: Any, adapter: Path) -> None:
-    """Apply a LoRA adapter to a model, beside its weights: merged into bfloat16 weights, most of it would be rounded away.
-
-    Raises:
-        UserError: PEFT is not installed, or the adapter belongs to another model.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("A LoRA adapter on the hf engine needs PEFT: pip install 'darumeru[adapter]'.")
-    try:
-        model.load_adapter(str(adapter))
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"Adapter '{adapter}' does not fit this model; was it trained on another base? ({reason})"
-        ) from None
-
-
-def _depth(request: Request) -> int:
-    return max(len(s) for label in request.labels for s in label) - 1
+def _too_long(request: Request, tokens: int) -> Answer:
+    """Say that one row of so many tokens takes more memory than there is."""
+    fault = (
+        f"out of memory on one prompt of {tokens} tokens ({request.id}); "
+        "use a lower --max-prompt-len, a smaller --dtype or another device"
+    )
+    return Answer(request.id, error=fault)

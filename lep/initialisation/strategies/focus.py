@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 
-from lep.initialisation.auxiliary import by_similarity, token_vectors
+from lep.initialisation.auxiliary import by_similarity, token_vectors, unit_rows
 from lep.initialisation.rows import Change, NewRows
 from lep.initialisation.strategy import strategy
 
@@ -22,7 +22,8 @@ def focus(
     change: Change, *, corpus: Sequence[str | Path] = (), donor: str | Path | None = None, field: str = "text"
 ) -> NewRows:
     """Sums of shared tokens; `corpus`, `donor` and `field` as in `token_vectors`."""
-    return by_similarity(change.mean, token_vectors(change.new, corpus, donor, field), similarity_weights)
+    vectors = unit_rows(token_vectors(change.new, corpus, donor, field))
+    return by_similarity(change.mean, vectors, similarity_weights)
 
 
 def similarity_weights(wanted: NDArray[np.float32], known: NDArray[np.float32]) -> scipy.sparse.csr_array:

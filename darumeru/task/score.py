@@ -1,0 +1,43 @@
+"""What a document's answers are worth, and the documents of a task as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from darumeru.scoring.aggregate import Table
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of one document."""
+
+    metrics: dict[str, float]
+    gold: str | None = None
+    """choose: the gold label."""
+    pred: str | None = None
+    """choose: the chosen label."""
+    cluster: str | None = None
+    """Documents with equal clusters are not independent and are resampled together."""
+    stratum: str | None = None
+    ties: int = 0
+    """choose: questions whose best labels had exactly the same probability."""
+    repeated_golds: int = 0
+    """Gold answers that the row lists more than once; the repetitions do not count."""
+    golds_outside: int = 0
+    """Gold answers that are none of the options: they cannot be given."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """More about the answer that a reader of the samples wants to see."""
+
+
+def table_of(scores: Sequence[Score]) -> Table:
+    """Return the scores of a task's documents as columns."""
+    names = scores[0].metrics if scores else {}
+    return Table.build(
+        {n: [s.metrics[n] for s in scores] for n in names},
+        gold=[s.gold for s in scores],
+        pred=[s.pred for s in scores],
+        clusters=[s.cluster for s in scores],
+        strata=[s.stratum for s in scores],
+    )
