@@ -27,9 +27,9 @@ from darumeru.scoring.aggregate import (
     Ints,
     Table,
     bits_per_byte,
+    category_mean,
     cluster_sum,
     f1_macro,
-    macro_mean,
     matthews,
     mean,
 )
@@ -57,6 +57,8 @@ SUBJECTS = (
     612, 110, 245, 201, 100, 166, 171,
 )  # fmt: skip
 """Questions of MMLU's 57 subjects, in the order of the alphabet."""
+CATEGORIES = "sosoossssossscsshossshcccscscshhochhhsoooohhohhohocccccoh"
+"""Their categories: STEM, humanities, social sciences, other."""
 
 
 # -- documents whose true score is known --------------------------------------------------------------------------------
@@ -91,6 +93,7 @@ def table(
         dict(columns), gold, pred, [str(i) for i in range(k)],
         np.arange(n) if clusters is None else clusters,
         np.zeros(n, dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1],
+        [""] if strata is None else [f"{CATEGORIES[i]}/{i}" for i in np.unique(strata)],
     )  # fmt: skip
 
 
@@ -144,6 +147,12 @@ def dialogues(rng: np.random.Generator, n: int) -> Table:
 
 KNOWN = np.random.default_rng(57).beta(6, 8, len(SUBJECTS))
 """Share of MMLU's questions that is known, by subject: 0.43 with a standard deviation of 0.13."""
+
+
+def by_category(known: Floats) -> float:
+    """Return the mean over categories of the mean over their subjects."""
+    letters = np.array(list(CATEGORIES[: len(known)]))
+    return float(np.mean([known[letters == letter].mean() for letter in np.unique(letters)]))
 
 
 def subjects(rows: int | None, count: int = len(SUBJECTS)) -> Maker:
@@ -233,11 +242,16 @@ def cases() -> Iterator[Case]:
     for rows in (1, 2, 5, 30, None):
         title = f"MMLU, 57 subjects, {rows or 'all'} rows each"
         yield Case(
-            title, subjects(rows), {"x": macro_mean}, float(KNOWN.mean()), (57 * rows if rows else sum(SUBJECTS),)
+            title, subjects(rows), {"x": category_mean}, by_category(KNOWN), (57 * rows if rows else sum(SUBJECTS),)
         )
-    yield Case("MMLU, 8 subjects of 5 rows", subjects(5, 8), {"x": macro_mean}, float(KNOWN[:8].mean()), (40,))
+    yield Case("MMLU, 8 subjects of 5 rows", subjects(5, 8), {"x": category_mean}, by_category(KNOWN[:8]), (40,))
     yield Case(
-        "MMLU with --limit", limited, {"x": macro_mean}, float(KNOWN.mean()), (20, 30, 60, 100, 400, 1404), fixed=False
+        "MMLU with --limit",
+        limited,
+        {"x": category_mean},
+        by_category(KNOWN),
+        (20, 30, 60, 100, 400, 1404),
+        fixed=False,
     )
     ratio = {"x": bits_per_byte}
     yield Case("bits per byte", bits, ratio, truth_of(bits, ratio, 4_000_000), SIZES)
@@ -258,9 +272,11 @@ def resample_before(clusters: Ints, strata: Ints, resamples: int, seed: int) -> 
 
 
 def per_stratum_mean(table: Table, name: str, weights: Floats) -> Floats:
-    """Return the mean over strata of each one's weighted mean, as it was computed for the earlier draws."""
-    member = np.eye(int(table.strata.max()) + 1)[table.strata]
-    return np.asarray(((weights @ (member * table.columns[name][:, None])) / (weights @ member)).mean(axis=1))
+    """Return the mean over categories of the mean over their strata, as it was computed for the earlier draws."""
+    member = np.eye(len(table.strata_names))[table.strata]
+    means = (weights @ (member * table.columns[name][:, None])) / (weights @ member)
+    letters = np.array([name[0] for name in table.strata_names])
+    return np.asarray(np.mean([means[:, letters == letter].mean(axis=1) for letter in np.unique(letters)], axis=0))
 
 
 def interval_before(value: float, draws: Floats, count: int) -> tuple[float, float]:
@@ -333,7 +349,7 @@ def values(data: Table, metrics: Mapping[str, Aggregate], weights: Floats) -> Fl
 
 def as_before(metrics: Mapping[str, Aggregate]) -> dict[str, Aggregate]:
     """Return the aggregates of the earlier draws."""
-    return {name: per_stratum_mean if f is macro_mean else f for name, f in metrics.items()}
+    return {name: per_stratum_mean if f is category_mean else f for name, f in metrics.items()}
 
 
 def coverage(case: Case, n: int, simulations: int, seed: int) -> dict[str, Any]:
@@ -416,8 +432,8 @@ GOLD = {2: (0.25, 0.75), 3: (0.45, 0.4, 0.15), 4: (0.25,) * 4}
 PLAIN, F1 = {"x": mean}, {"acc": mean, "f1_macro": f1_macro}
 TASKS = (
     Task("rummlu", 10033, PLAIN, -0.1),
-    Task("mmlu_ru", 14042, {"x": macro_mean}, -0.1, "mmlu", dataset="mmlu"),
-    Task("mmlu_en", 14042, {"x": macro_mean}, 0.2, "mmlu", dataset="mmlu"),
+    Task("mmlu_ru", 14042, {"x": category_mean}, -0.1, "mmlu", dataset="mmlu"),
+    Task("mmlu_en", 14042, {"x": category_mean}, 0.2, "mmlu", dataset="mmlu"),
     Task("multiq", 1056, PLAIN, -0.8, "graded"),
     Task("parus", 400, PLAIN, 0.6),
     Task("rcb", 438, F1, 0.0, "labels3"),
@@ -472,7 +488,7 @@ def suite_coverage(limit: int | None, simulations: int, seed: int) -> dict[str, 
 
 
 def suite_truth(seed: int, documents: int = 400_000) -> float:
-    """Return Micro-Avg of very many documents; MMLU's subjects count alike."""
+    """Return Micro-Avg of very many documents."""
     scores = []
     for task in TASKS:
         big = Task(**{**task.__dict__, "size": documents // task.items})

@@ -203,6 +203,7 @@ def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: 
         labels=table.labels,
         clusters=np.arange(size + k * k),
         strata=np.zeros(size + k * k, dtype=np.int64),
+        strata_names=[""],
     )
     rng = np.random.default_rng(seed)
     parts = []
