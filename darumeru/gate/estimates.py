@@ -18,7 +18,7 @@ from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.scoring.aggregate import AGGREGATES, Floats, Table, mean
 from darumeru.scoring.bootstrap import units
 from darumeru.scoring.compare import difference
-from darumeru.scoring.margin import MeanOfTasks, Part, same_bounds
+from darumeru.scoring.margin import MeanOfTasks, Part
 from darumeru.scoring.summary import with_interval
 
 DENSITY = "symbols_per_token"
@@ -96,7 +96,7 @@ def _difference(rule: Rule, tasks: Sequence[str], new: Side, old: Side) -> Measu
     estimate = MeanOfTasks(found.value, _error(drawn[1] - drawn[0]), tuple(parts))
     low, high = found.low, found.high
     if high - low < 1e-12:  # no document was answered differently
-        half = same_bounds(estimate.units)
+        half = with_interval(0.0, np.zeros(2), estimate.units)["high"] or 0.0
         low, high = found.value - half, found.value + half
     return Measured(limit, lower, found.value, low, high, size, estimate)
 

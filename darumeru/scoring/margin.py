@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from darumeru.scoring.bootstrap import LEVEL
-
 
 @dataclass(frozen=True)
 class Part:
@@ -113,11 +111,6 @@ def one_sided(estimate: MeanOfTasks, bound: float) -> OneSided:
         return OneSided(1.0 if gap < 1e-12 else same, 1.0 if gap > -1e-12 else same)
     df = max(estimate.units - 1, 1)
     return OneSided(float(t.sf(gap / error, df)), float(t.cdf(gap / error, df)))
-
-
-def same_bounds(units: int) -> float:
-    """Return how far a mean may lie from where all units agree: 1 - 0.025^(1/n) (Clopper and Pearson 1934)."""
-    return float(1 - ((1 - LEVEL) / 2) ** (1 / max(units, 1)))
 
 
 @dataclass(frozen=True)
