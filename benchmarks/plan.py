@@ -2,11 +2,12 @@
 
     python benchmarks/plan.py [--model models/SmolLM2-135M-Instruct] [--shots 0 5] [--scale 1.0] [--bundle FOLDER]
 
-Needs a model folder with a tokenizer; its weights are not read. Rows of the real sizes are made from the built-in mini bundle: its
-conversations and fields, filled with other words of its own texts in about the same number. Hub sizes are public for MERA, MMLU
-and RuCoLA; the summaries and copies share the rest of the total. Each number of examples is planned in a process of its own, which
-prints one JSON object: for each phase the seconds of wall clock and of processor time, and the peak of the process so far; the
-fingerprint of the requests tells whether two versions of the code make the same plan (`PYTHONPATH=OTHER python benchmarks/plan.py`).
+Needs a model folder with a tokenizer; its weights are not read. The rows are made from the built-in mini bundle: its
+conversations and fields, filled with other words of its own texts in about the same number. The sizes of MERA's, MMLU's and
+RuCoLA's splits are public; summaries and copies share the rest of the total. Each number of examples is planned in a process
+of its own, which prints one JSON object: for each phase the seconds of wall clock and of processor time, and the peak of the
+process so far. Equal fingerprints say that two versions make the same plan; another version is measured with its folder in
+PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import random
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -45,7 +47,6 @@ SIZES = {
 }
 """Test rows of each data set."""
 
-SUBJECTS = 57
 KEPT = {"messages", "outputs", "meta", "subject"}
 """Fields that stay as they are: they hold templates, labels and keys."""
 
@@ -55,22 +56,21 @@ def make_bundle(folder: Path, scale: float) -> None:
     from darumeru.data.bundle import MINI, read_rows
     from darumeru.files import write_jsonl
 
+    subjects = list(runpy.run_path(str(ROOT / "tasks" / "mmlu.py"))["SUBJECTS"])
     for dataset, size in SIZES.items():
         draw = random.Random(dataset)
         for file in sorted((MINI / dataset).glob("*.jsonl")):
             rows = read_rows(file)
-            if dataset == "mmlu_nlpcoreteam":
-                count, subjects = (5 * SUBJECTS if file.stem == "dev" else round(size * scale)), True
-            else:
-                count, subjects = (round(size * scale) if file.stem in ("test", "validation") else len(rows)), False
+            tested = file.stem in ("test", "validation")
+            examples = 5 * len(subjects) if dataset == "mmlu_nlpcoreteam" else len(rows)
             words = {name: _words(rows, name) for name in rows[0]}
             made = []
-            for number in range(count):
+            for number in range(round(size * scale) if tested else examples):
                 row = _another(draw, rows[number % len(rows)], words)
                 if dataset.startswith("cp_"):
                     row["outputs"] = row["inputs"]["text"]
-                if subjects:
-                    row["subject"] = f"subject_{number % SUBJECTS}"
+                if "subject" in row:
+                    row["subject"] = subjects[number % len(subjects)]
                 made.append(row)
             write_jsonl(folder / dataset / file.name, made)
 

@@ -56,8 +56,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value a line, atomically."""
-    write_text(path, "".join(dumps(row) + "\n" for row in rows))
+    """Write one JSON value a line, atomically; a row at a time, as there may be more than fits into memory twice."""
+    with replacing(path) as file:
+        for row in rows:
+            file.write(f"{dumps(row)}\n".encode())
 
 
 def read_json(path: Path) -> Any:

@@ -165,16 +165,16 @@ def dataset_rows(
 
     what = _not_loaded(repository, configuration, split)
     try:
-        folder = _dataset_folder(repository, revision, _marks(repository))
-        patterns, settings = (
-            ([f"{configuration or '*'}/{split}/*.parquet"], {})
-            if converted
-            else _files_of_card(folder / _CARD, configuration, split)
-        )
-        folder = _dataset_folder(repository, revision, [*_marks(repository), *patterns])
+        patterns, settings = [f"{configuration or '*'}/{split}/*.parquet"], {}
+        if not converted:
+            card = _dataset_folder(repository, revision, _marks(repository)) / _CARD
+            patterns, settings = _files_of_card(card, configuration, split)
+        folder = _dataset_folder(repository, revision, patterns)
         files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
         if not files:
             raise UserError(f"it has no files '{', '.join(patterns)}' at revision {revision}")
+        if len(held := {file.relative_to(folder).parts[0] for file in files}) > 1 and converted:
+            raise UserError(f"it has several configurations, of which one must be named: {', '.join(sorted(held))}")
         builder = _builder(files)
         loaded = datasets.load_dataset(builder, data_files={split: list(map(str, files))}, split=split, **settings)
         return [_plain(row) for row in loaded]
@@ -207,8 +207,8 @@ def _script(repository: str) -> str:
 
 
 def _marks(repository: str) -> list[str]:
-    """Return the files that say how a data set is read; the script is looked for, not run."""
-    return [_CARD, _script(repository)]
+    """Return the files that say how a data set is read, and one that all have; the script is looked for, not run."""
+    return [_CARD, _script(repository), ".gitattributes"]
 
 
 def _dataset_folder(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:

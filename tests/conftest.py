@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import tiny
+from support.hub import Hub, serve
+from support.hub_data import fill
 from support.lep_models import ARCHITECTURES
 
 TESTS = Path(__file__).resolve().parent
@@ -105,3 +107,10 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub with the data sets of both suites."""
+    with serve() as served:
+        yield fill(served)

@@ -18,11 +18,11 @@ def pull(
     lock: Annotated[Path | None, typer.Option(help="bundle.json or folder of a run whose revisions to fetch.")] = None,
 ) -> None:
     """Write an offline bundle from the hub; its bundle.json pins the revisions."""
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console
     from darumeru.task.pull import pull as pull_data
     from darumeru.task.suite import Catalogue
 
-    quiet()
     with console(stderr=True).status("Fetching data sets"):
         pull_data(Catalogue().suite(suite), output, lock)
     console().print(f"Bundle: {output}. Use it with --data {output}.", soft_wrap=True)

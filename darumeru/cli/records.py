@@ -17,7 +17,7 @@ def list_(
     include_path: Annotated[list[Path] | None, typer.Option(help="Folder of further tasks and suites.")] = None,
 ) -> None:
     """List tasks, suites or runs."""
-    from darumeru.cli.tables import console, runs_table, suites_table
+    from darumeru.cli.tables import console, runs_table, suites_table, tasks_table
     from darumeru.record.run import find_runs
 
     if what == "runs":
@@ -31,7 +31,7 @@ def list_(
     if what == "suites":
         console().print(suites_table(list(catalogue.suites().values())))
     else:
-        console().print("\n".join(catalogue.tasks()))
+        console().print(tasks_table(catalogue.tasks(), catalogue.runnable()))
 
 
 def show(

@@ -73,7 +73,9 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
     if found.left_out:
         parts = "; ".join(f"{task} without {', '.join(metrics)}" for task, metrics in found.left_out.items())
         console().print(f"Counted with accuracy alone: {parts}.", soft_wrap=True)
-    if not contestant.run.complete:
+    if contestant.run.complete:
+        console().print(f"The run was finished before: 'darumeru show {found.run}' has its score.", soft_wrap=True)
+    else:
         console().print("Not a run of the whole suite: the same command without --until asks the rest.", soft_wrap=True)
     console().print(f"Record: {found.run}", soft_wrap=True)
 
@@ -85,14 +87,16 @@ def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: b
         UserError: what was asked for cannot be done so.
         DarumeruError: it failed, or tasks of it did; what was computed is kept.
     """
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console, plan_view, scores_table, time_line
     from darumeru.evaluation import execute, prepare
 
-    quiet()
     with console(stderr=True).status("Building prompts"):
         plan = prepare(settings)
     if dry_run:
         console().print(plan_view(plan))
+        if plan.missing:
+            raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
         return
     with progress(f"{plan.model.name} on {plan.engine}") as report:
         done = execute(plan, output, report)

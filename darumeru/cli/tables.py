@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from darumeru.record.run import Run
     from darumeru.record.sample import Sample
     from darumeru.record.scores import Mean, Score, TaskResult
+    from darumeru.task import DarumeruTask
     from darumeru.task.check import Report
     from darumeru.task.suite import Suite
 
@@ -44,7 +45,7 @@ def scores_table(run: Run) -> RenderableType:
                 continue
             task = scores.tasks[name]
             size = str(task.documents) + ("" if task.units == task.documents else f" in {task.units}")
-            about = "; ".join([" + ".join(task.primary), *_notes(task, header)])
+            about = "; ".join([" + ".join(task.primary), *_notes(task, header), *_without_interval(task.score)])
             table.add_row(f"  {name}", *interval_text(task.score), size, Text(about, "dim"))
         table.add_section()
     _mean_row(table, scores.suite, "bold green")
@@ -53,7 +54,13 @@ def scores_table(run: Run) -> RenderableType:
 
 def _mean_row(table: Table, score: Mean, style: str) -> None:
     value, bounds = interval_text(score)
-    table.add_row(Text(score.title, style), Text(value, style), Text(bounds, style))
+    about = Text("; ".join(_without_interval(score)), "dim")
+    table.add_row(Text(score.title, style), Text(value, style), Text(bounds, style), "", about)
+
+
+def _without_interval(score: Score) -> list[str]:
+    """Return why a score has no interval, if it has none."""
+    return [f"no interval: {score.reason}"] if score.reason else []
 
 
 def time_line(run: Run) -> str:
@@ -164,6 +171,22 @@ def plan_view(plan: Plan) -> RenderableType:
     table.add_section()
     table.add_row("All", str(total[0]), str(total[1]), f"{total[2]:,}", "", f"{total[3]:,}", "")
     return Group(*panels, table)
+
+
+def tasks_table(names: Sequence[str], tasks: Mapping[str, DarumeruTask]) -> RenderableType:
+    """Return all tasks with their versions, and whose words their prompts are."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("Task", "Version", "Score", "Words of the prompt"):
+        table.add_column(column)
+    for name in names:
+        if name in tasks:
+            task = tasks[name]
+            words = "task file" if task.worded_here else "rows of the data set"
+            table.add_row(name, str(task.VERSION), " + ".join(task.primary), words)
+        else:
+            table.add_row(name, "", "", "a stock lm-eval task, which 'darumeru run' does not run")
+    note = "The words of the built-in task files are this project's own, not those of the reference framework."
+    return Group(table, Text(note, "dim"))
 
 
 def suites_table(suites: Sequence[Suite]) -> Table:

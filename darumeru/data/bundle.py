@@ -186,14 +186,16 @@ def read_lock(path: Path) -> dict[str, str]:
 def _revisions_of_run(folder: Path) -> dict[str, str]:
     """Return the revisions that a run read its data at."""
     header = read_json(folder / "header.json")
-    tasks = header.get("tasks") if isinstance(header, dict) else None
     revisions: dict[str, str] = {}
-    for facts in tasks.values() if isinstance(tasks, dict) else ():
-        for source in ((facts or {}).get("data") or {}).values():
-            if "repository" in source:
-                revisions[source["repository"]] = source["revision"]
-            if "conversion" in source:
-                revisions[f"{source['repository']}@{source['conversion']}"] = source["conversion_revision"]
+    try:
+        sources = [source for facts in header["tasks"].values() for source in (facts.get("data") or {}).values()]
+        for source in sources:
+            if repository := source.get("repository"):
+                revisions[repository] = source["revision"]
+                if conversion := source.get("conversion"):
+                    revisions[f"{repository}@{conversion}"] = source["conversion_revision"]
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"'{folder / 'header.json'}' is not the header of a run.") from None
     if not revisions:
         raise UserError(f"Run '{folder}' states no revisions of the hub: it did not read its data there.")
     return revisions

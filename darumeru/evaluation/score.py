@@ -13,7 +13,7 @@ from darumeru.record.journal import Journal
 from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.record.scores import Mean, Scores, TaskResult
 from darumeru.requests import Answer, Request
-from darumeru.task.suite import Suite, summarise, summarise_draws
+from darumeru.task.suite import Suite, summarise
 
 if TYPE_CHECKING:
     from darumeru.task import DarumeruTask
@@ -73,12 +73,13 @@ def score_samples(
         and the suite.
     """
     from darumeru.scoring.draws import seed_of_run
-    from darumeru.scoring.summary import mean_with_interval, score_task
+    from darumeru.scoring.estimate import Estimate, estimate_mean
+    from darumeru.scoring.summary import score_task, stated
 
     failed = dict(failed)
     scored: dict[str, list[Sample]] = {}
     results: dict[str, TaskResult] = {}
-    draws: dict[str, Any] = {}
+    estimates: dict[str, Estimate] = {}
     for name, rows in samples.items():
         task = tasks[name]
         try:
@@ -89,19 +90,19 @@ def score_samples(
             scored[name] = list(rows)
             continue
         draw_seed = seed_of_run(seed, task.dataset, task.config.test_split)
-        found, drawn = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
+        found, estimates[name] = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
         better = task.higher_is_better()["score"]
         results[name] = TaskResult(
             **found, scoring=task.SCORING, higher_is_better=better, **_observations(scored[name])
         )
-        if drawn is not None:
-            draws[name] = drawn
-    summary = summarise(suite, {name: r.score.value for name, r in results.items() if r.score.value is not None})
-    summary_draws = summarise_draws(suite, draws)
+
+    summary = summarise(suite, {name: found.value for name, found in estimates.items()})
 
     def mean(name: str, title: str, members: Sequence[str]) -> Mean:
-        scores = [results[task].score.to_json() for task in members if task in results]
-        return Mean(**mean_with_interval(summary[name], summary_draws.get(name), scores), title=title)
+        if summary[name] is None:
+            return Mean(value=None, low=None, high=None, title=title)
+        found = stated(estimate_mean([estimates[task] for task in members]))
+        return Mean(**found | {"value": summary[name]}, title=title)
 
     return scored, Scores(
         suite=mean(suite.name, suite.summary, suite.counted),

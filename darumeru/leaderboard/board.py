@@ -19,7 +19,7 @@ from darumeru.files import fingerprint
 from darumeru.leaderboard.entry import Entry, Problem, data_title
 from darumeru.record.header import GroupFacts, SuiteFacts
 from darumeru.scoring.aggregate import Floats
-from darumeru.scoring.compare import difference, holm, shared_ranks
+from darumeru.scoring.compare import degrees_of_mean, difference, holm, shared_ranks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,6 +204,23 @@ def _units(entry: Entry, tasks: Sequence[str]) -> int:
     return sum(entry.tasks[t].units for t in tasks if t in entry.tasks)
 
 
+def _degrees(entry: Entry, tasks: Sequence[str], base: Entry | None = None) -> float | None:
+    """Return the degrees of freedom of a mean of tasks, or of its difference from the baseline's; None without draws."""
+    drawn = [_task_draws(entry, task, base) for task in tasks]
+    known = [d for d in drawn if d is not None]
+    if not known or len(known) < len(drawn):
+        return None
+    return degrees_of_mean(known, [entry.tasks[task].df for task in tasks])
+
+
+def _task_draws(entry: Entry, task: str, base: Entry | None) -> Floats | None:
+    sides = [e.tasks[task].draws if task in e.tasks else None for e in (entry, base) if e is not None]
+    known = [d.astype(np.float64) for d in sides if d is not None]
+    if len(known) < len(sides):
+        return None
+    return known[0] - known[1] if base is not None else known[0]
+
+
 def _ranks(members: Sequence[Entry], suite: SuiteFacts) -> list[int | None]:
     """Shared ranks of a pool; a run without draws (one document a task) is not ranked."""
     tasks = members_of(suite)["suite"]
@@ -213,7 +230,9 @@ def _ranks(members: Sequence[Entry], suite: SuiteFacts) -> list[int | None]:
     if able:
         values = np.array([members[i].scores["suite"][0] for i in able])
         stacked = np.stack([d for d in draws if d is not None])
-        for i, rank in zip(able, shared_ranks(values, stacked, _units(members[able[0]], tasks)), strict=True):
+        best = members[able[0]]
+        found = shared_ranks(values, stacked, _units(best, tasks), df=_degrees(best, tasks))
+        for i, rank in zip(able, found, strict=True):
             ranks[i] = rank
     return ranks
 
@@ -244,7 +263,9 @@ def _deltas(base: Entry, entry: Entry, suite: SuiteFacts) -> dict[str, Delta]:
         if not paired:
             continue
         a, b = draws_of(base, tasks), draws_of(entry, tasks)
-        found = difference(base.scores[column][0], entry.scores[column][0], a, b, _units(entry, tasks))
+        found = difference(
+            base.scores[column][0], entry.scores[column][0], a, b, _units(entry, tasks), _degrees(entry, tasks, base)
+        )
         if found.p is not None:
             p[column] = found.p
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))

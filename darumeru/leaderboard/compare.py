@@ -22,8 +22,8 @@ from darumeru.record.header import SuiteFacts
 from darumeru.record.run import Run
 from darumeru.record.sample import Sample, table_of
 from darumeru.scoring.aggregate import Floats, mean
-from darumeru.scoring.bootstrap import units
-from darumeru.scoring.compare import Difference, difference, holm, sign_test
+from darumeru.scoring.bootstrap import degrees_of_freedom, units
+from darumeru.scoring.compare import Difference, degrees_of_mean, difference, holm, mid_p_test, paired_shares
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,9 +98,10 @@ class _Paired:
     b: float
     draws: tuple[Floats, Floats] | None
     units: int
+    df: float
     documents: int
-    sign: bool
-    """Whether each document is right or wrong and stands for itself, so that the exact sign test applies."""
+    binary: bool
+    """Whether each document is right or wrong and stands for itself, so that McNemar's test applies."""
 
 
 def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
@@ -208,8 +209,8 @@ def _pair(task: str, entry: Entry, left: Sequence[Sample], right: Sequence[Sampl
     draws = None if drawn[0] is None or drawn[1] is None else (drawn[0].astype(float), drawn[1].astype(float))
     marks = [table.columns[primary[0]] for table in tables]
     binary = all(bool(np.isin(m, (0.0, 1.0)).all()) for m in marks)
-    sign = len(primary) == 1 and binary and units(whole) == len(whole) and aggregates[primary[0]] is mean
-    return _Paired(values[0], values[1], draws, units(whole), len(left), sign)
+    single = len(primary) == 1 and units(whole) == len(whole) and aggregates[primary[0]] is mean
+    return _Paired(values[0], values[1], draws, units(whole), degrees_of_freedom(whole), len(left), binary and single)
 
 
 def _answer(sample: Sample) -> str:
@@ -257,9 +258,11 @@ def _lines(
             draws = [p.draws for p in known if p.draws is not None]
             paired = len(draws) == len(known)
             both = [np.mean([d[side] for d in draws], axis=0) if paired else None for side in (0, 1)]
-            found = difference(values[0], values[1], both[0], both[1], sum(p.units for p in known))
-            if kind == "task" and known[0].sign:
-                found = replace(found, p=sign_test(up, down), test="sign")
+            df = degrees_of_mean([y - x for x, y in draws], [p.df for p in known]) if paired else None
+            found = difference(values[0], values[1], both[0], both[1], sum(p.units for p in known), df)
+            if kind == "task" and known[0].binary and paired:
+                low, high = paired_shares(up, down, known[0].documents)
+                found = replace(found, low=low, high=high, p=mid_p_test(up, down), test="mid-p")
         documents = sum(p.documents for p in known)
         lines.append(
             Line(column, titles.get(column, column), kind, values[0], values[1], documents, found, None, up, down)

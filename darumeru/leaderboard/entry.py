@@ -35,6 +35,8 @@ class Result:
     """Of the task: what was asked, and how."""
     draws: NDArray[np.float32] | None
     """(B,) bootstrap values; entry b of every result with this key weighs the documents alike."""
+    df: float
+    """Degrees of freedom of the draws."""
     reproduced: bool
     """True if the samples give the recorded score."""
 

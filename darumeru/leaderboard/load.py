@@ -21,6 +21,7 @@ from darumeru.record.header import GroupFacts, Header, SuiteFacts, TaskFacts
 from darumeru.record.run import Run, find_runs, load_run
 from darumeru.record.sample import Sample, read_samples, table_of
 from darumeru.record.scores import Score, Scores, TaskResult
+from darumeru.scoring.bootstrap import degrees_of_freedom
 from darumeru.scoring.summary import with_interval
 
 
@@ -139,6 +140,7 @@ def _task(name: str, result: TaskResult, about: TaskFacts, samples: Sequence[Sam
         key=key,
         version=about.version,
         draws=paired_draws(table, aggregates, key) if aggregates is not None else None,
+        df=degrees_of_freedom(table),
         reproduced=aggregates is not None,
     )
 

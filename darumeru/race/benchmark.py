@@ -21,6 +21,12 @@ from darumeru.scoring.linear import document_weights
 MOST = 4
 """Units of a task in a round at most. More would spend fewer tokens on the dear tasks, and come late to the first look."""
 
+LEAST = 32
+"""Documents between two looks at least, and"""
+
+GROWTH = 0.05
+"""at least this share of those before: engines answer many documents faster than few."""
+
 Round = dict[str, list[int]]
 """Task → its units in a round, in the order in which they are drawn; none where all were asked before."""
 
@@ -134,3 +140,18 @@ def rounds_of(tasks: Sequence[RacedTask], cost: Mapping[str, float], seed: int) 
     """
     orders = {t.name: iter(t.order(seed)) for t in tasks}
     return [{n: list(islice(orders[n], size)) for n, size in sizes.items()} for sizes in round_sizes(tasks, cost)]
+
+
+def blocks_of(documents: Sequence[int]) -> list[slice]:
+    """Return which rounds are asked together before one looks.
+
+    Args:
+        documents: of each round.
+    """
+    found, start, before, since = [], 0, 0, 0
+    for number, count in enumerate(documents, start=1):
+        since += count
+        if since >= max(LEAST, GROWTH * before) or number == len(documents):
+            found.append(slice(start, number))
+            start, before, since = number, before + since, 0
+    return found

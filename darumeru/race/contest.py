@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.race.benchmark import Round, rounds_of
+from darumeru.race.benchmark import RacedTask, Round, blocks_of, rounds_of
 from darumeru.race.contestants import Contestant, check_alike
 from darumeru.scoring.sequence import ConfidenceSequence
 
@@ -45,10 +45,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Look:
-    """What was known after a round."""
+    """What was known when one looked."""
 
-    round: int
     documents: int
+    """Asked by then."""
     share: float
     """Of the cost of all documents, in tokens."""
     pairs: tuple[tuple[str, str, float, float], ...]
@@ -165,8 +165,8 @@ def race(
     ]  # fmt: skip
     found = Race(names, facts, alpha, margin, [Pair(a, b) for a, b in combinations(names, 2)], remarks=remarks)
     state = _State(found, dict(zip(names, contestants, strict=True)), cost)
-    for asked in rounds:
-        state.look(asked)
+    for block in blocks_of([sum(map(len, documents_of(tasks, r).values())) for r in rounds]):
+        state.look(rounds[block])
         report(found)
         if not state.running:
             break
@@ -195,31 +195,33 @@ class _State:
         self.totals = dict.fromkeys(race.names, 0.0)
         race.tokens = dict.fromkeys(race.names, 0)
 
-    def look(self, asked: Round) -> None:
-        """Have a round answered by those that still run, and judge."""
+    def look(self, rounds: Sequence[Round]) -> None:
+        """Have rounds answered by those that still run, and judge."""
         tasks = next(iter(self.contestants.values())).tasks
-        documents = {t: [d for u in units for d in tasks[t].units[u]] for t, units in asked.items()}
+        asked = {t: [u for r in rounds for u in r[t]] for t in tasks}
+        documents = documents_of(tasks.values(), asked)
         alive = {n for p in self.running for n in (p.first, p.second)}
-        values: dict[str, list[Any]] = {}
-        for name in [n for n in self.race.names if n in alive]:
+        answering = [n for n in self.race.names if n in alive]
+        for name in answering:
             contestant = self.contestants[name]
             contestant.answer(documents)
-            values[name] = [unit_values(contestant, t, units) for t, units in asked.items()]
             self.race.tokens[name] += sum(contestant.tokens(t, d) for t, ds in documents.items() for d in ds)
-        weights = [tasks[t].weights[units] for t, units in asked.items()]
-        for name, found in values.items():
-            self.totals[name] += sum(float(w @ v) for w, v in zip(weights, found, strict=True)) / len(tasks)
+        for r in rounds:
+            weights = [tasks[t].weights[units] for t, units in r.items()]
+            values = {n: [unit_values(self.contestants[n], t, units) for t, units in r.items()] for n in answering}
+            for name, found in values.items():
+                self.totals[name] += sum(float(w @ v) for w, v in zip(weights, found, strict=True)) / len(tasks)
+            for pair in self.running:
+                a, b = values[pair.first], values[pair.second]
+                self.sequences[pair.first, pair.second].add([x - y for x, y in zip(a, b, strict=True)], weights)
         self.documents += sum(map(len, documents.values()))
         self.spent += sum(self.cost[t] * len(d) for t, d in documents.items())
         for pair in self.running:
             sequence = self.sequences[pair.first, pair.second]
-            a, b = values[pair.first], values[pair.second]
-            sequence.add([x - y for x, y in zip(a, b, strict=True)], weights)
             pair.low, pair.high, pair.documents = float(sequence.low), float(sequence.high), self.documents
         whole = sum(self.cost[t.name] * t.documents for t in tasks.values())
         self.race.looks.append(
             Look(
-                len(self.race.looks) + 1,
                 self.documents,
                 round(self.spent / whole, 6),
                 tuple((p.first, p.second, p.low, p.high) for p in self.running),
@@ -248,6 +250,11 @@ class _State:
         everything = self.documents >= self.race.of
         if everything and all(p.documents == self.documents for p in self.race.pairs):
             self.race.scores = dict(self.totals)
+
+
+def documents_of(tasks: Iterable[RacedTask], units: Round) -> dict[str, list[int]]:
+    """Return the documents of units, by task."""
+    return {t.name: [d for u in units[t.name] for d in t.units[u]] for t in tasks}
 
 
 def unit_values(contestant: Contestant, task: str, units: Sequence[int]) -> Any:

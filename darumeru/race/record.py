@@ -1,7 +1,7 @@
 """The record of a race: a folder beside the runs.
 
 header.json    which runs raced, on what, with which error rate; its fingerprint is the race's identity
-looks.jsonl    after each round: documents asked, share of the cost, intervals
+looks.jsonl    for each look: documents asked, share of the cost, intervals
 result.json    verdicts and intervals; what `darumeru race --json` prints
 race.svg       the intervals as they closed
 manifest.json  written last: the race is over, and these are its files
@@ -37,6 +37,7 @@ def write(race: Race, contestants: Sequence[Contestant], seed: int, output: Path
     header = {
         "format": FORMAT,
         "kind": KIND,
+        "suite": contestants[0].header.suite.name,
         "models": [
             {"name": name, "run": c.run.path.name, "id": c.header.id, "mode": c.header.mode, "num_fewshot": c.header.num_fewshot}
             for name, c in zip(race.names, contestants, strict=True)

@@ -65,12 +65,22 @@ def settings_for_race(**values: Any) -> Settings:
     return made
 
 
+def _check_engine(name: str) -> None:
+    from darumeru.engines import engine_class
+
+    if engine_class(name).needs_server:
+        raise UserError(
+            f"--engine {name} asks one server for one model. Finish its run with 'darumeru run', and name the run's folder here."
+        )
+
+
 @contextmanager
 def contestants_of(names: Sequence[str], output: Path, settings: dict[str, Any]) -> Iterator[list[Contestant]]:
     """Give the contestants that are named, ready to be asked."""
     resolved = [str(Path(n).resolve()) if Path(n).exists() else n for n in names]
     if twice := [n for i, n in enumerate(names) if resolved[i] in resolved[:i]]:
         raise UserError(f"'{twice[0]}' is named twice. A race needs two different models.")
+    _check_engine(settings.get("engine", "auto"))
     finished = [(Path(n) / "header.json").is_file() for n in names]
     plans: dict[str, Plan] = {
         n: prepare(settings_for_race(model=n, **settings)) for n, run in zip(names, finished, strict=True) if not run

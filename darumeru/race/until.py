@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import UserError, unknown
 from darumeru.files import write_json
-from darumeru.race.benchmark import rounds_of
-from darumeru.race.contest import unit_values
+from darumeru.race.benchmark import blocks_of, rounds_of
+from darumeru.race.contest import documents_of, unit_values
 from darumeru.race.contestants import Contestant
 from darumeru.scoring.sequence import ConfidenceSequence
 
@@ -86,7 +86,7 @@ class Reached:
     low: float = 0.0
     high: float = 1.0
     looks: list[tuple[int, float, float]] = field(default_factory=list)
-    """(documents, low, high) after each round."""
+    """(documents, low, high) whenever one looked."""
 
     @property
     def met(self) -> bool:
@@ -120,7 +120,7 @@ def run_until(
         title: what the score is called.
         alpha: probability that the interval ever excludes the score.
         seed: of the order.
-        report: is told after each round.
+        report: is told after each look.
 
     Returns:
         The estimate with its interval, which is in until.json of the run's folder too, unless the run was finished before.
@@ -140,12 +140,14 @@ def run_until(
     left_out = {t.name: list(t.left_out) for t in chosen if t.left_out}
     documents = sum(t.documents for t in chosen)
     reached = Reached(goal, title or goal.metric, alpha, documents, left_out, contestant.run.path)
-    for asked in rounds_of(chosen, {t.name: contestant.cost(t.name) for t in chosen}, seed):
-        wanted = {t.name: [d for u in asked[t.name] for d in t.units[u]] for t in chosen}
-        contestant.answer(wanted)
-        values = [unit_values(contestant, name, units) for name, units in asked.items()]
-        sequence.add(values, [t.weights[asked[t.name]] for t in chosen])
-        reached.documents += sum(map(len, wanted.values()))
+    rounds = rounds_of(chosen, {t.name: contestant.cost(t.name) for t in chosen}, seed)
+    wanted = [documents_of(chosen, asked) for asked in rounds]
+    for block in blocks_of([sum(map(len, w.values())) for w in wanted]):
+        contestant.answer({t.name: [d for w in wanted[block] for d in w[t.name]] for t in chosen})
+        for asked in rounds[block]:
+            values = [unit_values(contestant, name, units) for name, units in asked.items()]
+            sequence.add(values, [t.weights[asked[t.name]] for t in chosen])
+        reached.documents += sum(len(d) for w in wanted[block] for d in w.values())
         reached.low, reached.high = float(sequence.low), float(sequence.high)
         reached.estimate = float(sequence.estimate)
         reached.looks.append((reached.documents, reached.low, reached.high))

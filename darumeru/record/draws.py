@@ -23,7 +23,7 @@ from darumeru.scoring.aggregate import (
     matthews,
     mean,
 )
-from darumeru.scoring.bootstrap import RESAMPLES, resample, units
+from darumeru.scoring.bootstrap import RESAMPLES, draw_counts, scale, units
 
 # -- which documents ----------------------------------------------------------------------------------------------------
 
@@ -105,12 +105,13 @@ def _draw_weights(key: str, table: Table, room: int = 100_000_000) -> Iterable[F
     """Return the bootstrap weights that belong to a key, as blocks; kept while they fit into memory, as many runs share them."""
     if key not in _weights:
         chunk = int(min(RESAMPLES, max(20, 250_000 // max(len(table), 1))))
-        blocks = resample(table.clusters, table.strata, RESAMPLES, draws.seed_of_documents(key), chunk=chunk)
+        blocks = draw_counts(table.clusters, table.strata, RESAMPLES, draws.seed_of_documents(key), chunk=chunk)
         kept = [np.minimum(block, 255).astype(np.uint8) for block in blocks]
         if sum(b.nbytes for v in _weights.values() for b in v) + RESAMPLES * len(table) > room:
             _weights.clear()
         _weights[key] = kept
-    return (block.astype(np.float64) for block in _weights[key])
+    factor = scale(table.clusters, table.strata)
+    return (block * factor for block in _weights[key])
 
 
 def paired_draws(table: Table, aggregates: Mapping[str, Aggregate], key: str) -> NDArray[np.float32] | None:

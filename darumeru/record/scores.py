@@ -13,6 +13,10 @@ class Score(Part):
     value: float | None
     low: float | None = None
     high: float | None = None
+    method: str | None = None
+    """How the interval was made (`scoring.estimate`); records without the key have percentiles of an older bootstrap."""
+    reason: str | None = None
+    """Why there is no interval."""
 
 
 class Mean(Score):

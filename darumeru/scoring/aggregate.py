@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -58,6 +59,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.clusters)
 
+    @cached_property
+    def groups(self) -> Ints:
+        """(strata,) The group of strata, out of which units are drawn, that each stratum belongs to (`group_strata`)."""
+        return group_strata(self.clusters, self.strata)
+
     def ones(self) -> Floats:
         """Return the weighting (1, N) that counts every document once."""
         return np.ones((1, len(self)))
@@ -75,6 +81,30 @@ def _codes(values: Sequence[str]) -> Ints:
     """Return each value's number in order of first appearance."""
     seen: dict[str, int] = {}
     return np.array([seen.setdefault(v, len(seen)) for v in values], dtype=np.int64)
+
+
+def group_strata(clusters: Ints, strata: Ints) -> Ints:
+    """Return the group of each stratum: its own, but strata that hold a single unit make one group.
+
+    One unit says nothing of the spread within its stratum, so such strata are collapsed (Cochran 1977, section 5A.12), which errs
+    on the wide side by the spread between them. A lone one joins the smallest of the others.
+
+    Args:
+        clusters: (N,) number of each document's cluster.
+        strata: (N,) number of each document's stratum, 0 … S - 1; a cluster lies in that of its first document.
+
+    Returns:
+        (S,) numbers of groups, 0 … number of groups - 1.
+    """
+    first = np.unique(clusters, return_index=True)[1]
+    size = np.bincount(strata[first], minlength=int(strata.max()) + 1)
+    joined = np.flatnonzero(size < 2)
+    if len(joined) == 1 and len(size) > 1:
+        joined = np.argsort(size, kind="stable")[:2]
+    group = np.arange(len(size))
+    group[joined] = joined[0] if len(joined) else 0
+    numbers: Ints = np.unique(group, return_inverse=True)[1]
+    return numbers
 
 
 class Aggregate(Protocol):
@@ -103,16 +133,32 @@ def bits_per_byte(table: Table, name: str, weights: Floats) -> Floats:
     return _ratio(weights @ table.columns["bits"], weights @ table.columns["bytes"])
 
 
-def _strata_means(table: Table, name: str, weights: Floats) -> Floats:
-    """Return the weighted mean of each stratum, shape (B, strata)."""
-    member = np.eye(len(table.strata_names))[table.strata]
-    return _ratio((weights * table.columns[name]) @ member, weights @ member)
+def stratum_mean(table: Table, name: str, weights: Floats, shares: Floats) -> Floats:
+    """Return the mean over strata, by their shares, of each stratum's weighted mean.
+
+    A stratum of one unit, which a draw may leave out, is weighed against those that it is drawn with (`group_strata`): the mean
+    of a group is Σ a w x / Σ a w with a = the stratum's share over its documents; a group's share is that of its strata.
+
+    Args:
+        table: N documents in S strata.
+        name: the metric.
+        weights: (B, N).
+        shares: (S,) of the strata; they need not sum to 1.
+    """
+    group = table.groups
+    share = np.bincount(group, weights=shares)
+    # A group of one stratum needs no shares within it; without them the score of equal values is exactly that value.
+    alone = np.bincount(group)[group] == 1
+    part = np.where(alone, 1.0, shares / np.bincount(table.strata, minlength=len(shares)))[table.strata]
+    member = np.eye(len(share))[group[table.strata]] * part[:, None]
+    means = _ratio(weights @ (member * table.columns[name][:, None]), weights @ member)
+    values: Floats = (means * share).sum(axis=1) / share.sum()
+    return values
 
 
 def macro_mean(table: Table, name: str, weights: Floats) -> Floats:
     """Return the mean over strata of each stratum's weighted mean."""
-    means: Floats = _strata_means(table, name, weights).mean(axis=1)
-    return means
+    return stratum_mean(table, name, weights, np.ones(len(table.strata_names)))
 
 
 def category_mean(table: Table, name: str, weights: Floats) -> Floats:
@@ -121,9 +167,7 @@ def category_mean(table: Table, name: str, weights: Floats) -> Floats:
     Only categories and strata that occur among the documents count.
     """
     categories = _codes([stratum.partition("/")[0] for stratum in table.strata_names])
-    member = np.eye(int(categories.max()) + 1)[categories]
-    means: Floats = (_strata_means(table, name, weights) @ (member / member.sum(axis=0))).mean(axis=1)
-    return means
+    return stratum_mean(table, name, weights, 1 / np.bincount(categories)[categories])
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling what is independent: clusters of documents, within strata."""
+"""Resampling of what is independent: clusters of documents, within strata; unbiased for few of them too."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from darumeru.scoring.aggregate import Floats, Ints, Table
+from darumeru.scoring.aggregate import Floats, Ints, Table, group_strata
+from darumeru.scoring.interval import LEVEL, percentiles
 
 RESAMPLES = 1000
-LEVEL = 0.95
 
 
 def seed_of(*parts: object) -> int:
@@ -18,8 +18,23 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
-def resample(clusters: Ints, strata: Ints, resamples: int, seed: int, chunk: int = 100) -> Iterator[Floats]:
-    """Draw clusters with replacement, as many from each stratum as it has.
+def _units(clusters: Ints, strata: Ints) -> tuple[Ints, Ints]:
+    """Return the group of strata of each unit, and how many units each group has."""
+    first = np.unique(clusters, return_index=True)[1]
+    group = group_strata(clusters, strata)[strata[first]]
+    return group, np.bincount(group)
+
+
+def scale(clusters: Ints, strata: Ints) -> Floats:
+    """Return (N,) the factors that make weights of `draw_counts`: n / (n - 1), of n units in a document's group of strata."""
+    group, size = _units(clusters, strata)
+    factor = size / np.maximum(size - 1, 1)
+    weights: Floats = factor[group][clusters]
+    return weights
+
+
+def draw_counts(clusters: Ints, strata: Ints, resamples: int, seed: int, chunk: int = 100) -> Iterator[Ints]:
+    """Draw clusters with replacement, from each group of strata one fewer than it has.
 
     Args:
         clusters: (N,) number of each document's cluster.
@@ -29,19 +44,40 @@ def resample(clusters: Ints, strata: Ints, resamples: int, seed: int, chunk: int
         chunk: draws a block, which bounds the memory.
 
     Yields:
-        Weights of shape (at most chunk, N): how often each document was drawn.
+        Counts of shape (at most chunk, N): how often each document was drawn.
     """
     rng = np.random.default_rng(seed)
-    first = np.unique(clusters, return_index=True)[1]
-    stratum = strata[first]
-    members = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
+    group, size = _units(clusters, strata)
+    members = [np.flatnonzero(group == g) for g in range(len(size))]
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
-        drawn = np.zeros((count, len(first)))
+        drawn = np.ones((count, len(group)), dtype=np.int64)
         for member in members:
-            share = np.full(len(member), 1 / len(member))
-            drawn[:, member] = rng.multinomial(len(member), share, size=count)
+            if len(member) > 1:
+                share = np.full(len(member), 1 / len(member))
+                drawn[:, member] = rng.multinomial(len(member) - 1, share, size=count)
         yield drawn[:, clusters]
+
+
+def resample(clusters: Ints, strata: Ints, resamples: int, seed: int, chunk: int = 100) -> Iterator[Floats]:
+    """Draw weights by the rescaled bootstrap (Rao and Wu 1988): n - 1 of a stratum's n units, each counting n / (n - 1).
+
+    The variance of a mean over such draws is its unbiased estimate s² / n; drawing n of n would give (n - 1) / n of that, half of
+    it with two units a stratum. Strata of a single unit are drawn from together (`group_strata`).
+
+    Args:
+        clusters: (N,) number of each document's cluster.
+        strata: (N,) number of each document's stratum; a cluster lies in one stratum (that of its first document).
+        resamples: how many draws.
+        seed: of the draws.
+        chunk: draws a block, which bounds the memory.
+
+    Yields:
+        Weights of shape (at most chunk, N).
+    """
+    factor = scale(clusters, strata)
+    for counts in draw_counts(clusters, strata, resamples, seed, chunk):
+        yield counts * factor
 
 
 def units(table: Table) -> int:
@@ -49,8 +85,11 @@ def units(table: Table) -> int:
     return len(np.unique(table.clusters))
 
 
+def degrees_of_freedom(table: Table) -> int:
+    """Return those of the standard error of draws: independent units less groups of strata; 1 or more."""
+    return max(units(table) - int(table.groups.max()) - 1, 1)
+
+
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
     """Return the percentile interval of bootstrap values."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    return percentiles(values, level=level)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from darumeru.scoring.aggregate import Floats
-from darumeru.scoring.bootstrap import LEVEL, interval
+from darumeru.scoring.interval import FLAT, LEVEL, Bounds, degrees_of_sum, quantile, student, wilson
 
 POWER = 0.8
 
@@ -30,7 +30,7 @@ class Difference:
     p: float | None
     """Two-sided; None where nothing can be resampled."""
     test: str
-    """`sign`: exact sign test on documents answered differently (McNemar); `bootstrap`: paired bootstrap; or `none`."""
+    """`mid-p`: McNemar's mid-p test on documents answered differently; `bootstrap`: paired bootstrap; or `none`."""
     units: int
     smallest: float | None
     """The smallest difference that this many documents show with 80 % power at the 5 % level; None where none differ."""
@@ -55,20 +55,61 @@ def sign_test(wins: int, losses: int) -> float:
     return float(min(1.0, 2 * binom.cdf(min(wins, losses), wins + losses, 0.5)))
 
 
-def bootstrap_test(value: float, draws: Floats, units: int) -> float:
+def mid_p_test(wins: int, losses: int) -> float:
+    """Return McNemar's two-sided mid-p value: the exact one less the probability of what was seen.
+
+    The exact test's error rate lies far below its level with few differences; that of mid-p is near it, and hardly ever above
+    (Fagerland, Lydersen and Laake 2013).
+
+    >>> round(mid_p_test(1, 7), 3)
+    0.039
+    """
+    from scipy.stats import binom
+
+    if wins == losses:
+        return 1.0
+    return sign_test(wins, losses) - float(binom.pmf(min(wins, losses), wins + losses, 0.5))
+
+
+def paired_shares(wins: int, losses: int, count: int) -> Bounds:
+    """Return the interval of a difference of two shares on the same documents (Bonett and Price 2012).
+
+    Wald's, with one document more that was won and one that was lost: it has no width of 0.
+
+    Args:
+        wins: documents that only the second model has right.
+        losses: documents that only the first has right.
+        count: of all documents.
+    """
+    won, lost = (wins + 1) / (count + 2), (losses + 1) / (count + 2)
+    half = quantile() * math.sqrt((won + lost - (won - lost) ** 2) / (count + 2))
+    return max(won - lost - half, -1.0), min(won - lost + half, 1.0)
+
+
+def degrees_of_mean(draws: Sequence[Floats], dfs: Sequence[float]) -> float:
+    """Return Welch's degrees of freedom of a mean of tasks.
+
+    Args:
+        draws: (B,) of each task, or of its difference.
+        dfs: of each task.
+    """
+    return degrees_of_sum([float(np.var(d, ddof=1)) for d in draws], dfs)
+
+
+def bootstrap_test(value: float, draws: Floats, units: int, df: float | None = None) -> float:
     """Return the two-sided p-value of a difference from its paired bootstrap draws: Student's t with the draws' standard error.
 
     Counting draws beyond 0 could not go below 2 / (B + 1), which no correction for many models would survive; the standard
-    error is known well from 1,000 draws. Degrees of freedom: independent units - 1. Where every draw equals the difference
-    (no document answered differently, or all by the same amount) p is 1 for a difference of 0. Otherwise it is that of the
-    sign test with all units on one side.
+    error is known well from 1,000 draws. Degrees of freedom: `df`, or independent units - 1. Where every draw equals the
+    difference (no document answered differently, or all by the same amount) p is 1 for a difference of 0. Otherwise it is that
+    of the sign test with all units on one side.
     """
     from scipy.stats import t
 
     error = float(np.std(draws, ddof=1))
-    if error < 1e-12:
-        return 1.0 if abs(value) < 1e-12 else sign_test(units, 0)
-    return float(2 * t.sf(abs(value) / error, df=max(units - 1, 1)))
+    if error < FLAT:
+        return 1.0 if abs(value) < FLAT else sign_test(units, 0)
+    return float(2 * t.sf(abs(value) / error, df=df or max(units - 1, 1)))
 
 
 def smallest_difference(draws: Floats) -> float:
@@ -81,11 +122,15 @@ def smallest_difference(draws: Floats) -> float:
 
     factor = float(norm.ppf(1 - (1 - LEVEL) / 2) + norm.ppf(POWER))
     error = float(np.std(draws, ddof=1))
-    return factor * error if error > 1e-12 else 0.0
+    return factor * error if error > FLAT else 0.0
 
 
-def difference(a: float, b: float, draws_a: Floats | None, draws_b: Floats | None, units: int) -> Difference:
-    """Return the paired difference b - a.
+def difference(
+    a: float, b: float, draws_a: Floats | None, draws_b: Floats | None, units: int, df: float | None = None
+) -> Difference:
+    """Return the paired difference b - a, with Student's interval.
+
+    Where no unit differs, the interval is Wilson's of as many units between -1 and 1: it is not certain that none ever will.
 
     Args:
         a: score of the first model.
@@ -93,13 +138,23 @@ def difference(a: float, b: float, draws_a: Floats | None, draws_b: Floats | Non
         draws_a: (B,) bootstrap values of the first, on the same drawn documents as `draws_b`.
         draws_b: (B,) of the second.
         units: independent units that were drawn.
+        df: degrees of freedom of the draws; units - 1 without it.
     """
     if draws_a is None or draws_b is None:
         return Difference(b - a, None, None, None, "none", units, None)
     draws = draws_b - draws_a
-    low, high = interval(draws)
-    p = bootstrap_test(b - a, draws, units)
+    low, high = _bounds(b - a, float(np.std(draws, ddof=1)), units, df or max(units - 1, 1))
+    p = bootstrap_test(b - a, draws, units, df)
     return Difference(b - a, low, high, p, "bootstrap", units, smallest_difference(draws) or None)
+
+
+def _bounds(value: float, error: float, units: int, df: float) -> tuple[float | None, float | None]:
+    if error >= FLAT:
+        return student(value, error, df)
+    if abs(value) > 1:
+        return None, None
+    low, high = wilson((value + 1) / 2, units)
+    return 2 * low - 1, 2 * high - 1
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -119,7 +174,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL) -> list[int]:
+def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL, df: float | None = None) -> list[int]:
     """Return ranks, 1 the best; a model shares the rank of the best from which it cannot be told apart.
 
     From the top: the best model that has no rank yet opens a rank. All below it are tested against it (paired bootstrap,
@@ -131,6 +186,7 @@ def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL
         draws: (M, B) bootstrap values, column b the same documents for all models.
         units: independent units that were drawn.
         level: of confidence.
+        df: degrees of freedom of the draws; units - 1 without it.
 
     Returns:
         M ranks, in the order of `values`.
@@ -144,9 +200,9 @@ def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL
         best, rest = order[start], order[start + 1 :]
         gaps = values[best] - values[rest]
         errors = np.std(draws[best] - draws[rest], axis=1, ddof=1) if len(rest) else np.zeros(0)
-        flat = errors < 1e-12
-        p = 2 * t.sf(gaps / np.where(flat, 1.0, errors), df=max(units - 1, 1))
-        p[flat] = [1.0 if g < 1e-12 else sign_test(units, 0) for g in gaps[flat]]
+        flat = errors < FLAT
+        p = 2 * t.sf(gaps / np.where(flat, 1.0, errors), df=df or max(units - 1, 1))
+        p[flat] = [1.0 if g < FLAT else sign_test(units, 0) for g in gaps[flat]]
         worse = np.asarray(holm(p.tolist())) < 1 - level
         size = 1 + (int(np.argmax(worse)) if worse.any() else len(rest))
         for i in order[start : start + size]:

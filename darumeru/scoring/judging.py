@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from darumeru.scoring.aggregate import Floats, Ints
-from darumeru.scoring.bootstrap import RESAMPLES, interval, resample
+from darumeru.scoring.bootstrap import RESAMPLES, resample
 from darumeru.scoring.summary import with_interval
 
 FIRST, SECOND, TIE = 0, 1, 2
@@ -38,7 +38,7 @@ class Judging:
     """Share of all choices, two a pair, that fell on the first place."""
     second: float
     tie: float
-    bias: dict[str, float]
+    bias: dict[str, float | None]
     """`first` - `second`, with its interval; 0 for a judge to whom places are equal."""
 
     @property
@@ -49,7 +49,8 @@ class Judging:
     @property
     def biased(self) -> bool:
         """Return whether it prefers a place."""
-        return abs(self.bias["value"]) > BIASED and (self.bias["low"] > 0 or self.bias["high"] < 0)
+        value, low, high = (self.bias[key] or 0.0 for key in ("value", "low", "high"))
+        return abs(value) > BIASED and (low > 0 or high < 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as a JSON object."""
@@ -85,15 +86,15 @@ def judge_judge(choices: Ints, prompts: Sequence[int], seed: int, resamples: int
     draws = (weights @ columns) / weights.sum(1, keepdims=True)
 
     agreed, leaning = float(same.mean()), float(lean.mean())
-    low, high = interval(draws[:, 1])
+    count_prompts = len(np.unique(clusters))
     return Judging(
         pairs=count,
-        consistency=with_interval(agreed, draws[:, 0], len(np.unique(clusters))),
+        consistency=with_interval(agreed, draws[:, 0], count_prompts),
         expected=chance,
         kappa=None if chance > 1 - 1e-12 else (agreed - chance) / (1 - chance),
         p_chance=float(binom.sf(int(same.sum()) - 1, count, min(chance, 1.0))),
         first=shares[FIRST],
         second=shares[SECOND],
         tie=shares[TIE],
-        bias={"value": leaning, "low": low, "high": high},
+        bias=with_interval(leaning, draws[:, 1], count_prompts, limits=(-1.0, 1.0)),
     )

@@ -1,50 +1,49 @@
-"""From the scores of documents to the scores of tasks, groups and suite, with their intervals."""
+"""The scores of a task as its record states them, each with its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, name_of
-from darumeru.scoring.bootstrap import LEVEL, RESAMPLES, interval, resample, units
+from darumeru.scoring.bootstrap import RESAMPLES, resample, units
 from darumeru.scoring.draws import draw, mean_of
+from darumeru.scoring.estimate import UNLIMITED, Estimate, estimate, with_bounds
+from darumeru.scoring.interval import LEVEL, Bounds, percentiles
 
 
-def with_interval(value: float | None, draws: Floats | None, count: int | None = None) -> dict[str, float | None]:
-    """`{"value", "low", "high"}`; no bounds where nothing could be resampled.
+def with_interval(
+    value: float | None, draws: Floats | None, count: int | None = None, limits: Bounds = (0.0, 1.0)
+) -> dict[str, float | None]:
+    """`{"value", "low", "high"}` of a score that has draws and no table; no bounds where nothing could be resampled.
 
-    Where every draw is the same (28 wrong answers of 28), resampling would claim certainty. If the number of independent
-    units is given, such a score in [0, 1] gets the exact binomial bounds instead: with n units all at v, a share of at
-    most 1 - 0.025^(1/n) of all units can lie elsewhere (Clopper and Pearson 1934, for v = 0 and 1).
+    Args:
+        value: the score.
+        draws: (B,) bootstrap values of it.
+        count: independent units; without it the interval is that of percentiles.
+        limits: between which every score lies, if `count` is given; a score outside has none.
     """
-    if value is None or draws is None:
-        return {"value": value, "low": None, "high": None}
-    low, high = interval(draws)
-    if count and high - low < 1e-12 and 0 <= value <= 1:
-        same = ((1 - LEVEL) / 2) ** (1 / count)
-        low, high = value * same, 1 - (1 - value) * same
+    bounds: Bounds | None = None
+    if value is not None and draws is not None:
+        if count is None:
+            bounds = percentiles(draws)
+        else:
+            inside = limits if limits[0] <= value <= limits[1] else UNLIMITED
+            bounds = with_bounds(Estimate(value, draws, max(count - 1, 1), count, inside)).bounds
+    low, high = bounds or (None, None)
     return {"value": value, "low": low, "high": high}
 
 
-def mean_with_interval(
-    value: float | None, draws: Floats | None, scores: Sequence[Mapping[str, float | None]]
-) -> dict[str, float | None]:
-    """Return the same for a mean of tasks with these `scores`; where every draw is the same, the means of the tasks' own bounds.
-
-    These err on the safe side: all tasks would have to be at their bounds at once.
-    """
-    found = with_interval(value, draws)
-    if draws is not None and found["low"] == found["high"]:
-        bounds = {side: [score[side] for score in scores] for side in ("low", "high")}
-        found |= {side: float(np.mean(b)) for side, b in bounds.items() if all(v is not None for v in b)}  # type: ignore[arg-type]
-    return found
+def stated(found: Estimate) -> dict[str, Any]:
+    """Return a score as a record states it: value, bounds, and how they were made or why there are none."""
+    low, high = found.bounds or (None, None)
+    about = {"reason": found.reason} if found.bounds is None else {"method": found.method}
+    return {"value": found.value, "low": low, "high": high, **about}
 
 
 def score_task(
     table: Table, metrics: Mapping[str, Aggregate], primary: tuple[str, ...], seed: int, resamples: int = RESAMPLES
-) -> tuple[dict[str, Any], Floats | None]:
+) -> tuple[dict[str, Any], Estimate]:
     """Return the scores of a task.
 
     Args:
@@ -55,25 +54,24 @@ def score_task(
         resamples: how often.
 
     Returns:
-        The score and each metric with their interval, and the (resamples,) draws of the score; no draws where there is
-        but one independent unit.
+        The score and each metric with their interval, and the score's estimate, of which means of tasks are made.
     """
-    plain = {name: float(aggregate(table, name, table.ones())[0]) for name, aggregate in metrics.items()}
     draws: dict[str, Floats] = {}
-    count = units(table)
-    if count > 1:
+    if units(table) > 1:
         draws = draw(table, metrics, resample(table.clusters, table.strata, resamples, seed))
-    score_draws = mean_of(draws, primary) if draws else None
+    of_score = {name: metrics[name] for name in primary}
+    score = estimate(table, of_score, mean_of(draws, primary) if draws else None, seed)
+    found = {name: estimate(table, {name: f}, draws.get(name), seed) for name, f in metrics.items()}
     return (
         {
-            "score": with_interval(float(np.mean([plain[n] for n in primary])), score_draws, count),
+            "score": stated(score),
             "primary": list(primary),
-            "metrics": {name: with_interval(value, draws.get(name), count) for name, value in plain.items()},
+            "metrics": {name: stated(metric) for name, metric in found.items()},
             "aggregates": {name: name_of(aggregate) for name, aggregate in metrics.items()},
             "documents": len(table),
-            "units": count,
+            "units": score.units,
             "level": LEVEL,
             "resamples": resamples,
         },
-        score_draws,
+        score,
     )

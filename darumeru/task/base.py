@@ -90,6 +90,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         return str(self.config.task)
 
     @property
+    def worded_here(self) -> bool:
+        """Whether the prompt's words are the task file's; else the rows bring their own `messages`."""
+        return self.config.doc_to_text is not None
+
+    @property
     def dataset(self) -> str:
         """The data set's folder name in a bundle."""
         return local_name(self.config.dataset_path, self.config.dataset_name)

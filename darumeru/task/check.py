@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,21 +57,8 @@ def check_folder(path: str | Path, catalogue: Catalogue) -> Report:
         )
     bundle = open_bundle(path)
     assert isinstance(bundle, FolderBundle)  # noqa: S101 - everything but the hub is a folder
-    report = inspect(bundle, _ours(catalogue, bundle))
+    report = inspect(bundle, catalogue.runnable(bundle))
     return replace(report, suites={name: suite.tasks for name, suite in catalogue.suites().items()})
-
-
-def _ours(catalogue: Catalogue, bundle: FolderBundle) -> dict[str, DarumeruTask]:
-    """Return the tasks of a catalogue that `darumeru run` can run; folders of users may hold stock lm-eval tasks too."""
-    names = catalogue.tasks()
-    try:
-        return catalogue.load(names, bundle)
-    except UserError:
-        tasks: dict[str, DarumeruTask] = {}
-        for name in names:
-            with contextlib.suppress(UserError):
-                tasks |= catalogue.load([name], bundle)
-        return tasks
 
 
 def inspect(bundle: FolderBundle, tasks: Mapping[str, DarumeruTask]) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,6 @@ import numpy as np
 
 from darumeru.data.bundle import Bundle
 from darumeru.errors import UserError, unknown
-from darumeru.scoring.aggregate import Floats
 
 if TYPE_CHECKING:
     from darumeru.task.base import DarumeruTask
@@ -91,14 +91,6 @@ def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | No
     return {
         name: float(np.mean([scores[t] for t in tasks])) if tasks and all(t in scores for t in tasks) else None
         for name, tasks in sets.items()
-    }
-
-
-def summarise_draws(suite: Suite, draws: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Return the same for bootstrap draws, (B,) values a task; a group or suite that lacks a task is left out."""
-    sets = {g.name: g.tasks for g in suite.groups} | {suite.name: suite.counted}
-    return {
-        n: np.mean([draws[t] for t in tasks], axis=0) for n, tasks in sets.items() if all(t in draws for t in tasks)
     }
 
 
@@ -189,6 +181,18 @@ class Catalogue:
             if not isinstance(task, DarumeruTask):
                 raise _not_ours(name)
         return loaded
+
+    def runnable(self, bundle: Bundle | str = "hub") -> dict[str, DarumeruTask]:
+        """Return the tasks that `darumeru run` can run, by name; folders of users may hold stock lm-eval tasks too."""
+        names = self.tasks()
+        try:
+            return self.load(names, bundle)
+        except UserError:
+            tasks: dict[str, DarumeruTask] = {}
+            for name in names:
+                with contextlib.suppress(UserError):
+                    tasks |= self.load([name], bundle)
+            return tasks
 
 
 def _not_ours(name: str) -> UserError:

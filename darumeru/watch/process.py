@@ -12,16 +12,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from darumeru.doctor.gpus import Gpu
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings
 
 STALL = 7200.0
 """Seconds without progress after which an evaluation is given up: more than loading and one batch of long answers take."""
+
+_FREE = 0.9
+"""A GPU with a smaller share of its memory free is in use: a context alone takes less."""
 
 _LOOK = 5.0
 """Seconds between two looks at whether a silent process is still there."""
@@ -44,6 +48,28 @@ def device_of(device: str) -> tuple[str, dict[str, str]]:
             raise UserError(f"--device '{device}': CUDA_VISIBLE_DEVICES names {len(ours)} GPUs, counted from 0.")
         return "cuda", {"CUDA_VISIBLE_DEVICES": ours[index] if ours else str(index)}
     raise UserError(f"--device '{device}' is not possible: auto, cpu, cuda, or cuda:N.")
+
+
+def taken_gpu(device: str, environment: Mapping[str, str], gpus: Sequence[Gpu]) -> str | None:
+    """Return one sentence where the evaluations' GPU holds something already, such as the training; None where it does not.
+
+    Args:
+        device: of the runs, as `device_of` returns it.
+        environment: of their processes, as `device_of` returns it.
+        gpus: of this machine.
+    """
+    seen = environment.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
+    first = seen.partition(",")[0].strip() or "0"
+    if device == "cpu" or not first.isdigit() or int(first) >= len(gpus):
+        return None
+    gpu = gpus[int(first)]
+    if gpu.memory == 0 or gpu.free >= _FREE * gpu.memory:
+        return None
+    return (
+        f"Of GPU {first} ({gpu.name}) {gpu.free / 1e9:.1f} of {gpu.memory / 1e9:.1f} GB are free; the rest is taken, by the "
+        "training perhaps. An evaluation takes what is free while it runs. A GPU of its own: --device cuda:N; less: --model-args "
+        "gpu_memory_utilization=0.2 (vllm) or batch_tokens=4096 (hf)."
+    )
 
 
 def evaluate_apart(

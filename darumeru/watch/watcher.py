@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from darumeru.doctor.gpus import nvidia_gpus
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings, Training, asked, settings_of
 from darumeru.files import read_json, write_json
@@ -23,7 +24,7 @@ from darumeru.record.run import Run, find_runs
 from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
 from darumeru.watch.curve import MICRO_AVG, Point, best, metrics_for, point_of
 from darumeru.watch.diagnosis import Diagnosis
-from darumeru.watch.process import STALL, device_of, evaluate_apart
+from darumeru.watch.process import STALL, device_of, evaluate_apart, taken_gpu
 from darumeru.watch.rules import Fired
 from darumeru.watch.status import Outcome, Report, Status, told
 from darumeru.watch.verdict import STOP, Judge, Verdict, check_race, make_judge, note, write_best
@@ -97,6 +98,8 @@ def watch(
         root, Path(output), training, wanted, environment, judge, report, newest_first, poll, stall, settle,
         pause=min(poll, 1.0) if once else poll, races=race_against is not None,
     )  # fmt: skip
+    if taken := taken_gpu(chosen, environment, nvidia_gpus()):
+        state.tell(taken)
     return state.follow(once, until_step)
 
 
@@ -183,7 +186,7 @@ class _Watch:
             if whole:
                 self._evaluate(whole[-1] if self.newest_first else whole[0])
                 continue
-            self._tell()
+            self.tell()
             time.sleep(min(self.poll, 0.5) if once or self._pending() else self.poll)
 
     def _look(self) -> None:
@@ -195,7 +198,7 @@ class _Watch:
         for step in before.keys() - self.checkpoints.keys():
             if before[step].state != "unfinished" and not self._done(before[step]):
                 self.deleted.add(step)
-                self._tell(
+                self.tell(
                     f"checkpoint-{step} was deleted before it was evaluated: raise the Trainer's save_total_limit."
                 )
         self.deleted -= self.checkpoints.keys()
@@ -264,7 +267,7 @@ class _Watch:
     def _evaluate(self, checkpoint: Checkpoint) -> None:
         step = checkpoint.step
         self.running = (step, "starts")
-        self._tell(f"Evaluating checkpoint-{step}")
+        self.tell(f"Evaluating checkpoint-{step}")
         began = time.monotonic()
         try:
             message = self._run(checkpoint)
@@ -277,10 +280,10 @@ class _Watch:
             self._read(run)
             self.finished.add((step, checkpoint.signature))
             self.reasons.pop(step, None)
-            self._tell(told(run, step, time.monotonic() - began))
+            self.tell(told(run, step, time.monotonic() - began))
         elif not checkpoint.path.is_dir():
             self.deleted.add(step)
-            self._tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
+            self.tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
         elif message.get("busy"):
             self.later[step] = time.monotonic() + self.poll
             self.reasons[step] = "another process evaluates it"
@@ -293,7 +296,7 @@ class _Watch:
         self.later[checkpoint.step] = time.monotonic() + self.pause * tries
         self.reasons[checkpoint.step] = reason
         end = "it is left out" if tries >= ATTEMPTS else "it will be tried again"
-        self._tell(f"checkpoint-{checkpoint.step} failed ({tries} of {ATTEMPTS}; {end}): {reason}")
+        self.tell(f"checkpoint-{checkpoint.step} failed ({tries} of {ATTEMPTS}; {end}): {reason}")
 
     def _asked_of(self, checkpoint: Checkpoint) -> Settings:
         training = Training(run=self.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen)
@@ -322,7 +325,7 @@ class _Watch:
     def _progress(self, step: int, share: float, silent: float) -> None:
         quiet = f", nothing new for {silent / 60:.0f} min" if silent >= 60 else ""
         self.running = (step, f"{share:.0%}{quiet}")
-        self._tell()
+        self.tell()
 
     # -- what follows -------------------------------------------------------------------------------------------------
 
@@ -333,10 +336,10 @@ class _Watch:
             self._keep(verdict.best)
         if verdict.diagnosis and verdict.diagnosis.kind != self.diagnosed:
             self._say(verdict.diagnosis, points[-1].step)
-            self._tell(f"Step {points[-1].step}: {verdict.diagnosis.text}")
+            self.tell(f"Step {points[-1].step}: {verdict.diagnosis.text}")
         self.diagnosed = verdict.diagnosis.kind if verdict.diagnosis else None
         for fired in verdict.fired:
-            self._tell(f"Rule fired: {fired}")
+            self.tell(f"Rule fired: {fired}")
             if self._stop(fired):
                 self._say(fired, fired.step)
         return verdict
@@ -371,9 +374,9 @@ class _Watch:
                 raise FileNotFoundError("it was deleted; raise the Trainer's save_total_limit")
             keep(checkpoint.path, self.folder)
             write_best(self.folder, metric, top, "best")
-            self._tell(f"checkpoint-{top.step} is the best so far ({metric} {mark[1]:.3f}): {self.folder / 'best'}")
+            self.tell(f"checkpoint-{top.step} is the best so far ({metric} {mark[1]:.3f}): {self.folder / 'best'}")
         except OSError as error:
-            self._tell(f"checkpoint-{top.step} is the best so far, but it cannot be kept: {error}.")
+            self.tell(f"checkpoint-{top.step} is the best so far, but it cannot be kept: {error}.")
             with suppress(OSError):
                 write_best(self.folder, metric, top, None)
 
@@ -394,11 +397,12 @@ class _Watch:
             remarks[self.running[0]] = f"is evaluated: {self.running[1]}"
         return remarks
 
-    def _tell(self, event: str | None = None) -> None:
+    def tell(self, event: str | None = None) -> None:
+        """Report the state, and what has happened."""
         self.report(Status(self.judge.metrics, self._points(), self._remarks(), event))
 
     def _outcome(self, points: list[Point], verdict: Verdict) -> Outcome:
-        self._tell()
+        self.tell()
         states = self.checkpoints.values()
         return Outcome(
             self.judge.metrics,

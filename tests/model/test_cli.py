@@ -45,7 +45,9 @@ def test_json_output_is_json(tiny_chat: Path, tmp_path: Path) -> None:
 
 
 def test_lists() -> None:
-    assert "cp_para_ru" in call("list", "tasks")
+    tasks = {line.split()[0]: line for line in call("list", "tasks").splitlines() if line.split()}
+    assert "rows of the data set" in tasks["cp_para_ru"]
+    assert "task file" in tasks["mmlu_ru"]
     suites = call("list", "suites")
     assert "DaruCopy (RU)" in suites
     assert "darumeru-extended" in suites

@@ -57,6 +57,10 @@ def test_exact_numbers_repeat_bit_by_bit(tiny_base: Path) -> None:
         with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
             found.append(collect(engine, order))
     assert found[0] == found[1]
+    done = tuple(r.id for r in requests[::3])
+    with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
+        rest = collect(engine, requests, done)
+    assert rest == {id_: answer for id_, answer in found[0].items() if id_ not in done}, "also of a run that is resumed"
 
 
 def test_done_requests_are_not_asked_again(tiny_base: Path) -> None:

@@ -207,6 +207,7 @@ def test_what_cannot_race(models: list[Path], tmp_path: Path) -> None:
         ([good, bad], {"margin": 1.0}, "--margin 1 is not possible"),
         ([good, bad], {"alpha": 0.0}, "--alpha 0 is not possible"),
         ([good, bad], {"alpha": 1.0}, "--alpha 1 is not possible"),
+        ([good, bad], {"engine": "api"}, "asks one server for one model"),
     ):
         with pytest.raises(UserError, match=fault):
             race_models([str(n) for n in names], output=tmp_path, **more)

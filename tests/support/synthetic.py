@@ -11,8 +11,9 @@ import numpy as np
 from darumeru.files import file_sha256, fingerprint, write_json, write_jsonl
 from darumeru.record.run import FORMAT
 from darumeru.scoring.aggregate import Aggregate, f1_macro, mean
-from darumeru.scoring.summary import score_task, with_interval
-from darumeru.task.suite import Group, Suite, summarise, summarise_draws
+from darumeru.scoring.estimate import Estimate, estimate_mean
+from darumeru.scoring.summary import score_task, stated
+from darumeru.task.suite import Group, Suite
 
 GROUPS = {
     "darummlu": ("DaruMMLU", ["rummlu", "mmlu_ru", "mmlu_en"]),
@@ -48,7 +49,7 @@ def make_run(
 
     chosen = tasks or TASKS
     results: dict[str, Any] = {}
-    draws: dict[str, Any] = {}
+    estimates: dict[str, Estimate] = {}
     sums: dict[str, list[dict[str, Any]]] = {}
     for task in chosen:
         shared = np.random.default_rng(int(hashlib.sha256(task.encode()).hexdigest()[:8], 16))
@@ -86,7 +87,7 @@ def make_run(
                     ],
                 }
             )  # fmt: skip
-        results[task], draws[task] = score_task(
+        results[task], estimates[task] = score_task(
             table_of([Sample(**row) for row in rows]), metrics, primary, seed, resamples
         )
         results[task] |= {
@@ -95,8 +96,10 @@ def make_run(
         }  # fmt: skip
         sums[task] = rows
     suite = SUITE.only(chosen)
-    means = summarise(suite, {t: r["score"]["value"] for t, r in results.items()})
-    mean_draws = summarise_draws(suite, draws)
+
+    def mean_of_tasks(title: str, members: tuple[str, ...]) -> dict[str, Any]:
+        return stated(estimate_mean([estimates[t] for t in members])) | {"title": title}
+
     head: dict[str, Any] = {
         "format": FORMAT,
         "model": {"name": name, "revision": None, "weights_sha256": "0" * 64, "tokenizer_sha256": "1" * 64,
@@ -114,8 +117,8 @@ def make_run(
     head |= header
     head |= {"id": fingerprint([name, skill, seed, documents, chosen, header]), "started": "2026-01-01T00:00:00+00:00"}
     scores = {
-        "suite": with_interval(means["darumeru"], mean_draws.get("darumeru")) | {"title": suite.summary},
-        "groups": {g.name: with_interval(means[g.name], mean_draws.get(g.name)) | {"title": g.title} for g in suite.groups},
+        "suite": mean_of_tasks(suite.summary, suite.tasks),
+        "groups": {g.name: mean_of_tasks(g.title, g.tasks) for g in suite.groups},
         "tasks": results, "failed": {}, "engine": {"dtype": "float32", "device": "cpu"}, "wall_seconds": 17.0,
         "finished": "2026-01-02T00:00:00+00:00",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections import Counter
@@ -10,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from darumeru.cli.tables import scores_table
 from darumeru.data.bundle import MINI, FolderBundle, Row
 from darumeru.evaluation import execute, prepare, settings_of
-from darumeru.inference.prompt import conversation
+from darumeru.inference.prompt import FOUNDATION_STOP, conversation
 from darumeru.requests import Answer
 from darumeru.scoring.aggregate import Table, category_mean, macro_mean
-from darumeru.task import DarumeruTask
+from darumeru.task import DarumeruTask, GenerateTask, Wording
 from darumeru.task.check import check
 from darumeru.task.score import table_of
 from darumeru.task.suite import Catalogue
@@ -90,7 +93,7 @@ def test_mmlu_states_all_three_means() -> None:
     assert len(categories) == 4
 
 
-@pytest.mark.parametrize(("name", "subject"), [("mmlu_ru", "«астрономия»"), ("mmlu_en", "on astronomy ")])
+@pytest.mark.parametrize(("name", "subject"), [("mmlu_ru", "«астрономия»"), ("mmlu_en", "on astronomy,")])
 def test_the_subject_is_named_once_and_in_the_language_of_the_prompt(name: str, subject: str) -> None:
     task = CATALOGUE.load([name], "mini")[name]
     doc = next(d for d in task.docs() if d["subject"] == "astronomy")
@@ -106,6 +109,13 @@ def test_the_subject_is_named_once_and_in_the_language_of_the_prompt(name: str, 
     assert subject in alone[0]["content"]
     if name == "mmlu_ru":
         assert not any("astronomy" in turn["content"] for turn in turns)
+
+
+@pytest.mark.parametrize(("headline", "expected"), [("Тема: {{subject_ru}}.", "Тема: астрономия.\n\n"), ("", "")])
+def test_a_wording_replaces_the_headline(headline: str, expected: str) -> None:
+    task = CATALOGUE.load(["mmlu_ru"], "mini", {"mmlu_ru": Wording(headline=headline)})["mmlu_ru"]
+    doc = next(d for d in task.docs() if d["subject"] == "astronomy")
+    assert conversation(task.queries(doc)[0])[0]["content"].startswith(expected + doc["question_ru"])
 
 
 def test_a_subject_that_mmlu_does_not_have_is_named(tmp_path: Path) -> None:
@@ -185,3 +195,31 @@ def test_a_translation_follows_an_examples_last_turn_as_it_stands(tmp_path: Path
     row["messages"][-1]["content"] = end
     task = task_on(tmp_path, "flores", "prompt", [row], "flores_ru_en")
     assert task.fewshot(task.docs()[0], 1)[0][-1]["content"] == end + row["inputs"]["en"]
+
+
+def test_one_dialogue_has_no_interval_and_says_why(tiny_chat: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (MINI / "rutie" / "test.jsonl").read_text("utf-8").splitlines()]
+    one = [row for row in rows if row["meta"]["dialog_id"] == rows[0]["meta"]["dialog_id"]]
+    assert len(one) > 1
+    task_on(tmp_path, "rutie", "test", one, "rutie")
+    settings = settings_of(
+        model=str(tiny_chat), data=str(tmp_path / "bundle"), suite="darumeru-extended", tasks=["rutie"]
+    )
+    run = execute(prepare(settings), tmp_path / "runs", open_engine=KnowingEngine)
+    result = run.scores.tasks["rutie"]
+    assert (result.units, result.score.value, result.score.low) == (1, 1.0, None)
+    terminal = Console(width=200, record=True, file=io.StringIO())
+    terminal.print(scores_table(run))
+    assert "no interval: all documents are one independent unit" in terminal.export_text()
+
+
+@pytest.mark.parametrize("name", [*CATALOGUE.suite("darumeru").tasks, *CATALOGUE.suite("darumeru-extended").tasks])
+def test_no_answer_holds_what_ends_it(name: str) -> None:
+    """A base model's answer ends at a blank line, or where the task says: a right answer must not be cut there."""
+    task = CATALOGUE.load([name], "mini")[name]
+    if not isinstance(task, GenerateTask):
+        return
+    ends = task.options.until or (FOUNDATION_STOP,)
+    golds = [task.gold_text(doc) for doc in task.docs()]
+    shown = [turns[-1]["content"] for turns in task.fewshot(task.docs()[0], 5)]
+    assert not [text for text in golds + shown for end in ends if end in text]

@@ -27,10 +27,6 @@ PIECES = [
 MARKS = ["<s>", "</s>", "<|end|>", "<|im_end|>", " <|im_start|>"]
 
 
-def mistral(shared: Path) -> Any:
-    return AutoTokenizer.from_pretrained(shared / "tokenizers" / "mistral-7b-v0.1")
-
-
 def jumble(draw: random.Random, length: int) -> str:
     return "".join(draw.choice(PIECES + MARKS) for _ in range(length))
 
@@ -48,12 +44,18 @@ def asked(documents: int) -> list[tuple[str, Query, list[list[Message]]]]:
     return [(f"t/{n}/0", Query("choose", q, options=("1", "2")), shots) for n, q in enumerate(questions)]
 
 
-@pytest.mark.parametrize("name", ["tiny_base", "tiny_chat", "mistral"])
-def test_tokens_are_those_of_the_whole_text(name: str, request: pytest.FixtureRequest) -> None:
-    if name == "mistral":
-        tokenizer = mistral(request.getfixturevalue("shared"))
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(name))
+@pytest.mark.parametrize(
+    ("fixture", "name"),
+    [
+        ("tiny_base", ""),
+        ("tiny_chat", ""),
+        ("shared", "tokenizers/mistral-7b-v0.1"),
+        ("tokenizers_folder", "qwen3"),
+        ("tokenizers_folder", "llama3"),
+    ],
+)
+def test_tokens_are_those_of_the_whole_text(fixture: str, name: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(fixture) / name)
     prompter = Prompter(tokenizer, "foundation", Limits())
     draw, joined = random.Random(0), 0
     for number in range(25):

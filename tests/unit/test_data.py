@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from darumeru.files import write_jsonl
 from darumeru.task.check import check, check_folder
 from darumeru.task.pull import pull
 from darumeru.task.suite import Catalogue
-from support.hub import Hub, Trouble, serve
-from support.hub_data import fill
+from support.hub import Hub, Trouble
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +202,10 @@ def test_check_needs_a_bundle(tmp_path: Path, catalogue: Catalogue) -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+def hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     """A hub with the data sets of both suites, which the clients of this process talk to."""
-    with serve() as served:
-        served.serves(monkeypatch, tmp_path / "home")
-        yield fill(served)
+    hub.serves(monkeypatch, tmp_path / "home")
+    return hub
 
 
 def rows_fetched(hub: Hub) -> set[tuple[str, str]]:
@@ -279,6 +277,9 @@ def test_a_bundle_and_a_run_are_locks_too(tmp_path: Path) -> None:
     assert read_lock(run) == {"a/b": "1", "a/b@c": "2"}
     (run / "header.json").write_text(json.dumps({"tasks": {"x": {"data": {"test": {"source": "bundle:mini"}}}}}))
     with pytest.raises(UserError, match="states no revisions of the hub"):
+        read_lock(run)
+    (run / "header.json").write_text('{"tasks": ["x"]}')
+    with pytest.raises(UserError, match="is not the header of a run"):
         read_lock(run)
 
 

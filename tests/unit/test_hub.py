@@ -75,14 +75,17 @@ def refusal(ask: Callable[[], object]) -> DarumeruError:
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
+        ("gated, and who asks is signed in", r"is gated: accept its terms .* then log in with 'hf auth login'"),
         ("gated", r"is gated: accept its terms .* then log in with 'hf auth login'"),
         ("gone", "there is no such repository; if it is private, log in"),
     ],
 )
 def test_a_refusal_is_one_sentence_wherever_it_is_asked(
-    hub: Hub, ask: Callable[[], object], trouble: str, message: str
+    hub: Hub, ask: Callable[[], object], trouble: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if trouble == "gated":
+    if "signed in" in trouble:
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    if trouble.startswith("gated"):
         for repository in hub.repositories.values():
             repository.gated = True
     else:
@@ -187,6 +190,12 @@ def test_a_web_page_in_place_of_the_hub(hub: Hub) -> None:
         assert "what answered is not the hub: a proxy or a login page" in str(refusal(ask))
 
 
+@pytest.mark.parametrize("trouble", [{"cut": True}, {"seconds": 4.0}, {"status": 429, "headers": {"Retry-After": "1"}}])
+def test_an_answer_that_is_cut_or_late_is_asked_for_again(hub: Hub, trouble: dict[str, Any]) -> None:
+    hub.faults = [Trouble("GET .*/ru/test.jsonl", times=1, **trouble)]
+    assert HubBundle().load("owner/name", "ru", "test").rows == [ROW] * 2
+
+
 def test_a_card_cannot_name_files_outside_nor_settings_of_functions(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "secret.jsonl").write_text('{"text": "secret"}\n')
     head = "---\nconfigs:\n- config_name: ru\n  data_files:\n  - split: test\n    path: "
@@ -213,6 +222,9 @@ def test_a_locked_revision_is_read_whatever_the_cache_holds(
     assert len(HubBundle({"owner/name": old}).load("owner/name", "ru", "test").rows) == 2
     found = HubBundle().load("owner/name", "ru", "test")
     assert (found.source["revision"], found.rows[0]["text"]) == (new, "новое")
+    hub.url = "http://127.0.0.1:9"  # nothing listens there, and nobody said so
+    hub.serves(monkeypatch, tmp_path / "home")
+    assert HubBundle().load("owner/name", "ru", "test").source == found.source
 
 
 def test_a_loading_script_is_not_run_and_its_conversion_is_pinned(hub: Hub) -> None:
@@ -232,6 +244,9 @@ def test_a_loading_script_is_not_run_and_its_conversion_is_pinned(hub: Hub) -> N
     assert HubBundle(lock).load("RussianNLP/rucola", None, "validation").source == first
     moved = HubBundle().load("RussianNLP/rucola", None, "validation").source
     assert (moved["rows"], moved["revision"]) == (1, first["revision"])
+    rucola.change({"other/validation/0000.parquet": parquet([ROW])}, "refs/convert/parquet")
+    with pytest.raises(DarumeruError, match="several configurations, of which one must be named: default, other"):
+        HubBundle().load("RussianNLP/rucola", None, "validation")
     del rucola.branches["refs/convert/parquet"]
     with pytest.raises(DarumeruError, match="it has no revision 'refs/convert/parquet'"):
         HubBundle().load("RussianNLP/rucola", None, "validation")

@@ -240,7 +240,7 @@ def test_compare_finds_the_difference_and_the_flips(runs: Path) -> None:
     assert lines["suite"].p_holm is not None
     assert lines["suite"].p_holm < 1e-6
     rwsd = lines["rwsd"]
-    assert rwsd.difference.test == "sign"
+    assert rwsd.difference.test == "mid-p"
     assert (rwsd.better, rwsd.worse) == (len(found.flips["rwsd"][0]), len(found.flips["rwsd"][1]))
     assert rwsd.difference.value == pytest.approx((rwsd.better - rwsd.worse) / 20)
     assert lines["rcb"].difference.test == "bootstrap"

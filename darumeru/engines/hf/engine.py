@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from darumeru.engines.base import Engine, EngineOptions, too_long
 from darumeru.engines.hf.batches import shared_prefixes, shares_prompt
 from darumeru.engines.hf.rows import Row, Values, answer_of, rows_of
-from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Request
 
 if TYPE_CHECKING:
@@ -81,31 +79,13 @@ class HFEngine(Engine):
                 `device_map`, `quantization_config`.
 
         Raises:
-            UserError: an unknown model argument, or a device that is not there.
+            UserError: an unknown model argument, a device that is not there, or no language model.
             DarumeruError: transformers cannot load the model.
         """
-        import torch
-        import transformers
+        from darumeru.engines.hf.loading import load_model
 
         cls.check_args(options.model_args)
-        args = {k: v for k, v in options.model_args.items() if k != "batch_tokens"}
-        device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
-        dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
-        try:
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(
-                model, dtype=dtype, trust_remote_code=options.trust_remote_code, use_safetensors=True, **args
-            )
-            if options.adapter:
-                add_adapter(loaded, options.adapter)
-            if "device_map" not in args:
-                loaded = loaded.to(device)
-        except torch.OutOfMemoryError as error:
-            raise DarumeruError(f"The model does not fit on '{device}': {error}") from None
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-            raise DarumeruError(f"transformers cannot load '{model}': {str(error).splitlines()[0]}") from error
-        return cls(loaded, tokenizer, eos_ids, options)
+        return cls(load_model(model, options), tokenizer, eos_ids, options)
 
     @property
     def _pad_id(self) -> int:
@@ -279,23 +259,6 @@ class HFEngine(Engine):
 
             torch.cuda.empty_cache()
         return None
-
-
-def add_adapter(model: Any, adapter: Path) -> None:
-    """Apply a LoRA adapter to a model, beside its weights: merged into bfloat16 weights, most of it would be rounded away.
-
-    Raises:
-        UserError: PEFT is not installed, or the adapter belongs to another model.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("A LoRA adapter on the hf engine needs PEFT: pip install 'darumeru[adapter]'.")
-    try:
-        model.load_adapter(str(adapter))
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"Adapter '{adapter}' does not fit this model; was it trained on another base? ({reason})"
-        ) from None
 
 
 def _too_long(request: Request, tokens: int) -> Answer:

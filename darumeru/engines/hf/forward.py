@@ -133,6 +133,7 @@ class Forward:
             max_new_tokens=max(r.max_tokens for r in batch),
             **stop,
         )
+        caches.forget(self.model)
         new = output[:, width:].tolist()
         return [
             finish(r, tokens[: r.max_tokens], self.eos_ids, self.tokenizer)

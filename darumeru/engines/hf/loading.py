@@ -1,0 +1,117 @@
+"""Loading a model folder with transformers: the language model alone where it is part of a larger one, on its device."""
+
+from __future__ import annotations
+
+import importlib.util
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from darumeru.engines.base import EngineOptions
+from darumeru.errors import DarumeruError, UserError
+
+_TEXT_KEYS = {
+    r"^model\.language_model\.": "model.",
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+}
+"""What multimodal checkpoints call the parts of their language model, and what it is called alone."""
+
+
+def load_model(model: Path, options: EngineOptions) -> Any:
+    """Return a model folder's language model, loaded onto its device with its adapter.
+
+    Raises:
+        UserError: there is no such device, transformers knows no language model of this type, or the adapter does not fit.
+        DarumeruError: transformers cannot load the model.
+    """
+    import torch
+
+    args = {k: v for k, v in options.model_args.items() if k != "batch_tokens"}
+    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
+    args |= {
+        "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+        "trust_remote_code": options.trust_remote_code,
+        "use_safetensors": True,
+    }
+    try:
+        config = _config(model, options)
+        if device == "cuda" and (hasattr(config, "quantization_config") or "quantization_config" in args):
+            # Quantised layers are made for the device that they are loaded on, and cannot be moved.
+            args.setdefault("device_map", {"": device})
+        loaded = None if options.adapter else _text_part(model, config, args)
+        if loaded is None:
+            loaded = _class(config).from_pretrained(model, **args)
+        if options.adapter:
+            add_adapter(loaded, options.adapter)
+        return loaded if "device_map" in args else loaded.to(device)
+    except torch.OutOfMemoryError as error:
+        raise DarumeruError(f"The model does not fit on '{device}': {error}") from None
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise DarumeruError(f"transformers cannot load '{model}': {str(error).splitlines()[0]}") from error
+
+
+def _config(model: Path, options: EngineOptions) -> Any:
+    import transformers
+
+    return transformers.AutoConfig.from_pretrained(model, trust_remote_code=options.trust_remote_code)
+
+
+def _class(config: Any) -> Any:
+    """Return the auto class that loads a language model with this configuration.
+
+    Raises:
+        UserError: transformers has none.
+    """
+    import transformers
+
+    if hasattr(config, "auto_map") or type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return transformers.AutoModelForCausalLM
+    if type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return transformers.AutoModelForImageTextToText
+    raise UserError(
+        f"transformers {transformers.__version__} has no model of type '{config.model_type}' that continues a text. "
+        "Take a causal language model, or try --engine vllm."
+    )
+
+
+def _text_part(model: Path, config: Any, args: dict[str, Any]) -> Any:
+    """Return the language model of a multimodal one without its other parts; None where it cannot be loaded alone.
+
+    It can where transformers has a class for its configuration and finds each of its weights in the checkpoint. Quantised
+    checkpoints name layers of the whole model in their settings, and are loaded whole.
+    """
+    import transformers
+
+    text = config.get_text_config(decoder=True)
+    if text is config or hasattr(config, "quantization_config") or "quantization_config" in args:
+        return None
+    if type(text) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    text = deepcopy(text)
+    text.dtype = text.dtype or config.dtype
+    loaded, info = transformers.AutoModelForCausalLM.from_pretrained(
+        model, config=text, key_mapping=_TEXT_KEYS, output_loading_info=True, **args
+    )
+    # A head that is left over would have been tied to the embeddings instead.
+    left = [key for key in info["unexpected_keys"] if "lm_head" in key or "language_model" in key]
+    return None if info["missing_keys"] or info["mismatched_keys"] or left else loaded
+
+
+def add_adapter(model: Any, adapter: Path) -> None:
+    """Apply a LoRA adapter to a model, beside its weights: merged into bfloat16 weights, most of it would be rounded away.
+
+    Raises:
+        UserError: PEFT is not installed, or the adapter belongs to another model.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("A LoRA adapter on the hf engine needs PEFT: pip install 'darumeru[adapter]'.")
+    try:
+        model.load_adapter(str(adapter))
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"Adapter '{adapter}' does not fit this model; was it trained on another base? ({reason})"
+        ) from None
