@@ -17,8 +17,8 @@ from darumeru.record.draws import paired_draws
 from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.scoring.aggregate import AGGREGATES, Floats, Table, mean
 from darumeru.scoring.bootstrap import units
-from darumeru.scoring.compare import difference
-from darumeru.scoring.margin import MeanOfTasks, Part, same_bounds
+from darumeru.scoring.compare import degrees_of_mean, difference, paired_shares
+from darumeru.scoring.margin import MeanOfTasks, Part
 from darumeru.scoring.summary import with_interval
 
 DENSITY = "symbols_per_token"
@@ -83,22 +83,23 @@ def _difference(rule: Rule, tasks: Sequence[str], new: Side, old: Side) -> Measu
     drawn = [draws_of(side.entry, tasks) for side in (old, new)]
     a, b = (float(np.mean([side.entry.tasks[t].score.value for t in tasks])) for side in (old, new))
     results = [new.entry.tasks[t] for t in tasks]
-    found = difference(a, b, drawn[0], drawn[1], sum(r.units for r in results))
     size = _documents(results)
-    if drawn[0] is None or drawn[1] is None or found.low is None or found.high is None:
-        reason = _no_draws(tasks, new.entry, old.entry)
-        return Measured(limit, lower, found.value, documents=size, reason=reason)
-    parts = []
+    if drawn[0] is None or drawn[1] is None:
+        return Measured(limit, lower, b - a, documents=size, reason=_no_draws(tasks, new.entry, old.entry))
+    parts, gaps = [], []
     for task in tasks:
         x, y = old.entry.tasks[task].draws, new.entry.tasks[task].draws
         assert x is not None and y is not None  # noqa: S101 - `draws_of` has them
-        parts.append(_part(new, task, _error(y.astype(np.float64) - x), _flips(task, new, old)))
-    estimate = MeanOfTasks(found.value, _error(drawn[1] - drawn[0]), tuple(parts))
+        gaps.append(y.astype(np.float64) - x)
+        parts.append(_part(new, task, _error(gaps[-1]), _flips(task, new, old)))
+    df = degrees_of_mean(gaps, [r.df for r in results])
+    estimate = MeanOfTasks(b - a, _error(drawn[1] - drawn[0]), tuple(parts), df)
+    found = difference(a, b, drawn[0], drawn[1], estimate.units, df)
     low, high = found.low, found.high
-    if high - low < 1e-12:  # no document was answered differently
-        half = same_bounds(estimate.units)
-        low, high = found.value - half, found.value + half
-    return Measured(limit, lower, found.value, low, high, size, estimate)
+    first = parts[0]
+    if len(parts) == 1 and first.flips is not None and first.units == size and len(results[0].record.primary) == 1:
+        low, high = paired_shares(*first.flips, size)
+    return Measured(limit, lower, b - a, low, high, size, estimate)
 
 
 def _asked_alike(task: str, new: Entry, old: Entry) -> None:
@@ -145,12 +146,14 @@ def _score(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
     if score is None or draws is None:
         value = score.value if score else None
         return Measured(rule.bound, value=value, documents=size, reason=_no_draws(tasks, entry))
-    parts = []
+    parts, alone = [], []
     for task in tasks:
         drawn = entry.tasks[task].draws
         assert drawn is not None  # noqa: S101 - `draws_of` has them
-        parts.append(_part(new, task, _error(drawn.astype(np.float64))))
-    estimate = MeanOfTasks(score.value, _error(draws), tuple(parts))
+        alone.append(drawn.astype(np.float64))
+        parts.append(_part(new, task, _error(alone[-1])))
+    df = degrees_of_mean(alone, [entry.tasks[t].df for t in tasks])
+    estimate = MeanOfTasks(score.value, _error(draws), tuple(parts), df)
     return Measured(rule.bound, False, score.value, score.low, score.high, size, estimate)
 
 
@@ -176,7 +179,8 @@ def _density(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
     together: Floats = np.mean(drawn, axis=0)
     parts = [replace(_part(new, t, _error(d)), right_or_wrong=False) for t, d in zip(tasks, drawn, strict=True)]
     bounds = with_interval(value, together)
-    estimate = MeanOfTasks(value, _error(together), tuple(parts))
+    df = degrees_of_mean(drawn, [r.df for r in results])
+    estimate = MeanOfTasks(value, _error(together), tuple(parts), df)
     return Measured(rule.bound, False, value, bounds["low"], bounds["high"], size, estimate)
 
 
@@ -213,7 +217,7 @@ def _share(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
     part = Part(
         _error(drawn), count, sum(_available(entry, t) for t in answered), len(shares), set(shares) <= {0.0, 1.0}
     )
-    estimate = MeanOfTasks(value, part.error, (part,))
+    estimate = MeanOfTasks(value, part.error, (part,), max(count - 1, 1))
     return Measured(rule.bound, True, value, bounds["low"], bounds["high"], len(shares), estimate)
 
 
