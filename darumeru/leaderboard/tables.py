@@ -63,8 +63,8 @@ def to_markdown(board: Board) -> str:
             cells += [number(e.scores.get(g.name)) for g in groups] if whole else ["—"] * len(groups)
             parts.append("| " + " | ".join([*cells, f"{symbols:.2f}" if symbols else "—"]) + " |")
     parts.append(
-        "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, Holm-corrected, "
-        "5 % level). Where runs differ in more than the model, `table.csv` says in `badges` how.\n"
+        "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, corrected for the "
+        "number of models, 5 % level). Where runs differ in more than the model, `table.csv` says in `badges` how.\n"
     )
     if board.problems:
         parts.append("Not shown:\n")

@@ -18,6 +18,10 @@ from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.interval import FLAT, LEVEL, Bounds, degrees_of_sum, quantile, student, wilson
 
 POWER = 0.8
+FEW = 20
+"""Degrees of freedom below which a covariance is hardly known."""
+SAME = 1e-7
+"""A standard error below this is what rounding leaves of two equal variances."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +181,10 @@ def holm(p: Sequence[float]) -> list[float]:
 def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL, df: float | None = None) -> list[int]:
     """Return ranks, 1 the best; a model shares the rank of the best from which it cannot be told apart.
 
-    From the top: the best model that has no rank yet opens a rank. All below it are tested against it (paired bootstrap,
-    Holm-corrected over them); the rank ends before the first that is significantly worse. A rank's number is one more than the
-    number of models in better ranks (1, 1, 3).
+    From the top: the best model that has no rank yet opens a rank. All below it are tested against it (paired bootstrap); the
+    rank ends before the first that is significantly worse. Which model is the best was seen in the same scores, so the largest of
+    the differences is held against what the largest would be if all models were equal (`_critical`). A rank's number is one more
+    than the number of models in better ranks (1, 1, 3).
 
     Args:
         values: (M,) scores.
@@ -191,24 +196,61 @@ def shared_ranks(values: Floats, draws: Floats, units: int, level: float = LEVEL
     Returns:
         M ranks, in the order of `values`.
     """
-    from scipy.stats import t
+    from scipy.special import ndtri, stdtr
 
     order = np.argsort(-values, kind="stable")
+    centred = draws - draws.mean(axis=1, keepdims=True)
+    together = centred @ centred.T / (centred.shape[1] - 1)
+    variance = np.diag(together)
+    errors = np.sqrt(np.maximum(variance[:, None] + variance - 2 * together, 0.0))
+    flat = errors < SAME
     ranks = [0] * len(values)
     start = 0
     while start < len(order):
         best, rest = order[start], order[start + 1 :]
         gaps = values[best] - values[rest]
-        errors = np.std(draws[best] - draws[rest], axis=1, ddof=1) if len(rest) else np.zeros(0)
-        flat = errors < FLAT
-        p = 2 * t.sf(gaps / np.where(flat, 1.0, errors), df=df or max(units - 1, 1))
-        p[flat] = [1.0 if g < FLAT else sign_test(units, 0) for g in gaps[flat]]
-        worse = np.asarray(holm(p.tolist())) < 1 - level
+        same = flat[best, rest]
+        # As a normal quantile, which the draws' own statistics are like.
+        t = gaps / np.where(same, 1.0, errors[best, rest])
+        z = -ndtri(stdtr(df or max(units - 1, 1), -t))
+        left = order[start:]
+        worse = z > _critical(together[np.ix_(left, left)], errors[np.ix_(left, left)], level, df or units - 1)
+        sure = sign_test(units, 0) * len(rest) < 1 - level
+        worse[same] = (gaps[same] > FLAT) & sure
         size = 1 + (int(np.argmax(worse)) if worse.any() else len(rest))
         for i in order[start : start + size]:
             ranks[i] = start + 1
         start += size
     return ranks
+
+
+def _critical(together: Floats, errors: Floats, level: float, df: float) -> float:
+    """Return how many standard errors the worst of equal models lies below the best of them, at most in `level` of all cases.
+
+    Normal numbers with the covariance of the draws stand for scores of equal models; the best of them is found anew each time, as
+    it is in the scores (Tukey's studentised range, for models whose scores move together). With few degrees of freedom that
+    covariance is hardly known, and the level is shared out among all pairs (Bonferroni).
+
+    Args:
+        together: (M, M) covariance of the draws.
+        errors: (M, M) standard errors of the differences.
+        level: of confidence.
+        df: degrees of freedom of the draws.
+    """
+    from scipy.special import ndtri
+
+    count = len(together)
+    if count < 2:
+        return math.inf
+    if df < FEW:
+        return float(-ndtri((1 - level) / (count * (count - 1))))
+    values, vectors = np.linalg.eigh(together)
+    factor = vectors * np.sqrt(np.maximum(values, 0.0))
+    equal = factor @ np.random.default_rng(0).normal(size=(count, 2000))
+    top = equal.argmax(axis=0)
+    gaps, between = equal.max(axis=0) - equal, errors[:, top]
+    worst = np.divide(gaps, between, out=np.zeros_like(gaps), where=between >= SAME).max(axis=0)
+    return float(np.quantile(worst, level))
 
 
 def unpaired_interval(value: float, draws_a: Floats, draws_b: Floats) -> tuple[float, float]:

@@ -171,7 +171,7 @@ def _mean_limits(limits: Sequence[Bounds]) -> Bounds:
 
 
 def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: int) -> Floats:
-    """Return draws of the mean of metrics from the posterior of the confusion matrix, whose cells have weights of gamma numbers.
+    """Return draws of the mean of metrics from the posterior of the confusion matrix, whose documents weigh exponential numbers.
 
     Documents that are right or wrong are known by their cell. The prior adds 2 / k² of a document to each of the k² cells, which
     with two labels is Jeffreys' ½: a cell that happens to be empty among few documents is not impossible. A resampled Matthews
@@ -203,12 +203,14 @@ def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: 
         labels=table.labels,
         clusters=np.arange(size + k * k),
         strata=np.zeros(size + k * k, dtype=np.int64),
+        strata_names=[""],
     )
-    shape = np.concatenate([np.ones(size), np.full(k * k, 2 / (k * k))])
     rng = np.random.default_rng(seed)
     parts = []
     for start in range(0, count, 100):
-        weights = rng.standard_gamma(shape, size=(min(100, count - start), len(shape)))
+        block = min(100, count - start)
+        prior = rng.standard_gamma(2 / (k * k), size=(block, k * k))
+        weights = np.concatenate([rng.standard_exponential((block, size)), prior], axis=1)
         parts.append(np.mean([f(wide, name, weights) for name, f in metrics.items()], axis=0))
     return np.concatenate(parts)
 
