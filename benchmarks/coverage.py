@@ -38,6 +38,7 @@ from darumeru.scoring.compare import (
     bootstrap_test,
     degrees_of_mean,
     difference,
+    holm,
     mid_p_test,
     paired_shares,
     shared_ranks,
@@ -288,6 +289,14 @@ def interval_before(value: float, draws: Floats, count: int) -> tuple[float, flo
     return float(low), float(high)
 
 
+def told_apart_before(scores: Floats, draws: Floats, count: int) -> bool:
+    """Return whether ranks told models apart: the best against all others, corrected after Holm for these tests alone."""
+    best = int(np.argmax(scores))
+    others = [i for i in range(len(scores)) if i != best]
+    p = [bootstrap_test(scores[best] - scores[i], draws[best] - draws[i], count) for i in others]
+    return min(holm(p)) < 0.05
+
+
 # -- scores -------------------------------------------------------------------------------------------------------------
 
 
@@ -524,7 +533,7 @@ def comparisons(name: str, task: Task, limit: int, simulations: int, seed: int, 
             count[key] += p < 0.05
             count[f"{key}_before"] += p_before < 0.05
         count["ranks"] += max(shared_ranks(scores[:5], now[:5], n, df=df)) > 1
-        count["ranks_before"] += max(shared_ranks(scores[:5], old[:5], n)) > 1
+        count["ranks_before"] += told_apart_before(scores[:5], old[:5], n)
         count["ranks_found"] += shared_ranks(scores, now, n, df=df)[5] > 1
     shares = {key: round(100 * hits / simulations, 1) for key, hits in count.items()}
     return {"case": name, "n": n, "simulations": simulations, "difference": covered.shown(), **shares}
