@@ -51,7 +51,7 @@ def rates(
             parts.append(Part(error, n, n, n, True, (won, lost)))
         value = float((case[:, 0] - case[:, 1]).mean() / n)
         error = float(np.sqrt(sum(p.error**2 for p in parts))) / tasks
-        test = one_sided(MeanOfTasks(value, error, tuple(parts)), -margin)
+        test = one_sided(MeanOfTasks(value, error, tuple(parts), tasks * (n - 1)), -margin)
         go += int(count) * (test.above < ALPHA)
         no_go += int(count) * (test.below < ALPHA)
     return go / simulations, no_go / simulations

@@ -303,7 +303,7 @@ def main() -> None:
     given = parser.parse_args()
     began, rng = time.perf_counter(), np.random.default_rng(given.seed)
     tasks = [structure(name, size, kind) for name, (size, _, kind) in TASKS.items()]
-    populations, runs = (4, 50) if given.quick else (20, 200)
+    populations, runs = (4, 50) if given.quick else (10, 200)
     rounds = round_sizes(tasks, {n: float(c) for n, (_, c, _) in TASKS.items()})
     found: dict[str, Any] = {"rounds": len(rounds), "first_round": rounds[0]}
     print("No true difference\n\n| | races | naive rule errs | race errs | interval misses |")
@@ -315,7 +315,7 @@ def main() -> None:
         "\n| | true difference | decided early | wrong | tokens, mean | tokens, 90 % of races | subset of that cost, power |"
     )
     print("|---|---|---|---|---|---|---|")
-    runs = 50 if given.quick else 400
+    runs = 50 if given.quick else 200
     for name, flips in FLIPS.items():
         for difference in DIFFERENCES:
             if difference > flips:

@@ -105,6 +105,9 @@ def closing_lines(found: Race) -> list[str]:
     if found.scores:
         scores = ", ".join(f"{name} {score:.4f}" for name, score in found.scores.items())
         lines.append(f"Everything was asked; the scores are exact: {scores}.")
+    else:
+        scores = ", ".join(f"{name} [{low:.3f}, {high:.3f}]" for name, (low, high) in found.intervals.items())
+        lines.append(f"Scores of the whole benchmark, each within: {scores}.")
     if found.left_out:
         parts = "; ".join(f"{task} without {', '.join(metrics)}" for task, metrics in found.left_out.items())
         lines.append(f"Counted with accuracy alone, since their other metric is no sum over documents: {parts}.")

@@ -11,7 +11,6 @@ from darumeru.gate.policy import SUITE
 from darumeru.gate.rules import Decision, Finding, Verdict
 from darumeru.leaderboard.load import suite_of
 from darumeru.leaderboard.tables import label
-from darumeru.scoring.bootstrap import LEVEL
 from darumeru.web.text import escape_markdown
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def note(decision: Decision) -> str:
         f" Documents to ask: with {100 * policy.power:g} % power, if the estimate is the truth." if undecided else ""
     )
     return (
-        f"{paired}Intervals: {100 * LEVEL:g} %. p: one-sided against the bound, Holm-corrected over {len(decision.findings)} "
+        f"{paired}Intervals: 95 %. p: one-sided against the bound, Holm-corrected over {len(decision.findings)} "
         f"rules; a verdict needs p < {policy.alpha:g}.{power}"
     )
 

@@ -68,6 +68,8 @@ class Race:
     looks: list[Look] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
     """Tokens of the documents that each model had to answer, prompts and answers."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of each model's own score, as far as it was asked; each excludes it with a probability of at most alpha."""
     scores: dict[str, float] | None = None
     """The scores of the whole benchmark, once everything was asked of all."""
     remarks: list[str] = field(default_factory=list)
@@ -100,6 +102,7 @@ class Race:
             "share_of_tokens": self.looks[-1].share if self.looks else 0.0,
             "tokens": self.tokens,
             "pairs": [asdict(p) | {"sentence": p.sentence(self.margin)} for p in self.pairs],
+            "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
             "scores": self.scores,
             "left_out": self.left_out,
             "remarks": self.remarks,
@@ -181,6 +184,7 @@ class _State:
     cost: Mapping[str, float]
     running: list[Pair] = field(init=False)
     sequences: dict[tuple[str, str], ConfidenceSequence] = field(init=False)
+    own: dict[str, ConfidenceSequence] = field(init=False)
     totals: dict[str, float] = field(init=False)
     documents: int = 0
     spent: float = 0.0
@@ -192,6 +196,7 @@ class _State:
         self.sequences = {
             (p.first, p.second): ConfidenceSequence(len(race.tasks), low=-1.0, alpha=alpha) for p in race.pairs
         }
+        self.own = {name: ConfidenceSequence(len(race.tasks), alpha=race.alpha) for name in race.names}
         self.totals = dict.fromkeys(race.names, 0.0)
         race.tokens = dict.fromkeys(race.names, 0)
 
@@ -210,6 +215,7 @@ class _State:
             weights = [tasks[t].weights[units] for t, units in r.items()]
             values = {n: [unit_values(self.contestants[n], t, units) for t, units in r.items()] for n in answering}
             for name, found in values.items():
+                self.own[name].add(found, weights)
                 self.totals[name] += sum(float(w @ v) for w, v in zip(weights, found, strict=True)) / len(tasks)
             for pair in self.running:
                 a, b = values[pair.first], values[pair.second]
@@ -219,6 +225,7 @@ class _State:
         for pair in self.running:
             sequence = self.sequences[pair.first, pair.second]
             pair.low, pair.high, pair.documents = float(sequence.low), float(sequence.high), self.documents
+        self.race.intervals |= {n: (float(self.own[n].low), float(self.own[n].high)) for n in answering}
         whole = sum(self.cost[t.name] * t.documents for t in tasks.values())
         self.race.looks.append(
             Look(

@@ -14,7 +14,11 @@ def specification(race: Race) -> dict[str, Any]:
     """Return the picture as Vega-Lite: difference in points against documents asked, a band for each pair."""
     import altair as alt
 
+    # Before anything is asked, everything is possible.
     rows: list[dict[str, Any]] = [
+        {"pair": f"{p.first} − {p.second}", "documents": 0, "low": -100.0, "high": 100.0} for p in race.pairs
+    ]
+    rows += [
         {"pair": f"{a} − {b}", "documents": look.documents, "low": 100 * low, "high": 100 * high}
         for look in race.looks
         for a, b, low, high in look.pairs
@@ -24,7 +28,7 @@ def specification(race: Race) -> dict[str, Any]:
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("documents:Q", axis=alt.Axis(title=f"documents asked (of {race.of:,})", format=",d", tickCount=6))
     )
-    reach = max([5.0, *(max(abs(r["low"]), abs(r["high"])) for r in rows[len(rows) // 4 :])])
+    reach = max([5.0, *(max(abs(r["low"]), abs(r["high"])) for r in rows[len(race.pairs) + len(rows) // 4 :])])
     scale = alt.Scale(domain=[-reach, reach], clamp=True)
     y = alt.Y("low:Q", scale=scale, axis=alt.Axis(title="difference of scores, points", tickCount=7))
     zero = alt.Chart(alt.Data(values=[{"y": m, "dash": m != 0} for m in marks])).mark_rule(color=INK)

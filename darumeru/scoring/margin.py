@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from darumeru.scoring.bootstrap import LEVEL
+from darumeru.scoring.interval import FLAT
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Part:
         that are 0 or 1 has the variance b (1 - b) / n, which Wilson's test (1927) uses; for differences see `pair_variance`. A
         difference without any variance is taken for one of equal right-or-wrong answers.
         """
-        flips = self.flips or ((0, 0) if bound < 0 and self.error < 1e-12 else None)
+        flips = self.flips or ((0, 0) if bound < 0 and self.error < FLAT else None)
         if flips is not None and -1 < bound < 1:
             return max(self.error**2, pair_variance(*flips, self.documents, bound))
         b = min(abs(bound), 1.0)
-        single = self.right_or_wrong or self.error < 1e-12
+        single = self.right_or_wrong or self.error < FLAT
         return max(self.error**2, b * (1 - b) / self.units if single else 0.0)
 
     @property
@@ -56,6 +56,8 @@ class MeanOfTasks:
     value: float
     error: float
     parts: tuple[Part, ...]
+    df: float
+    """Degrees of freedom of the standard error."""
 
     @property
     def units(self) -> int:
@@ -101,23 +103,17 @@ def error_at(estimate: MeanOfTasks, bound: float) -> float:
 
 
 def one_sided(estimate: MeanOfTasks, bound: float) -> OneSided:
-    """Return the p-values of Student's t with as many degrees of freedom as independent units, less one.
+    """Return the p-values of Student's t.
 
     Where nothing varies, they are those of a sign test with all units on one side, and 1 on the bound itself.
     """
     from scipy.stats import t
 
     error, gap = error_at(estimate, bound), estimate.value - bound
-    if error < 1e-12:
+    if error < FLAT:
         same = 0.5**estimate.units
-        return OneSided(1.0 if gap < 1e-12 else same, 1.0 if gap > -1e-12 else same)
-    df = max(estimate.units - 1, 1)
-    return OneSided(float(t.sf(gap / error, df)), float(t.cdf(gap / error, df)))
-
-
-def same_bounds(units: int) -> float:
-    """Return how far a mean may lie from where all units agree: 1 - 0.025^(1/n) (Clopper and Pearson 1934)."""
-    return float(1 - ((1 - LEVEL) / 2) ** (1 / max(units, 1)))
+        return OneSided(1.0 if gap < FLAT else same, 1.0 if gap > -FLAT else same)
+    return OneSided(float(t.sf(gap / error, estimate.df)), float(t.cdf(gap / error, estimate.df)))
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class ConfidenceSequence:
         low, high = self._range
         tasks = len(values)
         known = np.zeros_like(self.low)
-        units: list[tuple[Floats, Floats, Floats, Floats]] = []
+        units: list[tuple[Floats, ...]] = []
         for k, (v, w) in enumerate(zip(values, weights, strict=True)):
             if not v.shape[-1]:
                 if np.any(self._rest[..., k] > 1e-9):
@@ -116,13 +116,14 @@ class ConfidenceSequence:
             gained, passed = np.cumsum(w * v, axis=-1), np.cumsum(w, axis=-1)
             rest = np.maximum(self._rest[..., k, None] - passed + w, 0.0)
             known = known + (self._known[..., k, None] + gained - w * v).mean(axis=-1)
-            guess, variance = self._foreseen(k)
+            # What stakes may depend on is known before the round: not the weights of the units that it draws.
+            foreseen = (self._rest[..., k] / (tasks * v.shape[-1]), *self._foreseen(k))
             shape = np.broadcast_shapes(v.shape, rest.shape)
             units.append(
                 (
                     np.broadcast_to(v, shape),
                     rest / (tasks * v.shape[-1]),
-                    *(np.broadcast_to(x[..., None], shape) for x in (guess, variance)),
+                    *(np.broadcast_to(x[..., None], shape) for x in foreseen),
                 )
             )
             self._known[..., k] += gained[..., -1]
@@ -141,11 +142,22 @@ class ConfidenceSequence:
         squares = self._squares[..., k] + PRIOR_UNITS * (PRIOR + middle**2)
         return mean, np.maximum(squares / count - mean**2, 1e-6)
 
-    def _bet(self, known: Floats, value: Floats, share: Floats, guess: Floats, variance: Floats) -> None:
-        """Bet on a round; (shape, units) each."""
+    def _bet(
+        self, known: Floats, value: Floats, share: Floats, largest: Floats, guess: Floats, variance: Floats
+    ) -> None:
+        """Bet on a round; (shape, units) each.
+
+        Args:
+            known: part of Z that does not depend on the values of this round's units.
+            value: of the units.
+            share: c, by which Z changes with a unit's value.
+            largest: what `share` is at most, known before the round.
+            guess: of the value.
+            variance: of the value, as it seems.
+        """
         low, high = self._range
-        spread = (share**2 * variance).sum(axis=-1)
-        sides = np.stack([share * (guess - low), share * (high - guess)], axis=-2).max(axis=-1)  # (shape, 2)
+        spread = (largest**2 * variance).sum(axis=-1)
+        sides = np.stack([largest * (guess - low), largest * (high - guess)], axis=-2).max(axis=-1)  # (shape, 2)
         most = BOLDNESS / np.maximum(sides, 1e-12)
         with np.errstate(divide="ignore"):
             stake = np.minimum(self._effects / np.maximum(spread, 1e-12)[..., None, None], most[..., None])

@@ -20,7 +20,7 @@ import numpy as np
 from darumeru.extras import need
 from darumeru.leaderboard.board import draws_of
 from darumeru.scoring.aggregate import Floats
-from darumeru.scoring.compare import difference, holm
+from darumeru.scoring.compare import degrees_of_mean, difference, holm
 from darumeru.signal.study import Study
 
 
@@ -161,10 +161,18 @@ def _jackknife(scores: Floats, whole: Floats) -> float:
 
 def _told_apart(study: Study, whole: Floats) -> tuple[int, int]:
     """Return how many pairs of runs differ significantly in the suite's score, and how many pairs there are."""
-    drawn = [draws_of(e, study.counted) for e in study.entries]
     units = sum(study.entries[0].tasks[t].units for t in study.counted)
-    p = [
-        difference(float(whole[i]), float(whole[j]), drawn[i], drawn[j], units).p
-        for i, j in combinations(range(len(whole)), 2)
-    ]
-    return sum(value < 0.05 for value in holm([1.0 if v is None else v for v in p])), len(p)
+    drawn = [[e.tasks[t].draws for t in study.counted] for e in study.entries]
+    dfs = [study.entries[0].tasks[t].df for t in study.counted]
+    p = []
+    for i, j in combinations(range(len(whole)), 2):
+        sides = [(a, b) for a, b in zip(drawn[i], drawn[j], strict=True) if a is not None and b is not None]
+        if len(sides) < len(dfs):
+            p.append(1.0)
+            continue
+        df = degrees_of_mean([b.astype(np.float64) - a for a, b in sides], dfs)
+        first: Floats = np.mean([a for a, _ in sides], axis=0, dtype=np.float64)
+        second: Floats = np.mean([b for _, b in sides], axis=0, dtype=np.float64)
+        found = difference(float(whole[i]), float(whole[j]), first, second, units, df).p
+        p.append(1.0 if found is None else found)
+    return sum(value < 0.05 for value in holm(p)), len(p)

@@ -119,7 +119,7 @@ def _check_settings(settings: Settings) -> None:
     from darumeru.engines import engine_class
     from darumeru.inference.model import has_tokenizer
 
-    engine = engine_class(settings.engine)
+    engine = engine_class(settings.engine, settings.device)
     if engine.needs_server:
         raise UserError(f"--engine {engine.name} asks a server, but a checkpoint is a folder: use --engine hf or vllm.")
     open_bundle(settings.data, settings.lock)

@@ -105,7 +105,7 @@ def speed(
     from darumeru.requests import Request
 
     texts = HeldOut.read(sources, field=field, prompts=8)
-    engine = engine_class(settings["engine"])
+    engine = engine_class(settings["engine"], settings.get("device", "auto"))
     found: dict[str, Any] = {}
     for done, (name, source) in enumerate(models.items()):
         if progress:

@@ -1,6 +1,7 @@
 """Engines: what they answer is what a plain forward pass says, whatever the batch; labels as trees; where answers end."""
 
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_shared_beginnings_are_computed_once_and_change_nothing(tiny_base: Path)
     for request in requests:
         assert found[request.id].logprobs == pytest.approx(naive(model, request).logprobs, abs=1e-4), request.id
     assert prompts.count((1, 150)) == 2, "each common beginning is computed once"
+
+
+def test_a_closed_engine_holds_no_model(tiny_base: Path) -> None:
+    """The next model of an arena is loaded where this one was, though somebody still knows the engine."""
+    engine = open_hf(tiny_base)
+    model = weakref.ref(engine.model)  # type: ignore[attr-defined]
+    collect(engine, some_requests()[:8])
+    engine.close()
+    assert model() is None
 
 
 def test_label_tree_shares_the_space_token() -> None:

@@ -125,3 +125,25 @@ def test_a_kernel_is_taken_only_with_settings_for_pretraining(
         targets = torch.randint(0, 20, (9,))
         wanted = plain(hidden, weight, targets, bias, 5.0)
         assert float(found.loss(hidden, weight, targets, bias, 5.0)) == pytest.approx(float(wanted))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_chosen_where_the_gpu_has_it(native: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """PyTorch says that a T4 supports it: by emulation, slower than float32."""
+    import transformers
+
+    from lep.calibration.train import _place
+    from lep.pretraining.arguments import training_arguments
+
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(transformers, "TrainingArguments", lambda **given: given)
+    arguments: Any = training_arguments(small(device="auto"), tmp_path, evaluates=False)
+    assert arguments["bf16"] is native
+    arguments = training_arguments(small(device="auto", dtype="bfloat16"), tmp_path, evaluates=False)
+    assert arguments["bf16"] is True, "who asks for it gets it"
+    assert _place("auto", "auto") == ("cuda", "bfloat16" if native else "float32")

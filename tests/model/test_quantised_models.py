@@ -14,6 +14,7 @@ import transformers
 
 from darumeru.engines import EngineOptions, open_engine
 from darumeru.engines.hf import loading
+from darumeru.errors import UserError
 from support.real import load_benchmark
 
 architectures = load_benchmark("architectures")
@@ -99,9 +100,16 @@ def test_a_quantised_checkpoint_answers(plain: Path, quantise: Callable[[Path], 
     agrees(quantise(plain), tolerance)
 
 
-def test_a_checkpoint_is_quantised_as_it_is_loaded(plain: Path) -> None:
+@pytest.mark.parametrize("asked", [{"quantization_config": NF4}, {"load_in_4bit": True}])
+def test_a_checkpoint_is_quantised_as_it_is_loaded(plain: Path, asked: dict[str, Any]) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    agrees(plain, 5e-3, model_args={"quantization_config": NF4})
+    agrees(plain, 5e-3, model_args=asked)
+
+
+def test_what_quantises_is_not_installed(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"load_in_4bit needs bitsandbytes: pip install bitsandbytes\."):
+        loading.load_model(plain, EngineOptions(device="cpu", model_args={"load_in_4bit": True}))
 
 
 def test_an_adapter_on_a_quantised_base(plain: Path) -> None:

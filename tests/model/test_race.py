@@ -52,6 +52,8 @@ def test_a_clear_difference_is_decided_early_and_the_runs_go_on_from_there(model
     assert 0 < found.pairs[0].low < found.pairs[0].high <= 1
     assert found.documents < found.of
     assert found.scores is None
+    low, high = found.intervals["good"]
+    assert low < 1.0 == high, "it knows everything"
     assert {p.name for p in folder.iterdir()} >= {
         "header.json",
         "looks.jsonl",

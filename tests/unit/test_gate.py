@@ -225,7 +225,7 @@ def test_baselines_that_cannot_be_paired_are_refused(runs: Path, tmp_path: Path)
 def test_pairs_are_tested_as_tango_does() -> None:
     """Tango (1998): 44 patients, one of whom the new treatment alone failed, margin 0.1: Z = 1.709, p = 0.044."""
     error = np.sqrt(1 / 44 - 1 / 44**2) / np.sqrt(44)
-    estimate = MeanOfTasks(-1 / 44, float(error), (Part(float(error), 44, 44, 44, True, (0, 1)),))
+    estimate = MeanOfTasks(-1 / 44, float(error), (Part(float(error), 44, 44, 44, True, (0, 1)),), 43)
     test = one_sided(estimate, -0.1)
     assert norm.isf(0.044) == pytest.approx(1.709, abs=0.005)
     assert test.above == pytest.approx(0.0474, abs=0.0005), "t with 43 degrees of freedom at 1.709"
@@ -234,7 +234,7 @@ def test_pairs_are_tested_as_tango_does() -> None:
 @pytest.mark.parametrize("n", [28, 100, 500])
 def test_equal_answers_do_not_prove_equality(n: int) -> None:
     """No document of n differs: exactly, a loss of 1 % is ruled out at 2.5 % from n = 367 on (0.99^367 = 0.025)."""
-    estimate = MeanOfTasks(0.0, 0.0, (Part(0.0, n, n, n, True, (0, 0)),))
+    estimate = MeanOfTasks(0.0, 0.0, (Part(0.0, n, n, n, True, (0, 0)),), n - 1)
     assert (one_sided(estimate, -0.01).above < 0.025) == (binom.pmf(0, n, 0.01) < 0.025)
 
 
@@ -243,7 +243,7 @@ def test_needed_documents_have_the_power_that_is_asked() -> None:
     spread, n, gap = 0.4, 100, 0.03
     error = spread / np.sqrt(n)
     parts = tuple(Part(error, n, 10_000, n, False) for _ in range(2))
-    estimate = MeanOfTasks(gap, float(np.hypot(error, error) / 2), parts)
+    estimate = MeanOfTasks(gap, float(np.hypot(error, error) / 2), parts, 198)
     needed = documents_needed(estimate, 0.0, 0.025, 0.8)
     assert needed.limit is not None
     rng = np.random.default_rng(3)
@@ -251,5 +251,5 @@ def test_needed_documents_have_the_power_that_is_asked() -> None:
     found = np.mean(means / (spread / np.sqrt(2 * needed.limit)) > norm.ppf(0.975))
     assert found == pytest.approx(0.8, abs=0.01)
     assert needed.documents == pytest.approx(2 * needed.limit, abs=2)
-    none = documents_needed(MeanOfTasks(0.0, 0.01, parts), 0.0, 0.025, 0.8)
+    none = documents_needed(MeanOfTasks(0.0, 0.01, parts, 198), 0.0, 0.025, 0.8)
     assert (none.documents, none.limit) == (None, None)

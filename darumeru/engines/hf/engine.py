@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_OWN_ARGS = ("batch_tokens", "attn_implementation", "device_map", "quantization_config")
+_OWN_ARGS = ("batch_tokens", "attn_implementation", "device_map", "load_in_4bit", "load_in_8bit", "quantization_config")
 
 
 class HFEngine(Engine):
@@ -75,8 +75,8 @@ class HFEngine(Engine):
             model: the folder.
             tokenizer: its tokenizer.
             eos_ids: the tokens that end an answer.
-            options: how to load it; `model_args` are `batch_tokens` and, for `from_pretrained`, `attn_implementation`,
-                `device_map`, `quantization_config`.
+            options: how to load it; `model_args` are `batch_tokens`, `load_in_4bit` and `load_in_8bit` (bitsandbytes) and, for
+                `from_pretrained`, `attn_implementation`, `device_map`, `quantization_config`.
 
         Raises:
             UserError: an unknown model argument, a device that is not there, or no language model.
@@ -155,8 +155,9 @@ class HFEngine(Engine):
         missing = {r.id: len(rows_of(r)) for r in group}
         found: dict[str, dict[int, Values]] = {r.id: {} for r in group}
 
-        def fits(rest: Sequence[Row]) -> int:
-            return self.forward.logits_fit(rest[: self.budget.rows(len(rest[0]) - shared, shared)])
+        def fits(start: int) -> int:
+            most = self.budget.rows(len(rows[start]) - shared, shared)
+            return self.forward.logits_fit(rows[start : start + most])
 
         def score(part: Sequence[Row]) -> list[Values]:
             return self.forward.score(part, shared, past)
@@ -192,9 +193,12 @@ class HFEngine(Engine):
         def cost(request: Request) -> int:
             return request.prompt_tokens + request.max_tokens
 
-        def fits(rest: Sequence[Request]) -> int:
-            first, count, widest, most = rest[0], 1, rest[0].prompt_tokens, rest[0].max_tokens
-            for request in rest[1 : self.budget.rows(cost(first), generates=True)]:
+        ordered = sorted(requests, key=lambda r: (0 if pads else -r.prompt_tokens, -cost(r), r.max_tokens, r.id))
+
+        def fits(start: int) -> int:
+            first = ordered[start]
+            count, widest, most = 1, first.prompt_tokens, first.max_tokens
+            for request in ordered[start + 1 : start + self.budget.rows(cost(first), generates=True)]:
                 widest, most = max(widest, request.prompt_tokens), max(most, request.max_tokens)
                 if request.until != first.until or not (pads or request.prompt_tokens == widest):
                     break
@@ -203,7 +207,6 @@ class HFEngine(Engine):
                 count += 1
             return count
 
-        ordered = sorted(requests, key=lambda r: (0 if pads else -r.prompt_tokens, -cost(r), r.max_tokens, r.id))
         for part, answers in self._batched(ordered, fits, self.forward.generate, cost, lambda r: r.id, done):
             found = [_too_long(part[0], part[0].prompt_tokens)] if answers is None else answers
             if ready := [a for a in found if a.id not in done]:
@@ -212,7 +215,7 @@ class HFEngine(Engine):
     def _batched(
         self,
         items: Sequence[Item],
-        fits: Callable[[Sequence[Item]], int],
+        fits: Callable[[int], int],
         compute: Callable[[Sequence[Item]], list[Result]],
         width: Callable[[Item], int],
         id_of: Callable[[Item], str],
@@ -222,7 +225,7 @@ class HFEngine(Engine):
 
         Args:
             items: what to compute, the widest first.
-            fits: how many of the items that are left go into the next batch.
+            fits: how many of the items from a place on go into the next batch.
             compute: what computes a batch.
             width: an item's tokens.
             id_of: its request.
@@ -230,7 +233,7 @@ class HFEngine(Engine):
         """
         start = 0
         while start < len(items):
-            count = fits(items[start:])
+            count = fits(start)
             part = items[start : start + count]
             todo = [i for i in part if id_of(i) not in done]
             if todo and self.options.exact:

@@ -34,6 +34,7 @@ class Forward:
         self.eos_ids = eos_ids
         self._pad_id = pad_id
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
         self._cache = caches.cache_name(model)
         self.tried_continues: bool | None = None
         self.tried_pads: bool | None = None
@@ -59,10 +60,9 @@ class Forward:
     def logits_fit(self, rows: Sequence[Row]) -> int:
         """Return how many of the first rows may be computed at once for their logits to fit; one always may."""
         columns: set[int] = set()
-        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
         for count, wanted in enumerate(positions(rows, 0)):
             columns |= set(wanted)
-            if count and 4 * vocabulary * len(columns) * (count + 1) > LOGIT_BYTES:
+            if count and 4 * self._vocabulary * len(columns) * (count + 1) > LOGIT_BYTES:
                 return count
         return len(rows)
 

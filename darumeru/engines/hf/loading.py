@@ -18,6 +18,10 @@ _TEXT_KEYS = {
 """What multimodal checkpoints call the parts of their language model, and what it is called alone."""
 
 
+BITS = ("load_in_4bit", "load_in_8bit")
+"""Arguments that have bitsandbytes quantise a model as it is loaded."""
+
+
 def load_model(model: Path, options: EngineOptions) -> Any:
     """Return a model folder's language model, loaded onto its device with its adapter.
 
@@ -27,7 +31,7 @@ def load_model(model: Path, options: EngineOptions) -> Any:
     """
     import torch
 
-    args = {k: v for k, v in options.model_args.items() if k != "batch_tokens"}
+    args = {k: v for k, v in options.model_args.items() if k not in ("batch_tokens", *BITS)}
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
@@ -38,6 +42,8 @@ def load_model(model: Path, options: EngineOptions) -> Any:
     }
     try:
         config = _config(model, options)
+        if bits := {k: True for k in BITS if options.model_args.get(k)}:
+            args["quantization_config"] = _in_bits(bits, args["dtype"], config)
         if device == "cuda" and (hasattr(config, "quantization_config") or "quantization_config" in args):
             # Quantised layers are made for the device that they are loaded on, and cannot be moved.
             args.setdefault("device_map", {"": device})
@@ -51,6 +57,20 @@ def load_model(model: Path, options: EngineOptions) -> Any:
         raise DarumeruError(f"The model does not fit on '{device}': {error}") from None
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise DarumeruError(f"transformers cannot load '{model}': {str(error).splitlines()[0]}") from error
+
+
+def _in_bits(bits: dict[str, bool], dtype: Any, config: Any) -> Any:
+    """Return bitsandbytes' settings; it computes in the model's type.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    import transformers
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{next(iter(bits))} needs bitsandbytes: pip install bitsandbytes.")
+    computes = dtype if dtype != "auto" else config.dtype
+    return transformers.BitsAndBytesConfig(**bits, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=computes)
 
 
 def _config(model: Path, options: EngineOptions) -> Any:

@@ -1,6 +1,6 @@
 """The runs of leaderboards/smollm2-ru as records: they were not kept, but their board has every sample.
 
-    python benchmarks/signal.py FOLDER                       # records of the board's runs, in FOLDER
+    python benchmarks/signal_records.py FOLDER                       # records of the board's runs, in FOLDER
     darumeru signal FOLDER --budget 20% --output signal      # what they tell about `darumeru-train`
 
 A record made so has the documents' scores, token counts and gold answers of the board; times, prompts' templates and answers'
