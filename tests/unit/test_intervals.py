@@ -1,6 +1,10 @@
 """Intervals against published numbers and formulas, and what they cover where documents are few."""
 
+import importlib.util
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,3 +278,17 @@ def test_wilson_covers_95_percent_on_average_over_shares(count: int, least: floa
         covered.append(sum(o for o, (low, high) in zip(odds, intervals, strict=True) if low <= share <= high))
     assert np.mean(covered) == pytest.approx(0.953, abs=0.005)
     assert min(covered) > least
+
+
+def test_the_docs_show_the_results_of_the_simulation() -> None:
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", root / "benchmarks" / "coverage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    results = json.loads((root / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))
+    page = (root / "docs" / "statistics.md").read_text("utf-8")
+    assert module.scores_table(results["scores"]) in page
+    assert module.pairs_table(results["pairs"]) in page
