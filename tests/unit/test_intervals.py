@@ -133,7 +133,8 @@ def test_strata_of_one_document_are_drawn_together() -> None:
     t = table([1, 0, 1, 1, 0, 1], strata=["a", "b", "b", "c", "c", "c"])
     assert t.groups.tolist() == [0, 0, 1]
     assert macro_mean(t, "x", t.ones()) == pytest.approx([(1 + 1 / 2 + 2 / 3) / 3])
-    assert degrees_of_freedom(t) == 4
+    # Squared weights 1 + 2/4 of three units, and 3/9 of three.
+    assert degrees_of_freedom(t) == pytest.approx((3 / 2 + 1 / 3) ** 2 / ((3 / 2) ** 2 / 2 + (1 / 3) ** 2 / 2))
     lone = table([1.0, 0.0], clusters=["v", "v"])
     assert draws(lone, 10).tolist() == [[1.0, 1.0]] * 10
 
