@@ -1,6 +1,6 @@
 """Do the intervals cover? Simulated tasks of the sizes, strata and clusters of the real ones.
 
-    python benchmarks/coverage.py [--quick] [--simulations 400] [--seed 0] [--only WORD] [--write]
+    python benchmarks/coverage.py [--quick] [--simulations 500] [--seed 0] [--only WORD] [--write]
 
 Scores are computed by the functions of `darumeru.scoring` that runs use, on documents whose true score is known: coverage of the
 95 % intervals and their mean width; for differences and shared ranks, which are made of the same draws, the share of false
@@ -637,7 +637,7 @@ def simulate(wanted: int, seed: int, only: str, quick: bool) -> Iterator[tuple[s
 def main() -> None:
     """Simulate, print the tables, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=400, help="data sets a line")
+    parser.add_argument("--simulations", type=int, default=500, help="data sets a line")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="200 data sets a line, none of more than 100 documents")
     parser.add_argument("--only", default="", help="lines whose name holds this word")
