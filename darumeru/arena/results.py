@@ -11,9 +11,10 @@ import numpy as np
 from darumeru.arena.judge import Verdict
 from darumeru.requests import Answer, Request
 from darumeru.scoring.aggregate import Floats
-from darumeru.scoring.bootstrap import LEVEL, RESAMPLES, seed_of
+from darumeru.scoring.bootstrap import RESAMPLES, seed_of
 from darumeru.scoring.bradley_terry import BradleyTerry, expected, fit
 from darumeru.scoring.compare import holm, shared_ranks, sign_test
+from darumeru.scoring.interval import LEVEL
 from darumeru.scoring.judging import Judging, judge_judge
 
 WEAK = 0.2
@@ -194,7 +195,7 @@ def remarks(
             "verdicts are ties and differences look smaller than they are."
         )
     if judging is not None and judging.biased:
-        place = "first" if judging.bias["value"] > 0 else "second"
+        place = "first" if (judging.bias["value"] or 0.0) > 0 else "second"
         found.append(
             f"The judge prefers the {place} place: {judging.first:.0%} of its choices are the first answer, "
             f"{judging.second:.0%} the second. Only verdicts on which both orders agree count as wins."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from darumeru.errors import DarumeruError, UserError
 from darumeru.inference.asking import longest_input, requests_sha256
 from darumeru.inference.model import Model
 from darumeru.inference.opened import OpenedModel
-from darumeru.inference.prompt import Mode
+from darumeru.inference.prompt import Limits, Mode
 from darumeru.record.header import FORMAT
 from darumeru.requests import Request
 from darumeru.settings import Settings
@@ -150,6 +150,7 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
             for index in documents[name]
             for number, query in enumerate(task.asked(docs[index]))
         )
+    _check_lengths(requests, prompter.limits)
     return Plan(
         settings,
         opened,
@@ -161,6 +162,22 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
         {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
         missing,
         time.perf_counter() - began,
+    )
+
+
+def _check_lengths(requests: Sequence[Request], limits: Limits) -> None:
+    """Refuse a context that is shorter than the shortest prompt: a run of beginnings that were cut off tells nothing.
+
+    Raises:
+        UserError: no prompt is whole, and it is the model's context that cuts them.
+    """
+    context = limits.context_len
+    if context is None or context >= limits.max_prompt_len or not requests or not all(r.truncated for r in requests):
+        return
+    shortest = min(r.prompt_tokens + r.truncated for r in requests)
+    raise UserError(
+        f"The model's context holds {context:,} tokens, and the shortest prompt alone has {shortest:,}: all would lose their "
+        "beginnings. Choose tasks with shorter prompts with --tasks, or another model."
     )
 
 

@@ -11,13 +11,14 @@ from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.gate.policy import SUITE, Rule
 from darumeru.leaderboard.board import counted_groups, draws_of
-from darumeru.leaderboard.entry import Entry, Result
+from darumeru.leaderboard.entry import Bounded, Entry, Result
 from darumeru.leaderboard.load import suite_of
 from darumeru.record.draws import paired_draws
 from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.scoring.aggregate import AGGREGATES, Floats, Table, mean
 from darumeru.scoring.bootstrap import units
 from darumeru.scoring.compare import degrees_of_mean, difference, paired_shares
+from darumeru.scoring.interval import FLAT, quantile, student
 from darumeru.scoring.margin import MeanOfTasks, Part
 from darumeru.scoring.summary import with_interval
 
@@ -96,8 +97,10 @@ def _difference(rule: Rule, tasks: Sequence[str], new: Side, old: Side) -> Measu
     estimate = MeanOfTasks(b - a, _error(drawn[1] - drawn[0]), tuple(parts), df)
     found = difference(a, b, drawn[0], drawn[1], estimate.units, df)
     low, high = found.low, found.high
-    first = parts[0]
-    if len(parts) == 1 and first.flips is not None and first.units == size and len(results[0].record.primary) == 1:
+    first, single = parts[0], len(tasks) == 1 and len(results[0].record.primary) == 1
+    if estimate.error < FLAT and abs(b - a) < FLAT:  # no document was answered differently
+        low, high = paired_shares(0, 0, size)
+    elif single and first.flips is not None and first.units == size:  # as `compare` does
         low, high = paired_shares(*first.flips, size)
     return Measured(limit, lower, b - a, low, high, size, estimate)
 
@@ -146,15 +149,28 @@ def _score(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
     if score is None or draws is None:
         value = score.value if score else None
         return Measured(rule.bound, value=value, documents=size, reason=_no_draws(tasks, entry))
-    parts, alone = [], []
-    for task in tasks:
-        drawn = entry.tasks[task].draws
-        assert drawn is not None  # noqa: S101 - `draws_of` has them
-        alone.append(drawn.astype(np.float64))
-        parts.append(_part(new, task, _error(alone[-1])))
-    df = degrees_of_mean(alone, [entry.tasks[t].df for t in tasks])
-    estimate = MeanOfTasks(score.value, _error(draws), tuple(parts), df)
+    above, results = score.value > rule.bound, [entry.tasks[t] for t in tasks]
+    parts, drawn = [], []
+    for task, result in zip(tasks, results, strict=True):
+        assert result.draws is not None  # noqa: S101 - `draws_of` has them
+        drawn.append(result.draws.astype(np.float64))
+        part = _part(new, task, _side_error(result.score, above, result.df, drawn[-1]))
+        # The mean of an accuracy and a correlation is no share.
+        parts.append(replace(part, right_or_wrong=part.right_or_wrong and len(result.record.primary) == 1))
+    df = degrees_of_mean(drawn, [r.df for r in results])
+    error = _side_error(score, above, df, draws)
+    estimate = MeanOfTasks(score.value, error, tuple(parts), df)
     return Measured(rule.bound, False, score.value, score.low, score.high, size, estimate)
+
+
+def _side_error(score: Bounded, below: bool, df: float, draws: Floats) -> float:
+    """Return the standard error towards a bound that a score's interval has, which is skewed near 0 and 1.
+
+    So a test at the interval's level says what the interval says.
+    """
+    if score.low is None or score.high is None:
+        return _error(draws)
+    return (score.value - score.low if below else score.high - score.value) / quantile(df=df)
 
 
 def _density(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
@@ -178,10 +194,9 @@ def _density(rule: Rule, tasks: Sequence[str], new: Side) -> Measured:
         drawn.append(draws.astype(np.float64))
     together: Floats = np.mean(drawn, axis=0)
     parts = [replace(_part(new, t, _error(d)), right_or_wrong=False) for t, d in zip(tasks, drawn, strict=True)]
-    bounds = with_interval(value, together)
     df = degrees_of_mean(drawn, [r.df for r in results])
     estimate = MeanOfTasks(value, _error(together), tuple(parts), df)
-    return Measured(rule.bound, False, value, bounds["low"], bounds["high"], size, estimate)
+    return Measured(rule.bound, False, value, *student(value, estimate.error, df), size, estimate)
 
 
 _COUNTED: dict[str, Callable[[Asked], bool]] = {

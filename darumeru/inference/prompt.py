@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from darumeru.errors import UserError
-from darumeru.inference.beginnings import Beginnings, Prompt
+from darumeru.inference.prefixes import Prompt, SharedPrefixes
 from darumeru.requests import Message, PackedTokens, Query, Request, Tokens
 
 Mode = Literal["instruct", "foundation"]
@@ -84,7 +84,7 @@ class Prompter:
         self.mode: Mode = mode
         self.limits = limits
         self._spelled = lru_cache(maxsize=100_000)(self._spell)
-        self._beginnings = Beginnings(tokenizer, self.encode)
+        self._prefixes = SharedPrefixes(tokenizer, self.encode)
 
     # -- text ---------------------------------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Prompter:
 
     def tokenize(self, texts: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[Prompt]:
         """Return whole prompts with exactly the tokens of `encode`; those with equal keys begin alike, and share that."""
-        return self._beginnings.prompts(texts, keys)
+        return self._prefixes.prompts(texts, keys)
 
     def continuation(self, text: str) -> Tokens:
         """Return the tokens of `text` as they come inside a text: no sentence-initial space, no special tokens."""

@@ -57,6 +57,8 @@ def subset_notes(subset: Subset, study: Study, summary: Summary) -> list[str]:
     names = ", ".join(
         f"{task} {limit}" + ("" if limit < study.documents(task) else " (all)") for task, limit in chosen.limits.items()
     )
+    count = len(subset.left_out)
+    left_out = f"{count} runs" if count == len(study.entries) else f"{count} trainings and single runs"
     verdict = "These runs do not show that the choice is better than the one limit."
     if subset.better:
         verdict = "The choice is better than the one limit."
@@ -65,8 +67,8 @@ def subset_notes(subset: Subset, study: Study, summary: Summary) -> list[str]:
     return [
         f"Chosen for {subset.budget:,} of {subset.whole:,.0f} tokens: {names}: {chosen.tokens:,.0f} tokens.",
         f"Decision accuracy on these runs {chosen.accuracy:.2f}; on runs left out of the choice {subset.accuracy:.2f} ± "
-        f"{subset.error:.2f} ({len(subset.left_out)} runs, one at a time). All {len(uniform.limits)} tasks with --limit "
-        f"{max(uniform.limits.values())} ({uniform.tokens:,.0f} tokens): {uniform.accuracy:.2f}. {verdict}",
+        f"{subset.error:.2f} ({left_out}, one at a time). All {len(uniform.limits)} tasks with --limit "
+        f"{max(uniform.limits.values())} ({uniform.tokens:,.0f} tokens): {subset.uniform_accuracy:.2f}. {verdict}",
     ]
 
 
@@ -152,7 +154,7 @@ def suite_yaml(study: Study, subset: Subset) -> str:
         f"# Made by `darumeru signal` from {len(study.entries)} runs: {subset.chosen.tokens:,.0f} of {subset.whole:,.0f} "
         "tokens.\n"
         f"# Pairs of runs left out of the choice that it orders as the whole suite does: {subset.accuracy:.2f} "
-        f"± {subset.error:.2f};\n# all tasks with one limit for the same tokens: {subset.uniform.accuracy:.2f}.\n"
+        f"± {subset.error:.2f};\n# all tasks with one limit for the same tokens: {subset.uniform_accuracy:.2f}.\n"
     )
     return head + yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120)
 

@@ -17,7 +17,7 @@ from darumeru.record.sample import Sample, table_of
 from darumeru.scoring.aggregate import Aggregate, Floats
 from darumeru.scoring.bootstrap import seed_of
 from darumeru.signal.measure import decision_accuracy
-from darumeru.signal.study import Study
+from darumeru.signal.study import FEWEST, Study
 
 SAMPLES = 40
 """Random samples of documents over which a decision accuracy is averaged."""
@@ -45,33 +45,41 @@ class Subset:
     """Tokens of the whole suite."""
     chosen: Chosen
     left_out: list[float]
-    """For each run: the share of its pairs that a part chosen without it orders as the suite does."""
+    """For each training, and each run of none: the share of its pairs with others that a part chosen without it orders as the
+    suite does."""
     uniform: Chosen
     """The whole suite with one limit for all tasks, for the same budget: nothing in it was fitted."""
-    uniform_runs: list[float]
-    """For each run: the share of its pairs that `uniform` orders as the suite does."""
+    uniform_pairs: list[float]
+    """For each of the same: the share of its pairs that `uniform` orders as the suite does."""
+    pairs: int
+    """Of runs."""
 
     @property
     def accuracy(self) -> float:
-        """Return the decision accuracy by leave-one-out cross-validation over runs."""
+        """Return the decision accuracy by cross-validation, a training or run left out at a time."""
         return float(np.mean(self.left_out))
 
     @property
+    def uniform_accuracy(self) -> float:
+        """Return the decision accuracy of `uniform` on the same pairs."""
+        return float(np.mean(self.uniform_pairs))
+
+    @property
     def error(self) -> float:
-        """Return its standard error over runs."""
+        """Return its standard error over what was left out."""
         return float(np.std(self.left_out, ddof=1) / math.sqrt(len(self.left_out)))
 
     @property
     def better(self) -> bool:
         """Return whether the choice beats the one limit by more than two standard errors, and by one pair at least."""
-        gains = np.subtract(self.left_out, self.uniform_runs)
-        runs = len(gains)
-        error = float(np.std(gains, ddof=1)) / math.sqrt(runs)
-        return float(gains.mean()) > max(2 * error, 2 / (runs * (runs - 1)))
+        gains = np.subtract(self.left_out, self.uniform_pairs)
+        error = float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
+        return float(gains.mean()) > max(2 * error, 1 / self.pairs)
 
     def to_json(self) -> dict[str, Any]:
         """Return the subset as a JSON object."""
-        return asdict(self) | {"accuracy": self.accuracy, "accuracy_error": self.error, "better": self.better}
+        found = {"accuracy": self.accuracy, "accuracy_error": self.error, "uniform_accuracy": self.uniform_accuracy}
+        return asdict(self) | found | {"better": self.better}
 
 
 def budget_of(text: str, whole: float) -> int:
@@ -96,7 +104,7 @@ def choose(study: Study, budget: int) -> Subset:
     Greedily: that task is added, or given more documents, which gains most decision accuracy a token; where none gains any, the
     one that gains most reliability a token without a loss of accuracy, until nothing fits or helps.
     What a limit of n documents decides is the mean over random samples of n, whole clusters as `--limit` takes them. The same
-    search without one run at a time, held against that run's pairs, says what a choice is worth for a model not seen.
+    search without one training or run at a time, held against its pairs, says what a choice is worth for a model not seen.
 
     Args:
         study: the runs.
@@ -114,14 +122,27 @@ def choose(study: Study, budget: int) -> Subset:
         raise UserError(
             f"No task fits into a budget of {budget:,} tokens: {SMALLEST} documents of the cheapest take {cheapest:,.0f}."
         )
+    families = _families(study)
     left_out = []
-    for run in everyone:
-        part = _search(options, whole, tuple(r for r in everyone if r != run), budget)
-        left_out.append(_accuracy_of(run, _score(options, part), whole))
+    for family in families:
+        part = _search(options, whole, [r for r in everyone if r not in family], budget)
+        left_out.append(_accuracy_of(family, _score(options, part), whole))
     total = sum(study.tokens(t) for t in study.counted)
     uniform, scores = _uniform(study, options, whole, budget)
-    runs = [_accuracy_of(run, scores, whole) for run in everyone]
-    return Subset(budget, total, _chosen(options, chosen, whole), left_out, uniform, runs)
+    plain = [_accuracy_of(family, scores, whole) for family in families]
+    count = len(whole) * (len(whole) - 1) // 2
+    return Subset(budget, total, _chosen(options, chosen, whole), left_out, uniform, plain, count)
+
+
+def _families(study: Study) -> list[list[int]]:
+    """Return the runs that are left out together: a training's checkpoints, which resemble each other; single runs else.
+
+    Where there are fewer than three, each run is left out on its own.
+    """
+    trainings = list(study.trainings().values())
+    inside = {run for runs in trainings for run in runs}
+    families = [*trainings, *([run] for run in range(len(study.entries)) if run not in inside)]
+    return families if len(families) >= FEWEST else [[run] for run in range(len(study.entries))]
 
 
 @dataclass(frozen=True)
@@ -228,10 +249,10 @@ def _reliability(scores: Floats) -> float:
     return between / (between + within) if between > 0 else 0.0
 
 
-def _accuracy_of(run: int, scores: Floats, whole: Floats) -> float:
-    """Return the share of one run's pairs that (M, R) scores order as the suite does."""
-    others = [i for i in range(len(whole)) if i != run]
-    return float(np.mean([decision_accuracy(scores[[run, other]], whole[[run, other]]) for other in others]))
+def _accuracy_of(family: Sequence[int], scores: Floats, whole: Floats) -> float:
+    """Return the share of pairs between runs of a family and others that (M, R) scores order as the suite does."""
+    others = [i for i in range(len(whole)) if i not in family]
+    return float(np.mean([decision_accuracy(scores[[i, j]], whole[[i, j]]) for i in family for j in others]))
 
 
 def _chosen(options: Mapping[str, _Option], part: Mapping[str, int], whole: Floats) -> Chosen:

@@ -12,7 +12,7 @@ from darumeru.evaluation import Plan, execute, prepare, rescore, settings_of
 from darumeru.files import write_json
 from darumeru.record.run import load_run
 from support.runs import comparable, samples
-from support.tiny import KnowingEngine
+from support.tiny import KnowingEngine, make_model
 
 TASKS = ("parus", "sum_extractive", "multiq", "use")
 
@@ -199,3 +199,13 @@ def test_python_api(tiny_chat: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Unknown setting 'limits'\. Did you mean 'limit'\?"):
         darumeru.evaluate(tiny_chat, limits=3)
     assert json.loads((run.path / "manifest.json").read_text())["complete"] is True
+
+
+def test_a_context_shorter_than_every_prompt_is_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", chat=False, context=64)
+    with pytest.raises(UserError, match=r"The model's context holds 64 tokens, and the shortest prompt alone has \d+"):
+        prepare(settings_of(model=str(model), data="mini", tasks=["cp_para_ru"], limit=4))
+    longer = make_model(tmp_path / "longer", chat=False, context=400)
+    plan = prepare(settings_of(model=str(longer), data="mini", tasks=["cp_para_ru", "rucola"], limit=4, num_fewshot=0))
+    # Where some fit the others are cut, and counted.
+    assert {bool(request.truncated) for request in plan.requests} == {True, False}

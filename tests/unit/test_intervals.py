@@ -1,6 +1,10 @@
 """Intervals against published numbers and formulas, and what they cover where documents are few."""
 
+import importlib.util
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +266,29 @@ def test_the_mean_over_57_subjects_is_covered(rows: int) -> None:
         low, high = estimate(t, {"x": macro_mean}, macro_mean(t, "x", weights), 0).bounds  # type: ignore[misc]
         hits += low <= known.mean() <= high
     assert 0.92 <= hits / rounds <= 0.99  # 400 data sets: 95 % ± 3.3
+
+
+@pytest.mark.parametrize(("count", "least"), [(10, 0.91), (20, 0.92), (50, 0.93), (400, 0.94)])
+def test_wilson_covers_95_percent_on_average_over_shares(count: int, least: float) -> None:
+    # Brown, Cai and DasGupta (2001): coverage jumps with the share, as only n + 1 scores are possible; its mean is 95 %.
+    intervals = [wilson(right / count, count) for right in range(count + 1)]
+    covered = []
+    for share in np.linspace(0.1, 0.9, 81):
+        odds = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count + 1)]
+        covered.append(sum(o for o, (low, high) in zip(odds, intervals, strict=True) if low <= share <= high))
+    assert np.mean(covered) == pytest.approx(0.953, abs=0.005)
+    assert min(covered) > least
+
+
+def test_the_docs_show_the_results_of_the_simulation() -> None:
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", root / "benchmarks" / "coverage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    results = json.loads((root / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))
+    page = (root / "docs" / "statistics.md").read_text("utf-8")
+    assert module.scores_table(results["scores"]) in page
+    assert module.pairs_table(results["pairs"]) in page

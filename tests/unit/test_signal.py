@@ -112,7 +112,20 @@ def test_a_task_of_pure_noise_is_not_chosen(tmp_path: Path) -> None:
         _shuffled(tmp_path / f"m{i}", np.random.default_rng([7, i]))
     subset = choose(read_study([tmp_path]), budget=960)
     assert "rwsd" not in subset.chosen.limits
-    assert subset.accuracy >= subset.uniform.accuracy
+    assert subset.accuracy >= subset.uniform_accuracy
+
+
+def test_the_checkpoints_of_a_training_are_left_out_together(tmp_path: Path) -> None:
+    """Neighbours look alike, so that one would tell the choice how to order the other."""
+    for step in range(3):
+        where = {"training": {"run": "t", "step": 100 * step}}
+        make_run(tmp_path / f"t{step}", "t", skill=0.4 + 0.02 * step, seed=step, tasks=["rwsd", "parus"], **where)
+    for i in range(2):
+        make_run(tmp_path / f"m{i}", f"m{i}", skill=0.6 + 0.1 * i, seed=9 + i, tasks=["rwsd", "parus"])
+    study = read_study([tmp_path])
+    assert len(choose(study, budget=300).left_out) == 3, "the training, and two models"
+    alone = read_study([tmp_path / f"t{step}" for step in range(3)])
+    assert len(choose(alone, budget=300).left_out) == 3, "one training: each checkpoint"
 
 
 def _shuffled(run: Path, rng: np.random.Generator) -> None:

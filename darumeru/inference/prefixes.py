@@ -1,16 +1,16 @@
-"""Prompts that begin alike: their beginning is tokenized once, each prompt anew from a little before the end of it.
+"""Prompts with a common prefix: it is tokenized once, each prompt anew from a little before the end of it.
 
 The tokens of a text are not the tokens of its parts one after another. They may be joined at a seam where both sides were
 tokenized with the same text around it:
 
 * Texts are split before byte-pair encoding (special tokens, then the pre-tokenizer) in one pass from left to right that looks
   ahead no further than the next piece. Where such a split is in both sides and the text goes on alike behind it, the pieces
-  left of it are those of the beginning, the pieces right of it those of the rest; each is encoded for itself.
+  left of it are those of the prefix, the pieces right of it those of the rest; each is encoded for itself.
 * Where a tokenizer does not split (SentencePiece), a sequence of tokens is the encoding of its text if and only if that holds
   for each two neighbours (Berglund and van der Merwe, "Formalizing BPE tokenization", 2023). Both sides are encodings, and
   they have tokens in common, so each two neighbours are together in one of them.
 
-A tokenizer of another kind, and a beginning whose first prompts come out otherwise, gets each prompt tokenized whole.
+A tokenizer of another kind, and a prefix whose first prompts come out otherwise, gets each prompt tokenized whole.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any
 from darumeru.requests import PackedTokens
 
 _LEAST_TOKENS = 64
-"""Shorter beginnings are not worth it."""
+"""Shorter prefixes are not worth it."""
 _OVERLAP_TOKENS = 32
-"""How much of the beginning is tokenized anew with each prompt, about."""
+"""How much of the prefix is tokenized anew with each prompt, about."""
 _SEAM_TOKENS = 4
 """How many tokens both sides have in common."""
 _AHEAD_TOKENS = 8
-"""So many tokens and as many characters of the beginning lie behind the seam, for what a tokenizer looks ahead."""
+"""So many tokens and as many characters of the prefix lie behind the seam, for what a tokenizer looks ahead."""
 _MOST = 1024
-"""So many beginnings are remembered."""
+"""So many prefixes are remembered."""
 
 Encode = Callable[[list[str]], list[list[int]]]
 Key = tuple[str, ...]
@@ -46,7 +46,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class _Beginning:
+class _Prefix:
     text: str
     kept: list[int]
     """Its tokens up to the seam, the seam included."""
@@ -57,7 +57,7 @@ class _Beginning:
     """The first tokens from `start` on, the last of which are the seam."""
 
 
-class Beginnings:
+class SharedPrefixes:
     """Encodes prompts; those with equal keys are taken to begin alike.
 
     Args:
@@ -67,7 +67,7 @@ class Beginnings:
 
     def __init__(self, tokenizer: Any, encode: Encode) -> None:
         self._tokenizer, self._encode = tokenizer, encode
-        self._known: dict[Key, _Beginning | str | None] = {}
+        self._known: dict[Key, _Prefix | str | None] = {}
         backend = getattr(tokenizer, "backend_tokenizer", None)
         model = getattr(backend, "model", None)
         self._added = frozenset(getattr(tokenizer, "added_tokens_decoder", ()))
@@ -81,19 +81,19 @@ class Beginnings:
         rests = iter(self._encode([t[b.start :] for t, b in zip(texts, begin, strict=True) if b]))
         wholes = iter(self._encode([t for t, b in zip(texts, begin, strict=True) if not b]))
         found = []
-        for text, beginning in zip(texts, begin, strict=True):
-            if beginning is None:
+        for text, prefix in zip(texts, begin, strict=True):
+            if prefix is None:
                 found.append(Prompt(text, PackedTokens.of(next(wholes))))
                 continue
-            rest = _behind(beginning, next(rests))
+            rest = _behind(prefix, next(rests))
             if rest is None:
                 found.append(Prompt(text, PackedTokens.of(self._encode([text])[0])))
             else:
-                parts = (beginning.text, text[len(beginning.text) :])
-                found.append(Prompt(parts, PackedTokens.of(rest, beginning.packed)))
+                parts = (prefix.text, text[len(prefix.text) :])
+                found.append(Prompt(parts, PackedTokens.of(rest, prefix.packed)))
         return found
 
-    def _beginning(self, key: Key, text: str) -> _Beginning | None:
+    def _beginning(self, key: Key, text: str) -> _Prefix | None:
         """Return what texts with this key have begun with so far, if `text` does too; else find what they have in common."""
         if key not in self._known:
             if len(self._known) == _MOST:
@@ -103,7 +103,7 @@ class Beginnings:
         known = self._known[key]
         if known is None:
             return None
-        if isinstance(known, _Beginning) and text.startswith(known.text):
+        if isinstance(known, _Prefix) and text.startswith(known.text):
             return known
         other = known if isinstance(known, str) else known.text
         length = next(
@@ -113,8 +113,8 @@ class Beginnings:
         self._known[key] = found
         return found
 
-    def _found(self, text: str, examples: Sequence[str]) -> _Beginning | None:
-        """Return a beginning with its seam; None if there is no seam in it, or the examples' tokens would be others."""
+    def _found(self, text: str, examples: Sequence[str]) -> _Prefix | None:
+        """Return a prefix with its seam; None if there is no seam in it, or the examples' tokens would be others."""
         whole = self._encode([text])[0] if text else []
         if len(whole) < _LEAST_TOKENS:
             return None
@@ -127,24 +127,24 @@ class Beginnings:
             return None
         kept = _with_special(whole, first.ids[: seam[0]])
         again = _with_special(self._encode([text[start:]])[0], second.ids[: seam[1]])
-        beginning = _Beginning(text, kept, PackedTokens.of(kept).tail, start, again)
+        prefix = _Prefix(text, kept, PackedTokens.of(kept).tail, start, again)
         for example in examples:
-            rest = _behind(beginning, self._encode([example[start:]])[0])
+            rest = _behind(prefix, self._encode([example[start:]])[0])
             if rest is None or kept + rest != self._encode([example])[0]:
                 return None
-        return beginning
+        return prefix
 
 
 def _with_special(whole: list[int], ids: list[int]) -> list[int]:
-    """Return the beginning of `whole` that ends in `ids`: the special tokens before a text, and its first tokens."""
+    """Return the prefix of `whole` that ends in `ids`: the special tokens before a text, and its first tokens."""
     before = next((n for n in range(len(whole)) if whole[n : n + len(ids)] == ids), 0)
     return whole[: before + len(ids)]
 
 
-def _behind(beginning: _Beginning, ids: list[int]) -> list[int] | None:
+def _behind(prefix: _Prefix, ids: list[int]) -> list[int] | None:
     """Return the tokens behind the seam, of those from `start` on; None if they do not come to the seam alike."""
-    count = len(beginning.again)
-    return ids[count:] if ids[:count] == beginning.again else None
+    count = len(prefix.again)
+    return ids[count:] if ids[:count] == prefix.again else None
 
 
 def _seam(first: Any, second: Any, start: int, length: int, added: AbstractSet[int]) -> tuple[int, int] | None:

@@ -138,7 +138,7 @@ def test_packed_tokens_compare_as_tuples() -> None:
             assert packed_a.common(packed_b) == alike
 
 
-def test_requests_are_grouped_by_their_beginnings() -> None:
+def test_requests_are_grouped_by_their_prefixes() -> None:
     def request(n: int, prompt: tuple[int, ...]) -> Request:
         return Request(f"t/{n}/0", "choose", prompt, "", labels=(((5,),), ((6,),)))
 
