@@ -21,29 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coverage import CATEGORIES, SUBJECTS
 
 from darumeru.race.benchmark import RacedTask, blocks_of, raced_task, round_sizes
-from darumeru.scoring.aggregate import Aggregate, Floats, Table, cluster_sum, macro_mean, mean
+from darumeru.scoring.aggregate import Aggregate, Floats, Table, category_mean, cluster_sum, mean
 from darumeru.scoring.sequence import EFFECTS, ConfidenceSequence
-
-SUBJECTS = (
-    100, 135, 152, 100, 265, 144, 100, 100, 100, 173, 102, 100, 235, 114, 145, 378, 126, 100, 310, 203, 100, 165, 198, 193, 390,
-    270, 238, 151, 545, 216, 204, 237, 223, 131, 121, 108, 163, 112, 103, 234, 100, 783, 346, 895, 306, 311, 324, 282, 1534, 272,
-    612, 110, 245, 201, 100, 166, 171,
-)  # fmt: skip
-"""Questions of MMLU's 57 subjects."""
 
 # Documents, tokens of one with its answer (SmolLM2-135M-Instruct without examples), and how much two models' values differ
 # beside a 0/1 choice.
 TASKS: dict[str, tuple[int, int, str]] = {
-    "rummlu": (961, 299, "choice"), "mmlu_ru": (14042, 275, "subjects"), "mmlu_en": (14042, 121, "subjects"),
-    "multiq": (900, 878, "graded"), "parus": (500, 503, "choice"), "rcb": (438, 299, "choice"), "rwsd": (260, 242, "choice"),
-    "use": (900, 681, "exam"), "ruopenbookqa": (400, 286, "choice"), "ruworldtree": (525, 281, "choice"),
+    "rummlu": (10033, 299, "choice"), "mmlu_ru": (14042, 275, "subjects"), "mmlu_en": (14042, 121, "subjects"),
+    "multiq": (1056, 878, "graded"), "parus": (400, 503, "choice"), "rcb": (438, 299, "choice"), "rwsd": (606, 242, "choice"),
+    "use": (2626, 681, "exam"), "ruopenbookqa": (2338, 286, "choice"), "ruworldtree": (115, 281, "choice"),
     "rucola": (2787, 269, "choice"), "sum_abstractive": (500, 1410, "graded"), "sum_extractive": (500, 858, "graded"),
-    "cp_sent_en": (500, 107, "graded"), "cp_para_en": (500, 421, "graded"), "cp_sent_ru": (500, 307, "graded"),
-    "cp_para_ru": (500, 1445, "graded"),
+    "cp_sent_en": (4915, 107, "graded"), "cp_para_en": (4915, 421, "graded"), "cp_sent_ru": (4915, 307, "graded"),
+    "cp_para_ru": (4915, 1445, "graded"),
 }  # fmt: skip
-EXAM = 30
+EXAM = 26
 """Items of an exam."""
 
 FLIPS = {"two models": 0.30, "two variants of one model": 0.08}
@@ -75,10 +69,12 @@ class Population:
 def structure(name: str, size: int, kind: str) -> RacedTask:
     """Return a task with its units and weights, as a race finds them."""
     nothing: list[str | None] = [None] * size
-    aggregate: Aggregate = {"subjects": macro_mean, "exam": cluster_sum}.get(kind, mean)
+    aggregate: Aggregate = {"subjects": category_mean, "exam": cluster_sum}.get(kind, mean)
     clusters: list[str | None] = [str(i // EXAM) for i in range(size)] if kind == "exam" else nothing
     strata: list[str | None] = (
-        [str(s) for s, n in enumerate(SUBJECTS) for _ in range(n)] if kind == "subjects" else nothing
+        [f"{c}/{i}" for i, (c, n) in enumerate(zip(CATEGORIES, SUBJECTS, strict=True)) for _ in range(n)]
+        if kind == "subjects"
+        else nothing
     )
     table = Table.build({}, nothing, nothing, clusters, strata)
     return raced_task(name, range(size), table, {"m": aggregate}, ["m"])

@@ -1,6 +1,6 @@
 """One real race: a model against itself with weights of few bits, then both full runs, which reuse the race's answers.
 
-    python benchmarks/race_real.py --model models/SmolLM2-135M-Instruct --shared ../shared/data [--bits 3] [--limit 50]
+    python benchmarks/race_real.py --model models/SmolLM2-135M-Instruct --shared ../shared/data [--bits 4] [--limit 100]
 
 SHARED has the raw public data that `darumeru data import` reads. Each row of a matrix keeps its largest value; all others are
 rounded to 2^bits - 1 even steps. Results go to benchmarks/results/race-real.json, the picture to docs/race-real.svg.
@@ -24,7 +24,7 @@ from darumeru.race.contest import Race
 from darumeru.race.start import race_models
 
 HERE = Path(__file__).parent
-TASKS = ("mmlu_en", "cp_sent_en")
+TASKS = ("mmlu_en", "rucola", "cp_sent_en", "cp_sent_ru")
 
 
 def rounded(model: Path, place: Path, bits: int) -> Path:
@@ -45,18 +45,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--bits", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=50)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--tasks", default=",".join(TASKS))
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="race-"))
     damaged = rounded(given.model.resolve(), place / f"{given.model.name}-{given.bits}bit", given.bits)
     bundle, runs = place / "bundle", place / "runs"
     for kind, source, more in (
         ("mmlu", "mmlu_en", {}),
+        ("rucola", "rucola", {}),
         ("copy", "corpus/en/ud_sentences.jsonl", {"lang": "en", "rows": given.limit}),
+        ("copy", "corpus/ru/ud_sentences.jsonl", {"lang": "ru", "rows": given.limit}),
     ):
         import_data(kind, given.shared / source, bundle, **more)
-    settings = {"data": str(bundle), "tasks": TASKS, "engine": "hf", "limit": given.limit}
+    settings = {"data": str(bundle), "tasks": tuple(given.tasks.split(",")), "engine": "hf", "limit": given.limit}
     began = time.perf_counter()
 
     def report(found: Race) -> None:
