@@ -64,6 +64,13 @@ class Table:
         """(strata,) The group of strata, out of which units are drawn, that each stratum belongs to (`group_strata`)."""
         return group_strata(self.clusters, self.strata)
 
+    @cached_property
+    def shares(self) -> Floats:
+        """(strata,) What each stratum counts: 1 over the strata of its category, which stands before `/` in its name."""
+        categories = _codes([stratum.partition("/")[0] for stratum in self.strata_names])
+        counts: Floats = 1 / np.bincount(categories)[categories]
+        return counts
+
     def ones(self) -> Floats:
         """Return the weighting (1, N) that counts every document once."""
         return np.ones((1, len(self)))
@@ -166,8 +173,7 @@ def category_mean(table: Table, name: str, weights: Floats) -> Floats:
 
     Only categories and strata that occur among the documents count.
     """
-    categories = _codes([stratum.partition("/")[0] for stratum in table.strata_names])
-    return stratum_mean(table, name, weights, 1 / np.bincount(categories)[categories])
+    return stratum_mean(table, name, weights, table.shares)
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:

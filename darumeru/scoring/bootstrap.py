@@ -85,9 +85,18 @@ def units(table: Table) -> int:
     return len(np.unique(table.clusters))
 
 
-def degrees_of_freedom(table: Table) -> int:
-    """Return those of the standard error of draws: independent units less groups of strata; 1 or more."""
-    return max(units(table) - int(table.groups.max()) - 1, 1)
+def degrees_of_freedom(table: Table) -> float:
+    """Return those of the standard error of draws, of units with a common variance; 1 or more.
+
+    Without strata n - 1. With strata, whose units count unequally in a mean of strata, (Σ v)² / Σ v² / (n_h - 1) with the
+    variance v of a group's part, which is its units' squared weights (Satterthwaite 1946): a hundred questions out of 57
+    subjects know their standard error as well as 30 equal ones. Groups of one unit have no spread and do not count.
+    """
+    group, size = _units(table.clusters, table.strata)
+    weight = (table.shares / np.bincount(table.strata, minlength=len(table.shares)))[table.strata]
+    part = np.bincount(group, weights=np.bincount(table.clusters, weights=weight) ** 2)[size > 1]
+    below = float((part**2 / (size[size > 1] - 1)).sum())
+    return max(float(part.sum()) ** 2 / below, 1.0) if below > 0 else 1.0
 
 
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:

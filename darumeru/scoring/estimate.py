@@ -11,8 +11,9 @@
 | one independent unit; no spread between infinite limits | none, with the reason |
 
 Standard errors are those of the bootstrap draws (`bootstrap.resample`), which paired comparisons and ranks use as well. Degrees
-of freedom are independent units less strata. Where no draw differs from the score, its spread is not 0 but unknown: a score
-between limits then gets Wilson's interval of as many units. Several sampled answers to a document are a cluster, the document.
+of freedom are those of units with a common variance (`bootstrap.degrees_of_freedom`). Where no draw differs from the score, its
+spread is not 0 but unknown: a score between limits then gets Wilson's interval of as many units. Several sampled answers to a
+document are a cluster, the document.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from darumeru.scoring.aggregate import Floats, Table, bits_per_byte, cluster_sum, macro_mean, matthews, mean
 from darumeru.scoring.bootstrap import degrees_of_freedom, resample
@@ -116,6 +117,17 @@ def test_draws_have_the_unbiased_variance_of_strata() -> None:
     assert degrees_of_freedom(t) == 3
 
 
+def test_degrees_of_freedom_of_strata_are_those_of_welch() -> None:
+    # Two strata whose samples vary alike: the t test of unequal variances, as SciPy has it.
+    few, many = np.arange(5) / np.std(np.arange(5), ddof=1), np.arange(15) / np.std(np.arange(15), ddof=1)
+    welch = stats.ttest_ind(few, many, equal_var=False).df
+    assert degrees_of_freedom(table([0.0] * 20, strata=["a"] * 5 + ["b"] * 15)) == pytest.approx(welch)
+    # A stratum that is half of its category counts half as much; strata of equal size and share have n less strata.
+    nested = table([0.0] * 30, strata=["a/x"] * 10 + ["a/y"] * 10 + ["b/z"] * 10)
+    assert degrees_of_freedom(nested) == pytest.approx((1 + 1 / 4 + 1 / 4) ** 2 / ((1 + 1 / 16 + 1 / 16) / 9))
+    assert degrees_of_freedom(table([0.0] * 40, strata=[str(i % 8) for i in range(40)])) == pytest.approx(32)
+
+
 def test_draws_have_the_clustered_error() -> None:
     # Miller (arXiv 2411.00640), equation 4: √(Σ_c (Σ_i (s_i - s̄))²) / n = √4 / 10, and 5 / 4 for five clusters.
     values = [1, 1, 1, 0, 0, 0, 1, 1, 0, 0]
@@ -133,7 +145,8 @@ def test_strata_of_one_document_are_drawn_together() -> None:
     t = table([1, 0, 1, 1, 0, 1], strata=["a", "b", "b", "c", "c", "c"])
     assert t.groups.tolist() == [0, 0, 1]
     assert macro_mean(t, "x", t.ones()) == pytest.approx([(1 + 1 / 2 + 2 / 3) / 3])
-    assert degrees_of_freedom(t) == 4
+    # Squared weights 1 + 2/4 of three units, and 3/9 of three.
+    assert degrees_of_freedom(t) == pytest.approx((3 / 2 + 1 / 3) ** 2 / ((3 / 2) ** 2 / 2 + (1 / 3) ** 2 / 2))
     lone = table([1.0, 0.0], clusters=["v", "v"])
     assert draws(lone, 10).tolist() == [[1.0, 1.0]] * 10
 
