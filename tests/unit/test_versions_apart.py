@@ -21,7 +21,8 @@ from darumeru.leaderboard.tables import to_markdown
 from darumeru.record.run import Run, load_run
 from support.synthetic import make_run
 
-OLD = Path(__file__).parents[2] / "leaderboards" / "runs" / "smollm2-135m-instruct-mini"
+OLD = Path(__file__).parents[1] / "support" / "records" / "version-1"
+"""SmolLM2-135M-Instruct on 12 documents of three tasks of the mini bundle, as commit 0a8899a wrote it."""
 
 
 def edited(path: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
@@ -88,10 +89,10 @@ def test_a_record_from_before_keeps_its_rules_until_it_is_rescored(tmp_path: Pat
     assert entry[0].tasks["mmlu_ru"].scoring == 1
     after = rescore(run).scores.tasks
     changed = {name for name in after if after[name].scoring != (before[name].scoring or 1)}
-    assert changed == {"mmlu_ru", "mmlu_en", "sum_extractive"}
+    assert changed == {"mmlu_ru", "sum_extractive"}
     assert after["mmlu_ru"].metrics["acc_macro"].value == pytest.approx(before["mmlu_ru"].score.value)
     assert after["mmlu_ru"].aggregates["acc"] == "category_mean"
-    for name in set(after) - {"mmlu_ru", "mmlu_en"}:
+    for name in set(after) - {"mmlu_ru"}:
         assert after[name].score.value == pytest.approx(before[name].score.value), name
     # What was asked does not change by scoring it anew.
     assert {task.version for task in run.header.tasks.values()} == {"1.0"}
