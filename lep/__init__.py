@@ -94,5 +94,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'lep' has no attribute {name!r}")
-    need("scipy", "regex", extra="lep")
+    need("regex", extra="lep")
     return getattr(importlib.import_module(f"lep.{_PLACES[name]}"), name)

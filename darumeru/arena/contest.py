@@ -19,7 +19,6 @@ from darumeru.arena.record import FORMAT, KIND, Arena
 from darumeru.arena.results import score
 from darumeru.arena.settings import ArenaSettings
 from darumeru.errors import UserError
-from darumeru.extras import need
 from darumeru.files import fingerprint, read_json, slug, write_json
 from darumeru.inference import Progress, ask, longest_input, requests_sha256
 from darumeru.inference.prompt import FOUNDATION_TURN
@@ -121,7 +120,6 @@ def prepare(settings: ArenaSettings) -> Plan:
         UserError: the settings ask for what there is not.
         DarumeruError: the hub cannot be asked, a tokenizer cannot be loaded.
     """
-    need("scipy", extra="leaderboard")  # the scores at the end need it
     if len(settings.models) < 2:
         raise UserError(f"An arena needs at least two models, and --models names {len(settings.models)}: --models A B.")
     prompts = read_prompts(settings.prompts, settings.limit, settings.seed)

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from darumeru.errors import UserError, unknown
-from darumeru.extras import need
 from darumeru.gate.estimates import Measured, Side, measure
 from darumeru.gate.policy import SUITE, Policy, Rule
 from darumeru.leaderboard.about import distinct_names
@@ -82,9 +81,8 @@ def gate(policy: Policy, run: Run, baseline: Run | None = None) -> Decision:
 
     Raises:
         UserError: a run is not finished, the policy names what the suite has not, a baseline is missing, not needed or was
-            asked differently; scipy is missing.
+            asked differently.
     """
-    need("scipy", extra="leaderboard")
     if policy.non_inferiority and baseline is None:
         raise UserError("The policy's non_inferiority holds a run against another: give --baseline RUN.")
     if baseline is not None and not policy.non_inferiority:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from darumeru.errors import UserError, unknown
-from darumeru.extras import need
 from darumeru.leaderboard.about import distinct_names
 from darumeru.leaderboard.board import members_of
 from darumeru.leaderboard.entry import Entry, Problem
@@ -113,9 +112,8 @@ def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
         tasks: only these tasks; without them all that both have.
 
     Raises:
-        UserError: a run is not finished or unreadable, they share no task, or a named task is not in both; scipy is missing.
+        UserError: a run is not finished or unreadable, they share no task, or a named task is not in both.
     """
-    need("scipy", extra="leaderboard")
     (entry_a, samples_a), (entry_b, samples_b) = _read(a), _read(b)
     named = distinct_names([entry_a, entry_b]) if entry_a.id != entry_b.id else [entry_a, entry_b]
     entry_a, entry_b = named

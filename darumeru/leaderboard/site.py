@@ -37,7 +37,7 @@ from darumeru.leaderboard.tables import to_latex, to_markdown
 from darumeru.record.run import Run
 from darumeru.web.pages import render_page, script, write_assets, write_page
 
-PACKAGES = ("altair", "vl_convert", "pandas", "scipy", "threadpoolctl")
+PACKAGES = ("altair", "vl_convert", "pandas", "threadpoolctl")
 """What a board needs of the extra `leaderboard`."""
 
 

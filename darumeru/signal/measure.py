@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from darumeru.extras import need
 from darumeru.leaderboard.board import draws_of
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import degrees_of_mean, difference, holm
@@ -75,12 +74,7 @@ class Summary:
 
 
 def measure(study: Study) -> Summary:
-    """Return signal, noise, decision accuracy and cost of each task and of the suite.
-
-    Raises:
-        UserError: scipy is missing.
-    """
-    need("scipy", extra="leaderboard")
+    """Return signal, noise, decision accuracy and cost of each task and of the suite."""
     whole = study.whole()
     runs = [numbers for numbers in study.trainings().values() if len(numbers) >= 3]
     tasks = [_measure(study, task, [task], study.scores(task), whole, runs) for task in study.tasks]

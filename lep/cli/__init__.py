@@ -55,7 +55,7 @@ def description(name: str) -> str:
 
 def load(name: str) -> Any:
     """Import a command, a `TyperCommand` or a group of them."""
-    need("scipy", "regex", extra="lep")
+    need("regex", extra="lep")
     return typer.main.get_command(importlib.import_module(f"lep.cli.{name}").app)
 
 

@@ -85,7 +85,7 @@ def test_lep_imports_at_once_only_what_the_core_and_its_extra_install() -> None:
 
 def test_what_only_tests_or_extras_need_is_no_core_dependency() -> None:
     core = wanted(PROJECT["dependencies"])
-    assert not core & {"altair", "vl-convert-python", "scipy", "datasketch", "zstandard", "scikit-learn", "peft", "trl"}
+    assert not core & {"altair", "vl-convert-python", "datasketch", "zstandard", "scikit-learn", "peft", "trl"}
     assert wanted(PROJECT["optional-dependencies"]["dev"]) >= {"darumeru", "scikit-learn"}
     assert "darumeru[all]" in PROJECT["optional-dependencies"]["dev"]
 
@@ -118,11 +118,9 @@ def test_a_run_is_planned_without_extras(tiny_chat: Path) -> None:
     [
         ("darumeru", "altair", ("leaderboard", "RUNS", "--output", "OUT"), "altair", "leaderboard"),
         ("darumeru", "vl_convert", ("leaderboard", "RUNS", "--output", "OUT"), "vl-convert-python", "leaderboard"),
-        ("darumeru", "scipy", ("compare", "RUN", "RUN"), "scipy", "leaderboard"),
-        ("darumeru", "scipy", ("arena", "--models", "a", "b", "--prompts", "TEXT", "--judge", "c"), "scipy", "leaderboard"),
         ("lep", "datasketch", ("corpus", "dedup", "--corpus", "TEXT", "--output", "OUT.jsonl"), "datasketch", "lep"),
         ("lep", "zstandard", ("corpus", "clean", "--corpus", "TEXT", "--output", "OUT.jsonl.zst"), "zstandard", "lep"),
-        ("lep", "scipy", ("init", "--model", "a", "--tokenizer", "b", "--output", "OUT"), "scipy", "lep"),
+        ("lep", "regex", ("init", "--model", "a", "--tokenizer", "b", "--output", "OUT"), "regex", "lep"),
     ],
 )  # fmt: skip
 def test_a_missing_package_is_named_with_its_extra(
@@ -141,6 +139,6 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 def test_lep_as_a_library_names_its_extra() -> None:
-    done = python(("scipy",), "import lep\nfrom darumeru import UserError\ntry:\n    lep.initialise\n"
+    done = python(("regex",), "import lep\nfrom darumeru import UserError\ntry:\n    lep.initialise\n"
                   "except UserError as error:\n    print(error)\n")  # fmt: skip
     assert "pip install 'darumeru[lep]'" in done.stdout, done.stderr
