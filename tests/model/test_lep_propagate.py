@@ -328,7 +328,7 @@ def test_trained_layers_are_not_dropped_without_a_word(family: Family, tmp_path:
 
 
 def test_auto_chooses_the_share_of_the_layers_change(family: Family, tmp_path: Path) -> None:
-    """Layers that training wrecked are better left alone: the smallest share wins."""
+    """Among the shares it says what it measured of, the one with the fewest bits per byte."""
     generator = torch.Generator().manual_seed(5)
     family.change_layers(family.adapted, lambda _, value: value + 3 * torch.randn(value.shape, generator=generator))
     instruct = family.instruct(lambda _, rows: rows)

@@ -1,5 +1,6 @@
 """Checkpoints that race against the best one so far: in a watch, in its process, and in the training's own."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ from darumeru.evaluation import Plan, execute, prepare
 from darumeru.leaderboard.load import read_run
 from darumeru.race.challenge import challenge, lost
 from darumeru.record.run import Run, find_runs
-from darumeru.watch import DarumeruCallback, watch, watcher
+from darumeru.watch import DarumeruCallback, watcher
 from darumeru.watch.checkpoints import Checkpoint
-from darumeru.watch.watcher import Outcome
 from model.test_training import trainer_of
-from support.checkpoints import checkpoint
+from support.checkpoints import checkpoint, watch_once
 from support.commands import call
 from support.tiny import KnowingEngine
 
@@ -40,11 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[int, KnowingEngine]:
     return engines
 
 
-def once(folder: Path, **more: Any) -> Outcome:
-    return watch(
-        folder, once=True, output=folder.parent / "runs", poll=0.01, settle=0.0,
-        **{"data": "mini", "engine": "hf", "tasks": TASKS, "num_fewshot": 0, **more},
-    )  # fmt: skip
+once = partial(watch_once, tasks=TASKS)
 
 
 def test_a_checkpoint_that_is_worse_is_left_early_and_not_asked_again(

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from darumeru.record.run import find_runs
 from darumeru.watch import watch, watcher
 from darumeru.watch.checkpoints import Checkpoint, keep, look
 from darumeru.watch.process import device_of
-from darumeru.watch.watcher import Outcome
-from support.checkpoints import aged, checkpoint
+from support.checkpoints import aged, checkpoint, watch_once
 from support.commands import call
 from support.tiny import KnowingEngine
 
@@ -40,11 +40,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
-def once(folder: Path, **more: Any) -> Outcome:
-    return watch(
-        folder, once=True, output=folder.parent / "runs", poll=0.01, settle=0.0,
-        **{"data": "mini", "engine": "hf", "tasks": TASKS, "num_fewshot": 0, **more},
-    )  # fmt: skip
+once = partial(watch_once, tasks=TASKS)
 
 
 def test_each_checkpoint_once_oldest_first_and_again_nothing(

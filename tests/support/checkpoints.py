@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from darumeru.watch.watcher import Outcome, watch
+
 
 def checkpoint(base: Path, folder: Path, step: int, max_steps: int = 1000, age: float = 100.0, **state: Any) -> Path:
     """A checkpoint as a Trainer leaves it; its weights differ with the step."""
@@ -26,3 +28,11 @@ def checkpoint(base: Path, folder: Path, step: int, max_steps: int = 1000, age: 
 def aged(path: Path, age: float) -> None:
     for file in path.iterdir():
         os.utime(file, (time.time() - age, time.time() - age))
+
+
+def watch_once(folder: Path, **more: Any) -> Outcome:
+    """Watch the checkpoints that are there, without waiting for them to settle."""
+    return watch(
+        folder, once=True, output=folder.parent / "runs", poll=0.01, settle=0.0,
+        **{"data": "mini", "engine": "hf", "num_fewshot": 0, **more},
+    )  # fmt: skip

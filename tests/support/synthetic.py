@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +135,14 @@ def make_run(
     write_json(folder / "manifest.json", {"format": FORMAT, "complete": True,
                                           "files": {n: file_sha256(folder / n) for n in names}})  # fmt: skip
     return folder
+
+
+def edited(path: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """The run with another header.json or scores.json, and the manifest to it."""
+    content = json.loads((path / name).read_text())
+    change(content)
+    (path / name).write_text(json.dumps(content))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = file_sha256(path / name)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path

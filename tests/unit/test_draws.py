@@ -1,21 +1,17 @@
 """Where a board's draws come from: what the record tells is taken, an old record's silence is made up for, a lie is seen."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from darumeru.files import file_sha256
 from darumeru.leaderboard.entry import Entry
 from darumeru.leaderboard.load import read_run
 from darumeru.record.run import Run
 from darumeru.record.sample import table_of
 from darumeru.scoring.aggregate import AGGREGATES
 from darumeru.scoring.summary import score_task
-from support.synthetic import make_run
+from support.synthetic import edited, make_run
 
 TASKS = ["rcb", "multiq"]
 
@@ -24,17 +20,6 @@ def entry_of(path: Path) -> Entry:
     result = read_run(path)
     assert isinstance(result, tuple), result
     return result[0]
-
-
-def edited(path: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
-    """The run with another header.json or scores.json, and the manifest to it."""
-    content = json.loads((path / name).read_text())
-    change(content)
-    (path / name).write_text(json.dumps(content))
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][name] = file_sha256(path / name)
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    return path
 
 
 @pytest.fixture

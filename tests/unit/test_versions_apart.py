@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from darumeru.evaluation import rescore
-from darumeru.files import file_sha256
 from darumeru.leaderboard.board import Board, make_board
 from darumeru.leaderboard.compare import compare
 from darumeru.leaderboard.entry import Entry
@@ -19,21 +16,10 @@ from darumeru.leaderboard.load import read_run, suite_of
 from darumeru.leaderboard.published import read_published
 from darumeru.leaderboard.tables import to_markdown
 from darumeru.record.run import Run, load_run
-from support.synthetic import make_run
+from support.synthetic import edited, make_run
 
 OLD = Path(__file__).parents[1] / "support" / "records" / "version-1"
 """SmolLM2-135M-Instruct on 12 documents of three tasks of the mini bundle, as commit 0a8899a wrote it."""
-
-
-def edited(path: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
-    """The run with another header.json or scores.json, and the manifest to it."""
-    content = json.loads((path / name).read_text())
-    change(content)
-    (path / name).write_text(json.dumps(content))
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][name] = file_sha256(path / name)
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    return path
 
 
 def asked_anew(path: Path) -> Path:
