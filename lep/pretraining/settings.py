@@ -60,8 +60,8 @@ class PretrainSettings(BaseModel):
     adam_beta1: Annotated[float, Option("Of AdamW.")] = Field(0.9, ge=0, lt=1)
     adam_beta2: Annotated[float, Option("Of AdamW.")] = Field(0.95, ge=0, lt=1)
     adam_epsilon: Annotated[float, Option("Of AdamW.")] = Field(1e-5, gt=0)
-    """With 1e-8 a row that no text uses, whose only gradient is its small share of the softmax, moves by a quarter of the
-    learning rate at each step (SmolLM2); with 1e-5 by 0.5 %, and used rows as before."""
+    """With 1e-8 a row that no text uses, whose only gradient is its small share of the softmax, moves by half of the
+    learning rate at each step (median of SmolLM2's rows, with β2 of 0.999); with these two by 0.2 %."""
     seed: Annotated[int, Option("Of the order of the data.")] = Field(0, ge=0)
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],

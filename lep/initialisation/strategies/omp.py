@@ -14,6 +14,7 @@ import scipy.sparse
 from lep.initialisation.auxiliary import by_similarity, token_vectors
 from lep.initialisation.rows import Change, NewRows
 from lep.initialisation.strategy import strategy
+from lep.model.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def omp(
     """
     weigh = partial(pursuit_weights, atoms=atoms)
     found = by_similarity(change.mean, token_vectors(change.new, corpus, donor, field), weigh)
-    if donor is None:
+    if donor is None or open_checkpoint(donor).embeddings.tied:
         return found
     head = by_similarity(change.mean, token_vectors(change.new, corpus, donor, field, head=True), weigh)
     return replace(found, head=head.transfer)

@@ -56,8 +56,9 @@ class PropagateStage(Stage[dict[str, Any]]):
             settings |= {"strength": recipe[self]["strength"]} if "strength" in own else {}
             settings |= {"field": recipe.top.field} if auto else {}
             # Of settings that came later only what is not the default counts, so that finished studies stay finished.
-            later = {key: recipe[self][key] for key in ("backbone", "alpha")}
-            settings |= {key: value for key, value in later.items() if value not in ("delta", None)}
+            for key in ("backbone", "alpha"):
+                if (value := recipe[self][key]) != self.schema.model_fields[key].default:
+                    settings[key] = value
             given = [] if made else [study.instruct.source]
             study.add(
                 f"propagate-{name}", self.name, study.models[f"instruct-{name}"].source, partial(self._run, study, name),
