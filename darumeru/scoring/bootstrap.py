@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from darumeru.scoring.aggregate import Floats, Ints, Table, group_strata
-from darumeru.scoring.interval import LEVEL, percentiles
 
 RESAMPLES = 1000
 
@@ -97,8 +96,3 @@ def degrees_of_freedom(table: Table) -> float:
     part = np.bincount(group, weights=np.bincount(table.clusters, weights=weight) ** 2)[size > 1]
     below = float((part**2 / (size[size > 1] - 1)).sum())
     return max(float(part.sum()) ** 2 / below, 1.0) if below > 0 else 1.0
-
-
-def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap values."""
-    return percentiles(values, level=level)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from darumeru.scoring.aggregate import Floats
-from darumeru.scoring.bootstrap import RESAMPLES, interval
+from darumeru.scoring.bootstrap import RESAMPLES
+from darumeru.scoring.interval import percentiles
 
 PRIOR = 0.5
 """Virtual wins of each side against each other."""
@@ -83,7 +84,7 @@ class BradleyTerry:
 
     def elo(self, i: int) -> dict[str, float]:
         """Return the strength of a model in Elo points with its interval."""
-        low, high = interval(self.strength_draws[:, i])
+        low, high = percentiles(self.strength_draws[:, i])
         value = float(self.strength[i])
         return {k: ELO_MEAN + ELO * v for k, v in (("value", value), ("low", low), ("high", high))}
 
@@ -94,7 +95,7 @@ class BradleyTerry:
         if got + lost == 0:
             return {"value": None, "low": None, "high": None}
         drawn_got, drawn_lost = self.wins_draws[:, i, others].sum(-1), self.wins_draws[:, others, i].sum(-1)
-        low, high = interval(drawn_got / (drawn_got + drawn_lost))
+        low, high = percentiles(drawn_got / (drawn_got + drawn_lost))
         value = float(got / (got + lost))
         # The virtual wins pull a share of 0 or 1 inwards; an interval holds its value.
         return {"value": value, "low": min(low, value), "high": max(high, value)}

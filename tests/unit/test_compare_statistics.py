@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from darumeru.scoring.aggregate import Table, mean
-from darumeru.scoring.bootstrap import interval, resample
+from darumeru.scoring.bootstrap import resample
 from darumeru.scoring.compare import bootstrap_test, difference, holm, shared_ranks, sign_test, unpaired_interval
+from darumeru.scoring.interval import percentiles
 
 
 def test_sign_test_gives_the_tabulated_values() -> None:
@@ -62,7 +63,7 @@ def test_score_intervals_cover_the_truth() -> None:
     hits, rounds = 0, 2000
     weights = next(resample(np.arange(300), np.zeros(300, dtype=np.int64), 400, 5, chunk=400)) / 300
     for _ in range(rounds):
-        low, high = interval(weights @ (rng.random(300) < 0.6).astype(float))
+        low, high = percentiles(weights @ (rng.random(300) < 0.6).astype(float))
         hits += low <= 0.6 <= high
     assert 0.935 <= hits / rounds <= 0.965
 

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from darumeru.scoring.aggregate import Floats, Table, accuracy, cluster_sum, f1_macro, macro_mean, matthews, mean
-from darumeru.scoring.bootstrap import interval, resample, seed_of, units
+from darumeru.scoring.bootstrap import resample, seed_of, units
+from darumeru.scoring.interval import percentiles
 from darumeru.scoring.summary import score_task, with_interval
 from darumeru.scoring.text import (
     LemmaTokenizer,
@@ -325,7 +326,7 @@ def test_interval_of_a_mean_agrees_with_theory() -> None:
     rng = np.random.default_rng(0)
     values = rng.random(400) < 0.7
     t = table(values=[float(v) for v in values])
-    low, high = interval(np.concatenate([mean(t, "x", w) for w in resample(t.clusters, t.strata, 4000, 1)]))
+    low, high = percentiles(np.concatenate([mean(t, "x", w) for w in resample(t.clusters, t.strata, 4000, 1)]))
     p = values.mean()
     half = 1.96 * np.sqrt(p * (1 - p) / 400)
     assert (low, high) == pytest.approx((p - half, p + half), abs=0.008)
@@ -335,7 +336,7 @@ def test_clusters_widen_and_strata_narrow_an_interval() -> None:
     values = [1.0] * 40 + [0.0] * 40
 
     def width(t: Table) -> float:
-        low, high = interval(mean(t, "x", draws(t, 1000)))
+        low, high = percentiles(mean(t, "x", draws(t, 1000)))
         return high - low
 
     plain = width(table(values=values))
@@ -346,7 +347,7 @@ def test_clusters_widen_and_strata_narrow_an_interval() -> None:
 
 
 def test_interval_by_hand() -> None:
-    assert interval(np.arange(101, dtype=float), level=0.9) == pytest.approx((5.0, 95.0))
+    assert percentiles(np.arange(101, dtype=float), level=0.9) == pytest.approx((5.0, 95.0))
     assert with_interval(None, None) == {"value": None, "low": None, "high": None}
 
 
