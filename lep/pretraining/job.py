@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import read_json, write_json, write_jsonl
+from darumeru.files import read_json, write_jsonl
 from darumeru.options import Option
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
@@ -26,6 +26,7 @@ from lep.options import Corpus, Model
 from lep.pretraining.arguments import training_arguments
 from lep.pretraining.best import Choice
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints, note_best
+from lep.pretraining.claim import claim
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
 from lep.pretraining.original import find_original, measure_original
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from lep.pretraining.replay import MixedRows
 
 STAGE = "pretrain"
-_IDENTITY, _UNTIED = "pretrain.json", "untied"
+_UNTIED = "untied"
 
 
 def pretrain(
@@ -140,7 +141,7 @@ class _Training:
         arguments = training_arguments(self.settings, self.checkpoints, evaluates=bool(self.held_out.pieces))
         first = arguments.process_index == 0
         with arguments.main_process_first(local=False):
-            done = self._claim(force, write=first)
+            done = claim(self.output, self._identity(), STAGE, model=self.model.folder, force=force, write=first)
         if done is not None:
             return done
         with exclusive(self.output) if first else nullcontext():
@@ -179,38 +180,14 @@ class _Training:
 
         return AutoConfig.from_pretrained(self.source.folder).get_text_config()
 
-    def _claim(self, force: bool, write: bool) -> dict[str, Any] | None:
-        """Make the output folder this training's own; the manifest, where the training is done already.
-
-        Raises:
-            UserError: the folder is another's.
-        """
-        wanted = {
-            "model": folder_fingerprint(self.source.folder),
+    def _identity(self) -> dict[str, Any]:
+        """What this training is: the same command has the same, and resumes."""
+        return {
+            "model": folder_fingerprint(self.model.folder),
             **self.texts.fingerprints(),
             "settings": self.settings.of_the_result(),
             **({"characters": list(self.characters)} if self.characters is not None else {}),
         }
-        path = self.output / _IDENTITY
-        if self.output.is_dir() and any(self.output.iterdir()):
-            found = read_json(path) if path.is_file() else None
-            if found == wanted:
-                manifest = read_manifest(self.output)
-                return manifest if manifest is not None and manifest["stage"] == STAGE else None
-            if not force:
-                raise UserError(
-                    f"{_difference(self.output, found, wanted)} Name another folder, or add --force to begin anew."
-                )
-            if write:
-                if self.source.folder.resolve().is_relative_to(self.output):
-                    raise UserError(
-                        f"The model lies inside the output folder {self.output}, so --force would delete it."
-                    )
-                shutil.rmtree(self.output)
-        if write:
-            self.output.mkdir(parents=True, exist_ok=True)
-            write_json(path, wanted)
-        return None
 
     def _train(self, part: Part, data: Data, arguments: Any, reached: tuple[int, Path] | None) -> bool:
         """Train one part of the schedule from where it stands; True where a rule ended it early."""
@@ -384,24 +361,6 @@ def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _difference(output: Path, found: Any, wanted: dict[str, Any]) -> str:
-    if found is None:
-        held = (
-            "checkpoints of a run that this command did not begin" if (output / "checkpoints").exists() else "something"
-        )
-        return f"The output folder {output} holds {held}."
-    there, here = found["settings"], wanted["settings"]
-    changed = [
-        f"{key} {there.get(key)!r} there, {here.get(key)!r} now"
-        for key in {**here, **there}
-        if there.get(key) != here.get(key)
-    ]
-    changed += [
-        f"another {key}" for key in ("model", "corpus", "replay", "characters") if found.get(key) != wanted.get(key)
-    ]
-    return f"The output folder {output} holds a training with other settings ({'; '.join(changed)})."
 
 
 def _hidden_states(

@@ -67,7 +67,8 @@ class PretrainStage(Stage[Settings]):
             from lep.pretraining.job import pretrain
 
             pretrain(
-                study.steps["init"].output, corpus, Path(output), held_out=study.held_out, settings=settings, warn=talk.warn
+                study.steps["init"].output, corpus, Path(output), held_out=study.held_out, original=study.base,
+                settings=settings, warn=talk.warn,
             )  # fmt: skip
 
         replayed = [part.source for part in parse_replay(settings.replay)]
