@@ -106,7 +106,8 @@ def make_data(
 
     A line is `{"messages": […], "source": "self" | "given" | "copy" | "continuation", "grade": 1…5}`. Answers and grades
     are kept as they come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was
-    stopped, and other prompts, grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data is whole.
+    stopped, and other prompts, grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data
+    is whole.
 
     Args:
         settings: further settings of Darumeru's engine (`device`, `dtype`, `model_args`, `base_url`, `max_prompt_len`, …).
