@@ -116,9 +116,7 @@ def make_pair(texts: dict[str, Path], options: argparse.Namespace) -> tuple[Path
         save_steps=10_000, logging_steps=20,
     )  # fmt: skip
     corpus = [texts["corpus-ru"], texts["corpus-en"]]
-    adapted = once(
-        out / "adapted", lambda: lep.pretrain(out / "adapted-0", corpus, out / "adapted", settings=settings)
-    )
+    adapted = once(out / "adapted", lambda: lep.pretrain(out / "adapted-0", corpus, out / "adapted", settings=settings))
     return instruct, adapted
 
 
