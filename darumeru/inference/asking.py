@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
@@ -44,7 +45,8 @@ def requests_sha256(requests: Iterable[Request]) -> str:
         if head not in heads:
             heads[head] = _listed(head)
         prompt = f"[{', '.join(filter(None, (heads[head], _listed(tail))))}]"
-        before, after = dumps([r.id, r.kind]), dumps([r.labels, r.continuations, r.max_tokens, r.until])
+        drawn = [] if r.sampling is None else [asdict(r.sampling), r.seed]
+        before, after = dumps([r.id, r.kind]), dumps([r.labels, r.continuations, r.max_tokens, r.until, *drawn])
         digest.update(f"{', ' if number else ''}{before[:-1]}, {prompt}, {after[1:]}".encode())
     digest.update(b"]")
     return digest.hexdigest()

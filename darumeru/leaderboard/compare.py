@@ -163,6 +163,8 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
         x, y = a.stated[name], b.stated[name]
         if x != y:
             found.append(f"{name} differs: {x} against {y}.")
+    if a.stated.how_drawn != b.stated.how_drawn:
+        found.append(f"Answers differ in how they were drawn: {a.stated.how_drawn} against {b.stated.how_drawn}.")
     worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
     for what in ("version", "scoring"):
         other = [t for t in a.tasks if t in b.tasks and getattr(a.tasks[t], what) != getattr(b.tasks[t], what)]

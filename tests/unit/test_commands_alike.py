@@ -84,7 +84,8 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
     }  # fmt: skip
-    assert reference - options("arena").keys() == of_tasks | {"--model", "--adapter", "--dry-run", "--until"}
+    of_drawn_answers = {"--sampling", "--temperature", "--top-p", "--top-k", "--min-p", "--repeats"}
+    assert reference - options("arena").keys() == of_tasks | of_drawn_answers | {"--model", "--adapter", "--dry-run", "--until"}
     for option in (
         "engine",
         "dtype",
