@@ -44,8 +44,9 @@ def sampling_of(settings: SamplingSettings, generation: Mapping[str, Any]) -> Sa
         UserError: settings that contradict each other, or a model that recommends no sampling.
     """
     given = {name: value for name in _NAMES if (value := getattr(settings, name)) is not None}
-    values = (recommended(generation) if settings.sampling == "model" else {}) | given
-    if values.get("temperature", 1.0) == 0 or not values:
+    by_model = settings.sampling == "model"
+    values = (recommended(generation) if by_model else {}) | given
+    if values.get("temperature", 1.0) == 0 or not (given or by_model):
         idle = next((name for name in given if name != "temperature"), None)
         if idle:
             raise UserError(
