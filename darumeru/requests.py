@@ -15,6 +15,9 @@ Tokens = tuple[int, ...]
 
 _ID_BYTES = 4
 
+SEEDS = 2**31
+"""A request's seed lies below: all servers take such ones."""
+
 
 class PackedTokens:
     """Token ids, four bytes each, in two parts; many sequences may hold the same first part, which is in memory once.
@@ -62,6 +65,10 @@ class PackedTokens:
     def tokens(self) -> Tokens:
         """Return the ids."""
         return unpack(f">{len(self)}I", self.joined())
+
+    def followed_by(self, ids: Iterable[int]) -> PackedTokens:
+        """Return these ids and more behind them, the first part shared."""
+        return PackedTokens(self.head, self.tail + PackedTokens.of(ids).tail)
 
     def common(self, other: PackedTokens) -> int:
         """Return with how many equal ids the two begin."""
@@ -145,6 +152,23 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Thinking:
+    """How a model thinks before it answers: the request's prompt ends where the thought begins.
+
+    The answer follows the thought: prompt + thought + `end` + `resume` is what the model answers.
+    """
+
+    budget: int
+    """The most tokens of the thought, its end included."""
+    end: int
+    """The token that ends the thought."""
+    resume: Tokens
+    """What follows it before the answer: a line break, say, and the beginning of the answer that the prompt gives."""
+    text: str = field(default="", compare=False)
+    """`end` and `resume` as text."""
+
+
+@dataclass(frozen=True)
 class Request:
     """A query in one model's tokens: all that an engine needs, and what the record keeps of the prompt.
 
@@ -170,11 +194,15 @@ class Request:
     """Tokens cut off the left of the prompt."""
     reference_tokens: int | None = None
     sampling: Sampling | None = None
-    """generate: how tokens are drawn; None: each is the most probable one."""
+    """How the tokens of a text or a thought are drawn; None: each is the most probable one."""
     seed: int = 0
-    """Of what is drawn, 0 … 2³¹ - 1: the same tokens wherever and in whichever company the request is answered."""
+    """Of what is drawn, below `SEEDS`: the same tokens wherever and in whichever company the request is answered."""
     repeat: int = 0
     """Which of the answers to its query it asks for."""
+    stop: int | None = None
+    """generate: a token that ends the answer as end-of-sequence tokens do, and stays in its tokens."""
+    thinking: Thinking | None = None
+    """How the model thinks first; None where it does not. Engines never see it: `inference.asking` makes two requests of one."""
     messages: tuple[Message, ...] = field(default=(), repr=False, compare=False)
     """The conversation that `prompt` renders, for servers that render it themselves; empty where `prompt` was truncated."""
 
@@ -230,6 +258,11 @@ def by_repeat(requests: Sequence[One]) -> list[list[One]]:
     return [[query[min(number, len(query) - 1)] for query in queries] for number in range(count)]
 
 
+def thinking_tokens(request: Request) -> int:
+    """Return the most tokens that stand between a request's prompt and its answer: of a thought and what follows it."""
+    return request.thinking.budget + len(request.thinking.resume) if request.thinking else 0
+
+
 @dataclass(frozen=True)
 class Answer:
     """An engine's answer to one request."""
@@ -246,6 +279,12 @@ class Answer:
     """generate: the tokens that the model really generated for `text`; no end-of-sequence token."""
     finish: Literal["", "stop", "length"] = ""
     """generate: `stop` if the model ended by itself, `length` if it hit max_tokens."""
+    thought: str = ""
+    """What the model thought before it answered, without what opens and closes it."""
+    thought_tokens: Tokens = ()
+    """The tokens that it generated for the thought; where it ended, the last one is its end."""
+    unfinished: bool = False
+    """True if the thought did not end within its budget, or the model ended in it: the answer is empty."""
     approximate: bool = False
     """True if a server gave less than was needed: `tokens` are a guess, or some label was not among its most probable."""
     error: str = ""
@@ -266,5 +305,8 @@ class Answer:
             text=value.get("text", ""),
             tokens=tuple(value.get("tokens", ())),
             finish=value.get("finish", ""),
+            thought=value.get("thought", ""),
+            thought_tokens=tuple(value.get("thought_tokens", ())),
+            unfinished=bool(value.get("unfinished", False)),
             approximate=bool(value.get("approximate", False)),
         )

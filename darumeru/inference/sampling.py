@@ -9,7 +9,7 @@ from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.options import validated
-from darumeru.requests import Request, Sampling
+from darumeru.requests import SEEDS, Request, Sampling
 from darumeru.scoring.bootstrap import seed_of
 from darumeru.settings import SamplingSettings
 
@@ -97,7 +97,7 @@ def stated(sampling: Sampling | None, repeats: int) -> dict[str, Any]:
 
 
 def drawn(requests: Iterable[Request], sampling: Sampling, repeats: int, seed: int) -> list[Request]:
-    """Return requests with each text asked for as often as it is repeated.
+    """Return requests with each answer that is drawn, or thought about first, asked for as often as it is repeated.
 
     A request's seed comes from the run's, its id and its repeat, so that its tokens do not depend on what else is asked. The
     first repeat has the id of a request that is not repeated.
@@ -105,7 +105,7 @@ def drawn(requests: Iterable[Request], sampling: Sampling, repeats: int, seed: i
     Args:
         requests: in the order of their queries.
         sampling: how tokens are drawn.
-        repeats: how many answers to each query for a text.
+        repeats: how many answers to each query.
         seed: of the run.
 
     Raises:
@@ -113,13 +113,13 @@ def drawn(requests: Iterable[Request], sampling: Sampling, repeats: int, seed: i
     """
     found: list[Request] = []
     for request in requests:
-        if request.kind == "generate":
-            found += (request.drawn(sampling, seed_of(seed, request.id, n) % 2**31, repeat=n) for n in range(repeats))
+        if request.kind == "generate" or request.thinking:
+            found += (request.drawn(sampling, seed_of(seed, request.id, n) % SEEDS, repeat=n) for n in range(repeats))
         else:
             found.append(request)
     if not any(request.sampling for request in found):
         raise UserError(
-            "No answer can be drawn: all tasks choose among given options or weigh texts. Leave --temperature, --sampling and "
-            "--repeats out, or choose tasks that generate with --tasks."
+            "No answer can be drawn: all tasks choose among given options or weigh texts, without thinking first. Leave "
+            "--temperature, --sampling and --repeats out, or choose tasks that generate with --tasks."
         )
     return found

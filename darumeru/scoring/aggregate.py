@@ -18,6 +18,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+NONE = ""
+"""The choice of an answer that chose nothing: never right, and no label."""
+
+
 @dataclass(frozen=True)
 class Table:
     """The scores of a task's N documents, as columns."""
@@ -196,6 +200,7 @@ def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
     confusion = table.confusion(weights)
     hit = np.einsum("rbkk->rbk", confusion)
     total = confusion.sum(axis=2) + confusion.sum(axis=3)
+    total[..., [label == NONE for label in table.labels]] = 0.0
     values: Floats = _ratio(_ratio(2 * hit, total).sum(axis=2), (total > 0).sum(axis=2).astype(np.float64)).mean(axis=0)
     return values
 

@@ -151,7 +151,10 @@ def test_the_record_has_means_repeats_and_their_spread(tiny_chat: Path, tmp_path
     suite = run.scores["suite"]
     others = [run.scores["tasks"][t].get("repeats") for t in TASKS]
     each = np.mean(
-        [o["values"] if o else [run.scores["tasks"][t]["score"]["value"]] * 3 for t, o in zip(TASKS, others, strict=True)],
+        [
+            o["values"] if o else [run.scores["tasks"][t]["score"]["value"]] * 3
+            for t, o in zip(TASKS, others, strict=True)
+        ],
         axis=0,
     )
     assert suite["repeats"]["values"] == pytest.approx(each)
@@ -223,7 +226,9 @@ def test_comparisons_pair_documents_by_their_means(runs: dict[str, Run]) -> None
     assert (line.better, line.worse) == ((gaps > 0).sum(), (gaps < 0).sum())
     assert line.difference.test == "bootstrap"
     half = (line.difference.high - line.difference.low) / 2  # type: ignore[operator]
-    assert half == pytest.approx(2.06 * gaps.std(ddof=1) / np.sqrt(len(gaps)), rel=0.12), "Student's, 25 degrees of freedom"
+    assert half == pytest.approx(2.06 * gaps.std(ddof=1) / np.sqrt(len(gaps)), rel=0.12), (
+        "Student's, 25 degrees of freedom"
+    )
     assert found.remarks == []
     mixed = compare(runs["a"], runs["greedy"]).remarks
     assert mixed == ["Answers differ in how they were drawn: temperature 0.8, 3 repeats against greedy."]
@@ -235,9 +240,7 @@ def test_boards_gates_and_races_read_repeated_runs(runs: dict[str, Run], tmp_pat
     assert all(task.reproduced and task.draws is not None for task in read[0].tasks.values())
     policy = tmp_path / "p.yaml"
     policy.write_text("version: 1\nnon_inferiority: {multiq: 0.05}\nmaximum_share: {empty: {multiq: 0.5}}\n")
-    said = json.loads(
-        call("gate", policy, runs["b"].path, "--baseline", runs["a"].path, "--json", code=3)
-    )
+    said = json.loads(call("gate", policy, runs["b"].path, "--baseline", runs["a"].path, "--json", code=3))
     assert said["verdict"] == "NO-GO"
     found = race_models([str(runs[n].path) for n in ("a", "b")], output=tmp_path)
     assert found.pairs[0].verdict == "first"

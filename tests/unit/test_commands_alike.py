@@ -85,7 +85,13 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--corpus",
     }  # fmt: skip
     of_drawn_answers = {"--sampling", "--temperature", "--top-p", "--top-k", "--min-p", "--repeats"}
-    assert reference - options("arena").keys() == of_tasks | of_drawn_answers | {"--model", "--adapter", "--dry-run", "--until"}
+    of_thinking = {"--thinking", "--thinking-budget", "--think-end", "--chat-template-args"}
+    assert reference - options("arena").keys() == of_tasks | of_thinking | of_drawn_answers | {
+        "--model",
+        "--adapter",
+        "--dry-run",
+        "--until",
+    }
     for option in (
         "engine",
         "dtype",

@@ -56,7 +56,11 @@ def test_the_models_own_settings_and_options_before_them() -> None:
         ({}, {"sampling": "model"}, r"--sampling model: .* recommends no sampling\. Give --temperature"),
         ({"do_sample": False, "temperature": 0.6}, {"sampling": "model"}, "recommends no sampling"),
         ({"temperature": 0.0}, {"sampling": "model"}, "recommends no sampling"),
-        (QWEN | {"top_p": 7}, {"sampling": "model"}, r"top_p in the model's generation_config\.json: 7 is not possible"),
+        (
+            QWEN | {"top_p": 7},
+            {"sampling": "model"},
+            r"top_p in the model's generation_config\.json: 7 is not possible",
+        ),
         ({}, {"repeats": 3}, "--repeats 3: greedy answers would be 3 times the same. Give --temperature"),
         ({}, {"temperature": 0, "top_k": 5}, "--top-k 5 has no effect on greedy answers"),
         ({}, {"temperature": 0.001}, r"--temperature 0\.001: below 0\.01"),
@@ -145,7 +149,9 @@ def test_a_query_that_is_asked_once_is_part_of_every_repeat() -> None:
 
 
 def test_a_document_is_worth_the_mean_of_its_repeats() -> None:
-    scores = [Score({"acc": a}, gold="x", pred=p, cluster="c", ties=1) for a, p in ((1, "x"), (0, "y"), (1, "x"), (1, "x"))]
+    scores = [
+        Score({"acc": a}, gold="x", pred=p, cluster="c", ties=1) for a, p in ((1, "x"), (0, "y"), (1, "x"), (1, "x"))
+    ]
     found = over_repeats(scores)
     assert (found.metrics, found.gold, found.pred, found.cluster, found.ties) == ({"acc": 0.75}, "x", "x", "c", 4)
     assert found.repeats == tuple(scores)

@@ -115,7 +115,7 @@ class Forward:
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[Request]) -> list[Answer]:
-        """Texts, greedy or drawn (all rows alike); the batch stops when all its rows have ended.
+        """Texts, greedy or drawn; the batch stops when all its rows, which are drawn and end in one way, have ended.
 
         Prompts are padded on the left: every row's last token stands in the last column, where generation continues.
         """
@@ -128,6 +128,8 @@ class Forward:
         stop: dict[str, Any] = {}
         if batch[0].until:
             stop = {"stop_strings": list(batch[0].until), "tokenizer": self.tokenizer}
+        if batch[0].stop is not None:
+            stop["eos_token_id"] = sorted({*self.eos_ids, batch[0].stop})
         output = self.model.generate(
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),

@@ -10,7 +10,7 @@ from darumeru.errors import DarumeruError
 from darumeru.evaluation import Settings
 from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
-from darumeru.settings import SamplingSettings
+from darumeru.settings import as_before
 from lep.pipeline import measures
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, of_model, one_of
@@ -72,7 +72,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
         study.add(
             f"run-{model.id}", self.name, output, run, needs=[model.step] if model.step else [],
-            inputs=[*([] if model.step else [model.source]), *named_files(settings)], settings=_deciding(settings),
+            inputs=[*([] if model.step else [model.source]), *named_files(settings)], settings=settings,
         )  # fmt: skip
 
     def _add_held_out(self, study: Study, model: Model) -> None:
@@ -154,16 +154,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings of `darumeru.evaluate`."""
-    return {key: value for key, value in recipe[evaluate].items() if key != "models"}
-
-
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a step's key is made of.
-
-    Those that older versions did not have count only where they say something: what is done of a study stays done.
-    """
-    later = SamplingSettings.model_fields
-    return {key: v for key, v in settings.items() if key not in later or v != later[key].default}
+    return as_before({key: value for key, value in recipe[evaluate].items() if key != "models"})
 
 
 def _engine(recipe: Recipe) -> dict[str, Any]:
