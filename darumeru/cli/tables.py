@@ -84,6 +84,7 @@ def _title(header: Header) -> Text:
     exact = ", approximate answers allowed" if engine.approximate else ""
     limit = f", at most {header.limit} documents a task" if header.limit else ""
     drawn = "" if header.how_drawn == "greedy" else f" · {header.how_drawn}"
+    drawn += f", {header.repeats} repeats" if header.repeats > 1 else ""
     return Text(
         f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot · {how}{drawn}{limit}{exact}"
     )

@@ -267,13 +267,11 @@ def check_alike(contestants: Sequence[Contestant]) -> list[str]:
         for task in first.tasks:
             if fault := _different(first, other, task):
                 raise UserError(f"{both} cannot race: {task} {fault}.")
-        for key in ("mode", "num_fewshot", "max_prompt_len"):
+        for key in ("mode", "num_fewshot", "max_prompt_len", "how_drawn", "repeats"):
             x, y = getattr(first.header, key), getattr(other.header, key)
             if x != y:
-                remarks.append(f"{key} differs: {x} ({first.name}), {y} ({other.name}).")
-        x, y = first.header.how_drawn, other.header.how_drawn
-        if x != y:
-            remarks.append(f"Answers differ in how they were drawn: {x} ({first.name}), {y} ({other.name}).")
+                title = "how answers were drawn" if key == "how_drawn" else key
+                remarks.append(f"{title} differs: {x} ({first.name}), {y} ({other.name}).")
     if any(same_model(a, b) for i, a in enumerate(contestants) for b in contestants[:i]):
         raise UserError("The same model was named twice. A race needs two different ones.")
     return remarks

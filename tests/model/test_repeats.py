@@ -231,7 +231,9 @@ def test_comparisons_pair_documents_by_their_means(runs: dict[str, Run]) -> None
     )
     assert found.remarks == []
     mixed = compare(runs["a"], runs["greedy"]).remarks
-    assert mixed == ["Answers differ in how they were drawn: temperature 0.8, 3 repeats against greedy."]
+    assert mixed == [
+        "How answers were drawn differs: temperature 0.8 against greedy.", "Number of repeats differs: 3 against 1.",
+    ]  # fmt: skip
 
 
 def test_boards_gates_and_races_read_repeated_runs(runs: dict[str, Run], tmp_path: Path) -> None:
@@ -242,6 +244,7 @@ def test_boards_gates_and_races_read_repeated_runs(runs: dict[str, Run], tmp_pat
     policy.write_text("version: 1\nnon_inferiority: {multiq: 0.05}\nmaximum_share: {empty: {multiq: 0.5}}\n")
     said = json.loads(call("gate", policy, runs["b"].path, "--baseline", runs["a"].path, "--json", code=3))
     assert said["verdict"] == "NO-GO"
+    call("gate", policy, runs["greedy"].path, "--baseline", runs["a"].path, code=2)
     found = race_models([str(runs[n].path) for n in ("a", "b")], output=tmp_path)
     assert found.pairs[0].verdict == "first"
 

@@ -1,7 +1,10 @@
-"""Drawn answers: what settings ask for, requests and seeds of repeats, and scores of documents that were answered several times."""
+"""Drawn answers: what settings ask for, requests and seeds of repeats, scores of documents that were answered several times."""
 
 import math
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,10 +12,11 @@ import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from darumeru.errors import UserError
-from darumeru.inference.asking import requests_sha256
+from darumeru.inference.asking import ask, requests_sha256
 from darumeru.inference.sampling import drawn, sampling_of, stated
+from darumeru.record.journal import Journal
 from darumeru.record.sample import Repeat, Sample, table_of, tables_of_repeats
-from darumeru.requests import PackedTokens, Request, Sampling, by_repeat
+from darumeru.requests import Answer, PackedTokens, Request, Sampling, Thinking, by_repeat
 from darumeru.scoring.aggregate import cluster_sum, f1_macro, macro_mean, matthews, mean
 from darumeru.scoring.summary import score_task
 from darumeru.settings import settings_of
@@ -143,6 +147,44 @@ def test_a_query_that_is_asked_once_is_part_of_every_repeat() -> None:
         ["t/0/0", "t/0/1"], ["t/0/0", "t/0/1@1"], ["t/0/0", "t/0/1@2"],
     ]  # fmt: skip
     assert by_repeat(some_requests()[:2]) == [some_requests()[:2]]
+
+
+class ThinkingEngine:
+    """Thinks one token and ends the thought."""
+
+    interleaves = False
+    tokenizer = SimpleNamespace(decode=lambda ids, **_: " ".join(map(str, ids)))
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
+        todo = [r for r in requests if r.id not in done]
+        self.asked += todo
+        yield [
+            Answer(r.id, tokens=(r.seed, 99), finish="stop")
+            if r.kind == "generate"
+            else Answer(r.id, logprobs=(0.0, -1.0))
+            for r in todo
+        ]
+
+
+def test_choices_behind_drawn_thoughts_are_repeated(tmp_path: Path) -> None:
+    thinking = Thinking(budget=4, end=99, resume=(5,))
+    requests = drawn([replace(r, thinking=thinking) for r in some_requests()[:2]], Sampling(0.5), 2, seed=4)
+    assert [r.id for r in requests] == ["t/0/0", "t/0/0@1", "t/0/1", "t/0/1@1"]
+    engine = ThinkingEngine()
+    journal = Journal(tmp_path / "journal.jsonl")
+    faults, _ = ask(engine, requests, journal)  # type: ignore[arg-type]
+    assert not faults
+    thoughts, answers = engine.asked[:4], engine.asked[4:]
+    assert [r.id for r in thoughts] == [f"{r.id}#thought" for r in requests]
+    assert all(r.kind == "generate" and r.sampling == Sampling(0.5) for r in thoughts)
+    assert len({r.seed for r in thoughts}) == 4
+    assert answers[1].prompt == (1, 2, thoughts[1].seed, 99, 5), "each choice is behind its own thought"
+    texts = {r.id: r.seed for r in answers if r.kind == "generate"}
+    assert len({*texts.values(), *(r.seed for r in thoughts)}) == 6, "an answer is not drawn with its thought's numbers"
+    assert [[r.id for r in repeat] for repeat in by_repeat(requests)] == [["t/0/0", "t/0/1"], ["t/0/0@1", "t/0/1@1"]]
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
