@@ -61,16 +61,16 @@ class Asked(Part):
     @classmethod
     def of(cls, request: Request, answer: Answer) -> Asked:
         """Return the record of a request and its answer."""
-        # Only where the model thinks: other records have no such key.
-        after = {"after_thought": request.thinking.text} if request.thinking else {}
+        # Only where the model thinks, or answers several times: other records have no such keys.
+        seldom: dict[str, Any] = {"after_thought": request.thinking.text} if request.thinking else {}
+        seldom |= {"repeat": request.repeat} if request.repeat else {}
         return cls(
-            **after,
+            **seldom,
             prompt=request.text,
             prompt_tokens=request.prompt_tokens,
             num_fewshot=request.num_fewshot,
             truncated=request.truncated,
             reference_tokens=request.reference_tokens,
-            **({"repeat": request.repeat} if request.repeat else {}),
             answer=GivenAnswer(**{k: v for k, v in answer.to_json().items() if k != "id"}),
         )
 

@@ -99,7 +99,7 @@ def some_requests() -> list[Request]:
     head = PackedTokens.of((7, 8)).joined()
     return [
         Request("t/0/0", "choose", (1, 2), "a", labels=(((3,),), ((4,),))),
-        Request("t/0/1", "generate", PackedTokens.of((9,), head=head), ("a", "b"), max_tokens=5),  # type: ignore[arg-type]
+        Request("t/0/1", "generate", PackedTokens.of((9,), head=head), ("a", "b"), max_tokens=5),
         Request("t/1/0", "generate", (1, 3), "c", max_tokens=5),
     ]
 
