@@ -90,14 +90,15 @@ def test_a_row_draws_the_same_tokens_in_whichever_batch(tiny_base: Path, samplin
     greedy = [replace(r, id=f"{r.id}+", sampling=None) for r in requests]
     with open_hf(tiny_base) as engine:
         together = collect(engine, [*requests, *greedy])
-        alone = {r.id: collect(engine, [r])[r.id] for r in requests}
+        alone = {r.id: collect(engine, [r])[r.id] for r in requests[::4]}
         resumed = collect(engine, requests[::-1], tuple(r.id for r in requests[::2]))
-    with open_hf(tiny_base, batch_tokens=200) as engine:
+    with open_hf(tiny_base, batch_tokens=250) as engine:
         small = collect(engine, requests)
-    assert {i: a for i, a in together.items() if not i.endswith("+")} == alone == small
-    assert resumed == {i: alone[i] for i in resumed}
+    assert {i: a for i, a in together.items() if not i.endswith("+")} == small
+    assert alone == {i: small[i] for i in alone}
+    assert resumed == {i: small[i] for i in resumed}
     assert len(resumed) == len(requests) // 2
-    texts = {r.id: alone[r.id].tokens for r in requests}
+    texts = {r.id: small[r.id].tokens for r in requests}
     assert len({texts[f"g/4/{n}"] for n in range(3)}) == 3, "another seed, other tokens"
     assert together["g/4/0+"] == replace(together["g/4/1+"], id="g/4/0+"), "greedy neighbours are not drawn"
 
@@ -106,7 +107,7 @@ def test_a_row_draws_the_same_tokens_in_whichever_batch(tiny_base: Path, samplin
 
 
 def test_a_run_killed_among_repeats_goes_on_with_the_same_tokens(tiny_chat: Path, tmp_path: Path) -> None:
-    plan = plan_of(tiny_chat, tasks=("multiq",), limit=4, model_args={"batch_tokens": 4000})
+    plan = plan_of(tiny_chat, tasks=("multiq",), limit=3, model_args={"batch_tokens": 4000})
     whole = execute(plan, tmp_path / "whole")
     begun = execute(plan, tmp_path / "begun")
     lines = [json.loads(line) for line in journal_of(begun, plan)]
@@ -120,8 +121,8 @@ def test_a_run_killed_among_repeats_goes_on_with_the_same_tokens(tiny_chat: Path
     assert samples(resumed) == samples(whole) == samples(begun)
     assert comparable(resumed.scores) == comparable(whole.scores)
     asked = [r for s in whole.samples("multiq") for r in s.requests]
-    assert [r.repeat for r in asked] == [0, 1, 2] * 4
-    assert len({tuple(r.answer.tokens) for r in asked}) > 4
+    assert [r.repeat for r in asked] == [0, 1, 2] * 3
+    assert len({tuple(r.answer.tokens) for r in asked}) > 3
 
 
 def journal_of(run: Run, plan: Plan) -> list[str]:
