@@ -71,7 +71,9 @@ def tables_of(report: Mapping[str, Any]) -> list[Table]:
 
 def make_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> Table:
     """Return a table; empty notes are left out."""
-    return Table(title=title, head=list(head), rows=[list(row) for row in rows], notes=[n for n in notes if n], figure=None)
+    return Table(
+        title=title, head=list(head), rows=[list(row) for row in rows], notes=[n for n in notes if n], figure=None
+    )
 
 
 def _vocabulary(report: Mapping[str, Any]) -> Table:

@@ -18,8 +18,8 @@ from lep.pretraining.kernels import Kernel, kernel_for
 
 _IGNORE = -100
 _CPU_VALUES, _GPU_VALUES = 6 << 20, 1 << 28
-"""Logits at a time: 24 MiB of float32 on a CPU, fastest there (benchmarks/README.md); 1 GiB on a GPU, whose multiplications want to
-be large."""
+"""Logits at a time: 24 MiB of float32 on a CPU, the fastest of 16 to 160 MiB; 1 GiB on a GPU, whose multiplications want to be
+large."""
 
 
 @dataclass(frozen=True)
