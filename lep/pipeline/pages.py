@@ -159,9 +159,9 @@ def _chats(report: Mapping[str, Any]) -> Table:
         if (c := found["models"].get(m["id"])) is not None
     ]
     note = (
-        f"{found['conversations']:,} held-out conversations. Bits per byte: of their last answers, with what ends them. "
-        f"Turns ended: greedy answers that say something and end within {found['characters']:,} characters. Template kept: those without a "
-        "control token inside."
+        f"{found['conversations']:,} held-out conversations. Bits per byte: of their last answers, with what ends them. Turns "
+        f"ended: greedy answers that say something and end within {found['characters']:,} characters. Template kept: those "
+        "without a control token inside."
     )
     return _table("Chat", ["model", "answers: bits per byte", "turns ended", "template kept"], rows, note)
 
