@@ -163,7 +163,7 @@ def _chats(report: Mapping[str, Any]) -> Table:
         f"ended: greedy answers that say something and end within {found['characters']:,} characters. Template kept: those "
         "without a control token inside."
     )
-    return _table("Chat", ["model", "answers: bits per byte", "turns ended", "template kept"], rows, note)
+    return make_table("Chat", ["model", "answers: bits per byte", "turns ended", "template kept"], rows, note)
 
 
 def _map_table(report: Mapping[str, Any]) -> Table:
