@@ -16,7 +16,7 @@ from lep.pretraining import callbacks
 from lep.pretraining.job import pretrain
 from lep.pretraining.shared_map import SharedMap, features_of
 from lep.vocab.commands import extend_vocabulary
-from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
+from support.lep_models import ENGLISH, save_byte_level
 from support.pretraining import documents, losses, small
 
 LETTERS = ["а б в г д е ж з и к л м н о п р с т у ф х ц ч ш щ ы ь э ю я"]
@@ -133,7 +133,9 @@ def test_an_interrupted_training_ends_like_one_that_was_not(
 def test_what_cannot_be_shared_is_said(make_model: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
     base = adapted(make_model, corpus, tmp_path, "llama")
     with pytest.raises(UserError, match="--train lora trains none"):
-        pretrain(base, [corpus], tmp_path / "out", settings=small(train="lora", shared_learning_rate=1e-4, new_from=None))
+        pretrain(
+            base, [corpus], tmp_path / "out", settings=small(train="lora", shared_learning_rate=1e-4, new_from=None)
+        )
     plain = save_byte_level(make_model("plain", "llama", rows=384), ENGLISH, 384)
     with pytest.raises(UserError, match="--new-from"):
         pretrain(plain, [corpus], tmp_path / "o", settings=small(shared_learning_rate=1e-4, new_from=None))
