@@ -184,6 +184,11 @@ def _on(template: Template, settings: ThinkingSettings, context_len: int | None)
             "--thinking on needs to know the token that ends a thought, and the chat template does not tell. Name it "
             "with --think-end."
         )
+    prompt = template.prompt(args)
+    if template.given and end[0] in _tail(prompt) and end[0] not in _tail(Template(template.tokenizer, {}).prompt({})):
+        raise UserError(
+            f"--thinking on is not possible with these --chat-template-args: the template closes the thought ({_tail(prompt)})."
+        )
     opening, closing = template.thought(args)
     resume = closing.partition(end[0])[2] if end[0] in closing else ""
     return Style("on", args, opening, budget, *end, start_id=template.start_id(args), resume=resume)
@@ -226,6 +231,11 @@ class Template:
             if key in _ALWAYS or key not in self.variables:
                 known = sorted(self.variables - _ALWAYS)
                 raise unknown("--chat-template-args key for this model's chat template", key, known)
+        switch = Template(self.tokenizer, {}).switch if self.given else None
+        if switch and switch[0] in self.given:
+            raise UserError(
+                f"--chat-template-args {switch[0]}: this is the switch of thoughts; use --thinking on or off."
+            )
         _ = self.prompt(self.given)
 
     def render(self, turns: list[dict[str, Any]], args: Mapping[str, Any], prompt: bool) -> str:

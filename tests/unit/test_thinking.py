@@ -248,6 +248,14 @@ def test_a_switch_of_another_kind_is_given_by_hand() -> None:
     style = style_of(tokenizer, thinking("auto", chat_template_args={"thinking_mode": "chat"}))
     assert turn(tokenizer, style, OPEN) == "<|assistant|></think>Ответ:"
     assert style.facts({"thinking_mode": "chat"})["chat_template_args"] == {"thinking_mode": "chat"}
+    with pytest.raises(
+        UserError, match=r"--thinking on is not possible with these .*: the template closes the thought"
+    ):
+        style_of(tokenizer, thinking("on", think_end="</think>", chat_template_args={"thinking_mode": "chat"}))
+    with pytest.raises(
+        UserError, match=r"disable_thinking: this is the switch of thoughts; use --thinking on or off\."
+    ):
+        style_of(with_template(INVERTED), thinking("auto", chat_template_args={"disable_thinking": True}))
 
 
 def test_a_template_that_fails_with_its_switch_is_named() -> None:
