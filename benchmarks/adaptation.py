@@ -1,0 +1,231 @@
+"""What an adaptation is worth, and what of it makes it so: SmolLM2 with Russian tokens, every way trained for the same time.
+
+    python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
+
+DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
+with a quarter of modern sentences and paragraphs, English prose is replayed; held out are news (NTREX, both languages, whole
+documents) and prose of authors whom the training texts lack. Each way (`WAYS`) is a `lep pretrain` of its own, on one core,
+`--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own vocabulary,
+trained for as long. Bits per byte are lower the better.
+
+Trainings lie in `--output`, and what is done there is not done again. The table goes to benchmarks/results/adaptation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lep.initialisation.job import initialise
+from lep.model.manifest import read_manifest
+from lep.vocab.commands import extend_vocabulary
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results" / "adaptation.json"
+DATA = Path(os.environ.get("DARUMERU_SHARED", ROOT.parent / "shared")) / "data"
+HELD_OUT = ("ru_news", "ru_prose", "en_news", "en_prose")
+UNSEEN = ("/Turgenev/", "/Chekhov/", "Great Expectations")
+"""Authors and books that are held out."""
+
+COMMON = {
+    "block-size": "128", "total-batch-size": "8", "per-device-train-batch-size": "8", "dtype": "bfloat16",
+    "learning-rate": "2e-3", "lora-learning-rate": "5e-4", "rest-learning-rate": "3e-4", "adam-epsilon": "1e-8",
+    "weight-decay": "0", "held-out-characters": "12000", "logging-steps": "10", "device": "cpu",
+}  # fmt: skip
+REPLAY = {"replay": "{texts}/en_train.jsonl=0.25"}
+ROWS = {"train": "new-rows+lora", **REPLAY}
+SHARED = {"shared-learning-rate": "1e-4"}
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "rows": ("mean", {"train": "new-rows"}),
+    "matrices": ("mean", {"train": "embeddings", "learning-rate": "1e-3", "adam-epsilon": "1e-5"}),
+    "rows+lora": ("mean", {"train": "new-rows+lora"}),
+    "rows+lora, replay": ("mean", ROWS),
+    "all, replay": ("mean", {"train": "all", **REPLAY, "adam-epsilon": "1e-5"}),
+    "rows+lora, replay, rates x3": ("mean", {**ROWS, "learning-rate": "6e-3", "lora-learning-rate": "1.5e-3"}),
+    "rows+lora, replay, rates /3": ("mean", {**ROWS, "learning-rate": "7e-4", "lora-learning-rate": "1.7e-4"}),
+    "rows+lora, replay, random": ("random", ROWS),
+    "rows+lora, replay, weighted": ("weighted", ROWS),
+    "rows+lora, replay, own head": ("mean", {**ROWS, "untie": ""}),
+    "rows+lora, replay, shared map": ("mean", {**ROWS, **SHARED}),
+    "rows+lora, replay, shared map, random": ("random", {**ROWS, **SHARED}),
+    "rows+lora, replay, shared map, own head": ("mean", {**ROWS, **SHARED, "untie": ""}),
+    "control": ("", {"train": "lora", **REPLAY}),
+}
+"""Initialisation and options of each way; no initialisation: the model in its own vocabulary."""
+
+
+def texts(place: Path) -> None:
+    """Write the training and the held-out texts."""
+    shuffled = random.Random(0)
+    prose, held = _split(DATA / "corpus/ru/ruslit_prose.jsonl.gz")
+    shuffled.shuffle(held)
+    _write(place / "ru_prose.jsonl", held[:40])
+    sentences = _read(DATA / "corpus/ru/ud_sentences.jsonl")
+    modern = ["\n".join(sentences[i : i + 20]) for i in range(0, len(sentences), 20)]
+    modern += _read(DATA / "corpus/ru/xquad_paragraphs.jsonl")
+    shuffled.shuffle(prose)
+    size, mixed = sum(map(len, modern)), []
+    while sum(map(len, mixed)) < 3 * size:
+        mixed.append(prose[len(mixed)])
+    mixed += modern
+    shuffled.shuffle(mixed)
+    _write(place / "ru_train.jsonl", mixed)
+    english, held = _split(DATA / "corpus/en/gutenberg_prose.jsonl.gz")
+    shuffled.shuffle(held)
+    _write(place / "en_prose.jsonl", held[:40])
+    _write(place / "en_train.jsonl", english)
+    rows = [json.loads(line) for line in (DATA / "ntrex_ruen/test.jsonl").open(encoding="utf-8")]
+    documents = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["doc"])]
+    shuffled.shuffle(documents)
+    for language in ("ru", "en"):
+        _write(place / f"{language}_news.jsonl", ["\n".join(row[language] for row in rows) for rows in documents])
+
+
+def _read(file: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in file.open(encoding="utf-8")]
+
+
+def _split(file: Path) -> tuple[list[str], list[str]]:
+    """Texts that may be learned, and texts that are held out."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    unseen = [any(part in row["source"] for part in UNSEEN) for row in rows]
+    return [r["text"] for r, u in zip(rows, unseen, strict=True) if not u], [
+        r["text"] for r, u in zip(rows, unseen, strict=True) if u
+    ]
+
+
+def _write(file: Path, documents: Iterable[str]) -> None:
+    file.write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents), encoding="utf-8"
+    )
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Texts, the vocabulary, and the model in it by each initialisation."""
+    place = options.output
+    (place / "texts").mkdir(parents=True, exist_ok=True)
+    if not (place / "texts" / "en_news.jsonl").exists():
+        texts(place / "texts")
+    if not (place / "vocab" / "lep.json").exists():
+        corpus = [place / "texts" / "ru_train.jsonl", DATA / "corpus/ru/ruslit_publicism.jsonl"]
+        extend_vocabulary(options.model, corpus, place / "vocab", add=options.add)
+    for strategy in {WAYS[way][0] for way in options.ways} - {""}:
+        if not (place / strategy / "lep.json").exists():
+            initialise(options.model, place / "vocab", place / strategy, strategy=strategy)
+
+
+def train(way: str, seed: int, output: Path, options: argparse.Namespace, **more: str) -> dict[str, Any]:
+    """Run `lep pretrain`; the manifest of its output."""
+    strategy, changes = WAYS[way]
+    place = options.output / "texts"
+    settings = COMMON | changes | more | {"seed": str(seed)}
+    command = [
+        sys.executable,
+        "-m",
+        "lep",
+        "pretrain",
+        "--model",
+        str(options.output / strategy if strategy else options.model),
+    ]
+    command += ["--corpus", str(place / "ru_train.jsonl"), "--output", str(output), "--original", str(options.model)]
+    command += ["--held-out", *(f"{name}={place / name}.jsonl" for name in HELD_OUT)]
+    for name, value in settings.items():
+        command += [f"--{name}", *([value.format(texts=place)] if value else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // options.jobs, 1))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{way}: {done.stderr[-2000:]}")
+    return read_manifest(output) or {}
+
+
+def trained(job: tuple[str, int], options: argparse.Namespace) -> dict[str, Any]:
+    """Train one way with one seed for the given time; what came out."""
+    way, seed = job
+    name = way.replace(", ", "-").replace(" ", "_").replace("/", "_over_")
+    output = options.output / "trained" / f"{name}-{seed}"
+    plan = options.output / "trained" / f"{name}-{seed}.steps"
+    if not plan.exists():
+        probe = train(way, seed, options.output / "probes" / name, options, **{"max-steps": "12", "warmup-steps": "1"})
+        rate = probe["measures"]["tokens_per_second"]
+        plan.parent.mkdir(exist_ok=True)
+        plan.write_text(str(max(round(options.minutes * 60 * rate / (8 * 128)), 20)))
+    steps = int(plan.read_text())
+    every = {
+        "save-steps": str(math.ceil(steps / 6)),
+        "warmup-steps": str(math.ceil(steps / 20)),
+        "save-total-limit": "2",
+    }
+    measures = train(way, seed, output, options, **{"max-steps": str(steps), **every})["measures"]
+    log = [json.loads(line) for line in (output / "history.jsonl").open(encoding="utf-8")]
+    curve = [
+        {"step": row["step"], **{name: round(row[f"eval_bits_per_byte_{name}"], 4) for name in HELD_OUT}}
+        for row in log
+        if "eval_bits_per_byte" in row
+    ]
+    result = {
+        "way": way, "seed": seed, "steps": steps, "tokens": measures["tokens"], "characters": measures["characters"],
+        "tokens_per_second": measures["tokens_per_second"], "curve": curve,
+        "share_of_new_tokens": measures.get("share_of_new_tokens_ru_news", {}).get("after"),
+    }  # fmt: skip
+    print(f"{way}, seed {seed}: {curve[-1]}", flush=True)
+    return result
+
+
+def rows_of(results: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of the table: means over seeds, with the standard deviation where there are several."""
+    yield "| way | tokens/s | characters | " + " | ".join(HELD_OUT) + " |"
+    yield "|---" * (3 + len(HELD_OUT)) + "|"
+    first = next(iter(r for r in results if r["way"] == "control"), None)
+    if first is not None:
+        yield "| the original | – | – | " + " | ".join(f"{first['curve'][0][name]:.3f}" for name in HELD_OUT) + " |"
+    for way in dict.fromkeys(r["way"] for r in results):
+        mine = [r for r in results if r["way"] == way]
+        cells = []
+        for name in HELD_OUT:
+            values = [r["curve"][-1][name] for r in mine]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
+        speed = statistics.mean(r["tokens_per_second"] for r in mine)
+        read = statistics.mean(r["characters"] for r in mine)
+        yield f"| {way} | {speed:.0f} | {read / 1e6:.2f} M | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of training, each way")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--add", type=int, default=4000, help="new tokens")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    options = parser.parse_args()
+    options.output = options.output.absolute()
+    prepare(options)
+    jobs = [(way, seed) for seed in options.seeds for way in options.ways]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(lambda job: trained(job, options), jobs))
+    print("\n".join(rows_of(results)))
+    if options.write:
+        RESULTS.write_text(
+            json.dumps({"minutes": options.minutes, "add": options.add, "runs": results}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
