@@ -108,8 +108,9 @@ def test_the_context_has_room_for_prompt_thought_and_answer(qwen3: Any) -> None:
     assert request.truncated
 
 
-def test_a_thought_in_an_example_is_refused(qwen3: Any) -> None:
-    prompter = Prompter(qwen3, "instruct", Limits(), style_of(qwen3, thinking("on")))
+@pytest.mark.parametrize("mode", ["off", "on"])
+def test_a_thought_in_an_example_is_refused(qwen3: Any, mode: Any) -> None:
+    prompter = Prompter(qwen3, "instruct", Limits(), style_of(qwen3, thinking(mode)))
     shot: list[Message] = [USER, {"role": "assistant", "content": "<think>Считаю.</think>4"}]
     with pytest.raises(UserError, match=r"An example of 't' holds '</think>', which ends a thought.*--num-fewshot 0"):
         prompter.requests([("t/0/0", Query("choose", OPEN, options=("3", "4")), (shot,))])
