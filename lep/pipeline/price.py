@@ -88,13 +88,14 @@ def shape_of(source: str) -> Shape:
         Exception: transformers does not know the architecture.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from lep.model.checkpoint import locate
+    from lep.model.loading import model_class
 
     config = AutoConfig.from_pretrained(locate(source, weights=False))
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model: Any = model_class(config).from_config(config)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
     tied = head is None or bool(config.get_text_config().tie_word_embeddings)

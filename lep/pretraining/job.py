@@ -221,8 +221,9 @@ class _Training:
     def _train(self, part: Part, rows: TrainingRows, arguments: Any, reached: tuple[int, Path] | None) -> bool:
         """Train one part of the schedule from where it stands; True where a rule ended it early."""
         import torch
-        from transformers import AutoModelForCausalLM, PrinterCallback
+        from transformers import PrinterCallback
 
+        from lep.model.loading import load_model
         from lep.pretraining.blocks import Collator, start_token
         from lep.pretraining.callbacks import Bar, Clock, Flow, History, LossKernel, closing
         from lep.pretraining.trainable import check_forward, prepare
@@ -237,9 +238,7 @@ class _Training:
             self.warn("Under FSDP, token rows get no weight decay: a shard does not know which rows a batch used.")
         source = open_checkpoint(reached[1]) if reached else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=torch.float32 if sharded else compute, attn_implementation=settings.attention
-        )
+        model = load_model(source.folder, torch.float32 if sharded else compute, attention=settings.attention)
         if not sharded:
             model.to(arguments.device)
         trainable = prepare(model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded)
