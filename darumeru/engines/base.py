@@ -346,15 +346,15 @@ def too_long(request: Request, context_len: int | None) -> Answer | None:
 
 
 def finish(request: Request, tokens: Sequence[int], eos_ids: Container[int], tokenizer: Any) -> Answer:
-    """The answer in generated tokens: without the end-of-sequence token, cut before the first text that ends it.
+    """The answer in generated tokens: without the end-of-sequence token, cut before the text or behind the token that ends it.
 
     Tokens that hold nothing but the ending text are dropped with it, so that every engine counts the same tokens.
     """
     ids = list(tokens)
     stopped = False
     for index, token in enumerate(ids):
-        if token in eos_ids:
-            ids, stopped = ids[:index], True
+        if token == request.stop or token in eos_ids:
+            ids, stopped = ids[: index + (token == request.stop)], True
             break
     text = tokenizer.decode(ids, skip_special_tokens=True)
     cuts = [at for end in request.until if (at := text.find(end)) >= 0]

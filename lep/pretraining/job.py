@@ -224,6 +224,7 @@ class _Training:
         from transformers import PrinterCallback
 
         from lep.model.loading import load_model
+        from lep.pretraining.adapter import Lora
         from lep.pretraining.blocks import Collator, start_token
         from lep.pretraining.callbacks import Bar, Clock, Flow, History, LossKernel, closing
         from lep.pretraining.trainable import check_forward, prepare
@@ -232,16 +233,21 @@ class _Training:
         settings = self.settings
         # accelerate has FSDP on accelerators only.
         sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" and arguments.device.type != "cpu"
-        if sharded and part.what == "new-rows":
-            raise UserError("--train new-rows does not work under FSDP: its matrices are few, so take DDP.")
+        lora = "lora" in part.what.split("+")
+        if sharded and (lora or part.what == "new-rows"):
+            raise UserError(f"--train {part.what} does not work under FSDP: what it trains is small, so take DDP.")
         if sharded and settings.weight_decay:
             self.warn("Under FSDP, token rows get no weight decay: a shard does not know which rows a batch used.")
         source = open_checkpoint(reached[1]) if reached else self.source
+        if lora and reached:  # checkpoints hold it merged
+            source = open_checkpoint(self.checkpoints / f"checkpoint-{part.start}") if part.start else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
         model = load_model(source.folder, torch.float32 if sharded else compute, attention=settings.attention)
         if not sharded:
             model.to(arguments.device)
-        trainable = prepare(model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded)
+        trainable = prepare(
+            model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded, lora=Lora.of(settings)
+        )
         trainable.tensors(source)  # can it be written back?
         check_forward(trainable, packing=settings.packing)
         passes = (part.stop - part.start) * settings.total_batch_size / len(rows.rows)
@@ -255,7 +261,12 @@ class _Training:
             trainable,
             arguments,
             source=source,
-            rates=Rates(rate, settings.head_learning_rate or rate, settings.rest_learning_rate or rate),
+            rates=Rates(
+                rate,
+                settings.head_learning_rate or rate,
+                settings.rest_learning_rate or rate,
+                settings.lora_learning_rate,
+            ),
             start=part.start,
             stop=part.stop,
             held_out=self.held_out,

@@ -25,8 +25,8 @@ class PretrainSettings(BaseModel):
     train: Annotated[
         str,
         Option(
-            "embeddings, head, new-rows, embeddings+ends, all; or a schedule in which every part but the last has its "
-            "share of the steps: head:0.1,embeddings."
+            "embeddings, head, new-rows, embeddings+ends, all, new-rows+lora, embeddings+lora, lora; or a schedule in which "
+            "every part but the last has its share of the steps: head:0.1,embeddings."
         ),
     ] = "embeddings"
     learning_rate: Annotated[float, Option("Of the embedding (and of a head tied to it).")] = Field(
@@ -39,6 +39,16 @@ class PretrainSettings(BaseModel):
     rest_learning_rate: Annotated[float | None, Option("Of layers and norms.", default="--learning-rate")] = Field(
         None, gt=0, allow_inf_nan=False
     )
+    lora_rank: Annotated[int, Option("LoRA: rank of its matrices.")] = Field(16, ge=1)
+    lora_alpha: Annotated[
+        float | None, Option("LoRA: its contribution is multiplied by alpha / rank.", default="twice the rank")
+    ] = Field(None, gt=0, allow_inf_nan=False)
+    lora_layers: Annotated[str, Option("LoRA: all, ends (the first and the last), or numbers from 0: 0,1,29.")] = "all"
+    lora_targets: Annotated[
+        tuple[str, ...],
+        Option("LoRA: linear maps of a layer by their names, q_proj v_proj.", default="all of them", many="spread"),
+    ] = ()
+    lora_learning_rate: Annotated[float, Option("Of LoRA's matrices.")] = Field(5e-4, gt=0, allow_inf_nan=False)
     total_batch_size: Annotated[int, Option("Rows of a step, over all GPUs and accumulated passes.")] = Field(256, ge=1)
     per_device_train_batch_size: Annotated[int, Option("Rows of one pass on one device.")] = Field(8, ge=1)
     block_size: Annotated[int, Option("Most tokens of a block, and of a row.")] = Field(1024, ge=8)
@@ -112,8 +122,12 @@ class PretrainSettings(BaseModel):
     ] = None
 
     def of_the_result(self) -> dict[str, Any]:
-        """Return the settings that the trained weights depend on; the others may change when a training resumes."""
-        return deciding(self)
+        """Return the settings that the trained weights depend on; the others may change when a training resumes.
+
+        Those of LoRA are among them where it is used, so that trainings from before there was one stay what they are.
+        """
+        lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
+        return {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
 
 
 def settings_of(**values: Any) -> PretrainSettings:

@@ -40,11 +40,12 @@ _RESUMABLE = 2
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates of embedding, head and the rest."""
+    """Learning rates of embedding, head, layers and norms, and LoRA."""
 
     embedding: float
     head: float
     rest: float
+    lora: float
 
 
 class PretrainTrainer(Trainer):  # type: ignore[misc]
@@ -97,13 +98,12 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             decayed = set(self.get_decay_parameter_names(self.trainable.model))
             groups: dict[tuple[float, float, float], list[Any]] = {}
             for name, parameter in parameters.items():
-                head = name in self.trainable.head
-                rate = self.rates.embedding if name in self.trainable.embedding else self.rates.head if head else None
-                rowwise = rate is not None and parameter.dim() == 2 and not self.is_fsdp_enabled
-                plain = rate is None and name in decayed
+                rate = self._rate(name)
+                of_tokens = name in self.trainable.embedding or name in self.trainable.head
+                rowwise = of_tokens and parameter.dim() == 2 and not self.is_fsdp_enabled
+                plain = not of_tokens and name in decayed
                 decay = self.args.weight_decay
-                key = (self.rates.rest if rate is None else rate, decay * plain, decay * rowwise)
-                groups.setdefault(key, []).append(parameter)
+                groups.setdefault((rate, decay * plain, decay * rowwise), []).append(parameter)
             self.optimizer = RowAdamW(
                 [
                     {"params": members, "lr": rate, "weight_decay": plain, "row_decay": rowwise}
@@ -117,6 +117,15 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             )
             self.optimizer.register_step_post_hook(lambda *_: self.trainable.follow())
         return self.optimizer
+
+    def _rate(self, name: str) -> float:
+        """Return the learning rate of a parameter."""
+        trainable, rates = self.trainable, self.rates
+        if name in trainable.embedding:
+            return rates.embedding
+        if name in trainable.head:
+            return rates.head
+        return rates.lora if trainable.adapter is not None and name in trainable.adapter.parameters else rates.rest
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule over the steps of this part."""
@@ -233,7 +242,8 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         if limit:
             best = best_checkpoint(place)
             for path in kept[:-limit]:
-                if path != best:
+                # LoRA is merged into the weights that this part of the schedule began with.
+                if path != best and not (self.trainable.adapter is not None and self._begins(path)):
                     shutil.rmtree(path)
         for path in (path for path in kept[:-_RESUMABLE] if path.exists()):
             shutil.rmtree(path / _MASTERS, ignore_errors=True)
@@ -244,14 +254,15 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif not self._begins(resume_from_checkpoint):
-            # The model was loaded from this very checkpoint; only the digits that its type rounded off are missing.
+            # The model was loaded from this very checkpoint (with LoRA from where this part began): only the digits that
+            # its type rounded off, and the adapter, are missing.
             self.trainable.load_masters(Path(resume_from_checkpoint) / _MASTERS)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and not self._begins(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
 
-    def _begins(self, checkpoint: str) -> bool:
+    def _begins(self, checkpoint: str | Path) -> bool:
         """Return whether this part of the schedule begins at a checkpoint that another part ended with."""
         return Path(checkpoint).name == f"checkpoint-{self.start}"
 

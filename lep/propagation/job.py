@@ -19,7 +19,6 @@ from lep.model.shards import NewTensor
 from lep.options import Force, Link, Output
 from lep.propagation import method as methods
 from lep.propagation.backbone import trained_tensors, with_changes
-from lep.propagation.linalg import Fit
 from lep.propagation.models import Models, open_models
 from lep.propagation.result import token_tensors, write_model
 
@@ -112,7 +111,7 @@ def propagate(
 
 def _best(
     models: Models, texts: Sequence[str], shares: Sequence[float], layers: Callable[[float], Mapping[str, NewTensor]]
-) -> tuple[dict[str, Any], Mapping[str, Fit | None], float]:
+) -> tuple[dict[str, Any], Mapping[str, methods.Change | None], float]:
     """The candidate with the fewest held-out bits per byte: its maps, and its share of the layers' change.
 
     Maps are compared with the first share, shares with the best map; all are tried in memory (`lep.propagation.trial`).
@@ -127,12 +126,12 @@ def _best(
         scores[title] = trial.bits_per_byte()
         return scores[title]
 
-    best: tuple[tuple[float, bool], str, Mapping[str, Fit | None]] | None = None
+    best: tuple[tuple[float, bool], str, Mapping[str, methods.Change | None]] | None = None
     matrices = models.matrices(reused=True)
     for name in methods.names():
         method = methods.find(name)
         for settings in method.candidates:
-            fits: Mapping[str, Fit | None] = {m.name: method.fit(m, **settings) for m in matrices}
+            fits: Mapping[str, methods.Change | None] = {m.name: method.fit(m, **settings) for m in matrices}
             title = " ".join([name, *(f"{value:g}" for value in settings.values())])
             # Of equals, the one that changes nothing.
             rank = measured(title, token_tensors(models, fits)), any(fit is not None for fit in fits.values())
