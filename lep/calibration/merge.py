@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from darumeru.errors import DarumeruError, UserError
 from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, trained_parameters
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.model.embeddings import match_tensor
 from lep.model.loading import load_exact
 from lep.model.rounding import generator_for, round_unbiased
 from lep.model.shards import NewTensor, StoredTensor, torch_dtype
@@ -65,7 +66,7 @@ def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
     for name, kind in trained_parameters(wrapped):
         tensor: StoredTensor | None
         if kind == "lora":
-            tensor = source.tensors.get(name) or _by_ending(name, source.tensors)
+            tensor = match_tensor(name, source.tensors)
         elif name.endswith(".bias"):
             tensor = source.embeddings.bias
         else:
@@ -161,12 +162,6 @@ def _whole(blocks: Callable[[], Iterator[torch.Tensor]]) -> torch.Tensor:
     import torch
 
     return torch.cat([rows.float() for rows in blocks()])
-
-
-def _by_ending(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    """Return the only stored tensor whose name ends with that of the parameter, or the other way round (other prefixes)."""
-    found = [t for key, t in tensors.items() if name.endswith("." + key) or key.endswith("." + name)]
-    return found[0] if len(found) == 1 else None
 
 
 def _logits(model: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

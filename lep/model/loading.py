@@ -49,7 +49,7 @@ def load_model(
     *,
     attention: str | None = None,
     quantize: Quantization = "none",
-    config: Any = None,
+    device: Any = None,
 ) -> Any:
     """Return a model from a folder, in eval mode.
 
@@ -58,21 +58,19 @@ def load_model(
         dtype: of the weights; `auto` is the one that the configuration names.
         attention: attention implementation; None is transformers' choice.
         quantize: of the linear maps in the layers; embedding and head stay as they are.
-        config: in place of the folder's; a matrix that it makes larger or smaller is new.
+        device: where it is loaded; None is the CPU.
 
     Raises:
         UserError: transformers cannot load it, or bitsandbytes is wanted and not installed.
     """
     import transformers
 
-    own: dict[str, Any] = {} if config is None else {"ignore_mismatched_sizes": True}
-    if quantize != "none":
-        own["quantization_config"] = _quantization(quantize, dtype)
+    own: dict[str, Any] = {}
+    if quantize != "none":  # quantized layers are made for the device that they are loaded on, and cannot be moved
+        own = {"quantization_config": _quantization(quantize, dtype), "device_map": {"": device or "cpu"}}
     try:
-        config = transformers.AutoConfig.from_pretrained(folder) if config is None else config
-        model: Any = model_class(config).from_pretrained(
+        model: Any = model_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(
             folder,
-            config=config,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
@@ -81,7 +79,11 @@ def load_model(
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"transformers cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
-    return model.eval()
+    if (
+        own
+    ):  # transformers' Trainer refuses a quantized model without an adapter; rows and matrices are trained beside it
+        model._hf_peft_config_loaded = True
+    return model.eval() if own or device is None else model.to(device).eval()
 
 
 def _quantization(quantize: Quantization, dtype: Any) -> Any:

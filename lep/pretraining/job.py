@@ -236,15 +236,21 @@ class _Training:
         lora = "lora" in part.what.split("+")
         if sharded and (lora or part.what == "new-rows"):
             raise UserError(f"--train {part.what} does not work under FSDP: what it trains is small, so take DDP.")
+        if settings.quantize != "none" and (sharded or {"all", "ends"} & {*part.what.split("+")}):
+            raise UserError(
+                f"--quantize {settings.quantize} is for frozen layers on one device or under DDP; --train {part.what} "
+                f"{'under FSDP cuts them up' if sharded else 'trains them'}. Take new-rows+lora or embeddings+lora."
+            )
         if sharded and settings.weight_decay:
             self.warn("Under FSDP, token rows get no weight decay: a shard does not know which rows a batch used.")
         source = open_checkpoint(reached[1]) if reached else self.source
         if lora and reached:  # checkpoints hold it merged
             source = open_checkpoint(self.checkpoints / f"checkpoint-{part.start}") if part.start else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
-        model = load_model(source.folder, torch.float32 if sharded else compute, attention=settings.attention)
-        if not sharded:
-            model.to(arguments.device)
+        model = load_model(
+            source.folder, torch.float32 if sharded else compute, attention=settings.attention,
+            quantize=settings.quantize, device=None if sharded else arguments.device,
+        )  # fmt: skip
         trainable = prepare(
             model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded, lora=Lora.of(settings)
         )

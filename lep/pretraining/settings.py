@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darumeru.options import Option, deciding, option_of, validated
 from darumeru.settings import TaskSettings
+from lep.model.loading import Quantization
 from lep.pretraining.schedule import parse_schedule
 
 
@@ -77,6 +78,9 @@ class PretrainSettings(BaseModel):
         Literal["auto", "float32", "bfloat16"],
         Option("Of computation; trained weights are float32. auto: bfloat16 on a GPU that has it."),
     ] = "auto"
+    quantize: Annotated[
+        Quantization, Option("Linear maps of frozen layers while training, with bitsandbytes; what is written is not.")
+    ] = "none"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.", decides=False)] = "auto"
     attention: Annotated[
         Literal["eager", "sdpa", "flex_attention"] | None,
@@ -124,10 +128,12 @@ class PretrainSettings(BaseModel):
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of LoRA are among them where it is used, so that trainings from before there was one stay what they are.
+        Those of LoRA and of quantization are among them where they are used, so that trainings from before there were any
+        stay what they are.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
-        return {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
+        found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
+        return found if self.quantize != "none" else {k: v for k, v in found.items() if k != "quantize"}
 
 
 def settings_of(**values: Any) -> PretrainSettings:

@@ -36,7 +36,7 @@ class Trial:
         Raises:
             UserError: the texts are empty, or transformers cannot load the instruct model.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
 
         self._pieces = cut_pieces(texts)
         instruct = models.instruct
@@ -44,8 +44,7 @@ class Trial:
             write_tokenizer(models, Path(name))
             write_json(Path(name) / "config.json", translated(models, instruct.config))
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
-            config = AutoConfig.from_pretrained(name)
-        self._model = load_model(instruct.folder, config=config)
+        self._model = load_model(instruct.folder)
         found = instruct.embeddings
         source, head = self._model.get_input_embeddings(), self._model.get_output_embeddings()
         of_tokens = ((found.input, source.weight), (found.head, head.weight), (found.bias, head.bias))
