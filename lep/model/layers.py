@@ -25,7 +25,7 @@ def transformer_layers(model: Any) -> tuple[str, Sequence[Any]]:
     prefix = next((name for name, module in model.named_modules() if module is decoder), "")
     for name, module in decoder.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return ".".join(part for part in (prefix, name) if part), module
+            return ".".join(part for part in (prefix, name) if part), list(module)
     raise UserError(
         f"{type(model).__name__} does not keep its {count} layers in one list. Train embeddings, head or new-rows, which "
         "need no layers."

@@ -84,7 +84,7 @@ def add_adapter(model: Any, lora: Lora, source: Checkpoint) -> Adapter:
 
     names = linear_layers(model, lora.layers, lora.targets)
     # PEFT takes names that are inside a longer list for the ends of names, and one regular expression for all of it.
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names)  # type: ignore[arg-type]
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # GPT-2's transposed weights, which PEFT corrects for
         torch.manual_seed(lora.seed)

@@ -273,11 +273,10 @@ class TrainingRows:
             if packing
             else [np.array([index]) for index in range(len(blocks))]
         )
-        self.length = len(self.rows)
         self._pass, self._order = -1, np.arange(0)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         turn, place = divmod(index, len(self.rows))

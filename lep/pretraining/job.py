@@ -8,12 +8,10 @@ newest checkpoint, with the same data in the same order.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,19 +24,18 @@ from lep.model.manifest import added_ids, read_manifest, write_manifest
 from lep.options import Corpus, Model
 from lep.pretraining.arguments import training_arguments
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
+from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
 from lep.pretraining.schedule import Part, schedule
 from lep.pretraining.settings import PretrainSettings, settings_of
-from lep.tokenizer.scripts import scripts_of
 
 if TYPE_CHECKING:
     from lep.measure.held_out import HeldOut
-    from lep.pretraining.blocks import Blocks, TrainingRows
+    from lep.pretraining.data import Data
+    from lep.pretraining.replay import MixedRows
 
 STAGE = "pretrain"
 _IDENTITY = "pretrain.json"
-_FEW = 0.25
-"""A corpus with a smaller share of letters in the expected scripts is doubted."""
 
 
 def pretrain(
@@ -115,7 +112,7 @@ class _Training:
         first = settings.new_from
         known = added_ids(read_manifest(self.source.folder))
         self.new_ids = list(range(first, tokens)) if first is not None else [i for i in known if i < rows]
-        self.scripts = scripts_of(settings.lang, settings.scripts)
+        self.texts = Texts(corpus, self.tokenizer, settings)
         self.held_out: HeldOut = HeldOut.read(held_out, field=settings.field, characters=settings.held_out_characters)
 
     def run(self, force: bool) -> dict[str, Any]:
@@ -132,31 +129,21 @@ class _Training:
             return self._run(arguments)
 
     def _run(self, arguments: Any) -> dict[str, Any]:
-        from lep.pretraining.blocks import TrainingRows, open_blocks
-
         with arguments.main_process_first(local=False):
-            settings = self.settings
-            blocks = open_blocks(
-                self.corpus, self.tokenizer, self.blocks, block_size=settings.block_size, field=settings.field,
-                scripts=self.scripts,
-            )  # fmt: skip
-        rows = TrainingRows(blocks, block_size=settings.block_size, packing=settings.packing, seed=settings.seed)
-        epochs = math.ceil(len(rows.rows) * settings.num_train_epochs)
-        batch = settings.total_batch_size
-        steps = settings.max_steps if settings.max_steps > 0 else math.ceil(epochs / batch)
-        rows.length = steps * batch if settings.max_steps > 0 else epochs
-        self._doubt(blocks, steps)
-        arguments.max_steps = steps
+            data = self.texts.open(self.blocks)
+        for doubt in data.doubts(self.held_out.pieces):
+            self.warn(doubt)
+        steps = arguments.max_steps = data.steps
 
         ended = False
-        for part in schedule(settings.train, steps):
+        for part in schedule(self.settings.train, steps):
             reached = checkpoints(self.checkpoints)
             if not ended and (not reached or reached[-1][0] < part.stop):
-                ended = self._train(part, rows, arguments, reached[-1] if reached else None)
+                ended = self._train(part, data.rows, arguments, reached[-1] if reached else None)
                 _free()  # after the names of `_train` are gone: its callbacks hold the trainer, and it the model
         with arguments.main_process_first(local=False):
             if arguments.process_index == 0:
-                return self._finish(blocks, steps)
+                return self._finish(data)
         return read_manifest(self.output) or {}
 
     def _config(self) -> Any:
@@ -170,15 +157,10 @@ class _Training:
         Raises:
             UserError: the folder is another's.
         """
-        from lep.pretraining.blocks import blocks_fingerprint
-
-        settings = self.settings
         wanted = {
             "model": folder_fingerprint(self.source.folder),
-            "corpus": blocks_fingerprint(
-                self.corpus, self.tokenizer, block_size=settings.block_size, field=settings.field, scripts=self.scripts
-            ),
-            "settings": settings.of_the_result(),
+            **self.texts.fingerprints(),
+            "settings": self.settings.of_the_result(),
         }
         path = self.output / _IDENTITY
         if self.output.is_dir() and any(self.output.iterdir()):
@@ -201,24 +183,7 @@ class _Training:
             write_json(path, wanted)
         return None
 
-    def _doubt(self, blocks: Blocks, steps: int) -> None:
-        counts, settings = blocks.counts, self.settings
-        if self.scripts and counts.in_scripts < _FEW:
-            self.warn(
-                f"Only {counts.in_scripts:.1%} of the corpus's letters are {' or '.join(self.scripts)}. Is it the right "
-                "corpus? (--lang and --scripts say what is expected.)"
-            )
-        if counts.left_out > 0.1:
-            self.warn(
-                f"{counts.left_out:.0%} of the corpus lie in paragraphs beyond --block-size {settings.block_size} and are "
-                "left out: blocks begin at paragraphs (lines). Break long lines up, or take longer blocks."
-            )
-        if settings.warmup_steps >= steps:
-            self.warn(f"The training has {steps} steps and --warmup-steps {settings.warmup_steps}: it never gets warm.")
-        if not self.held_out.pieces:
-            self.warn("Without --held-out, bits per byte are not measured.")
-
-    def _train(self, part: Part, rows: TrainingRows, arguments: Any, reached: tuple[int, Path] | None) -> bool:
+    def _train(self, part: Part, rows: MixedRows, arguments: Any, reached: tuple[int, Path] | None) -> bool:
         """Train one part of the schedule from where it stands; True where a rule ended it early."""
         import torch
         from transformers import PrinterCallback
@@ -256,7 +221,7 @@ class _Training:
         )
         trainable.tensors(source)  # can it be written back?
         check_forward(trainable, packing=settings.packing)
-        passes = (part.stop - part.start) * settings.total_batch_size / len(rows.rows)
+        passes = (part.stop - part.start) * settings.total_batch_size / rows.distinct
         if part.what == "head" and settings.cache_hidden_gb and passes > 1 and not trainable.tied and not _drops(model):
             trainable.hidden = _hidden_states(self.output, arguments, rows, settings, model, compute)
         clock, bar = Clock(), Bar(part.what)
@@ -333,7 +298,7 @@ class _Training:
             limit=settings.limit,
         ).attach(trainer)
 
-    def _finish(self, blocks: Blocks, steps: int) -> dict[str, Any]:
+    def _finish(self, data: Data) -> dict[str, Any]:
         """Write the model beside its checkpoints, the manifest last."""
         step, last = checkpoints(self.checkpoints)[-1]
         best = best_checkpoint(self.checkpoints) if self.settings.keep_best else None
@@ -350,10 +315,10 @@ class _Training:
         }
         measures = {
             "steps": step,
-            **({"stopped_before": steps} if step < steps else {}),
+            **({"stopped_before": data.steps} if step < data.steps else {}),
             **({"best_checkpoint": best.name} if best is not None else {}),
             **measures_of(log),
-            "blocks": {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(blocks.counts).items()},
+            **data.measures(step),
         }
         return write_manifest(
             self.output, STAGE, inputs={"model": self.source.folder}, settings=settings, measures=measures
@@ -376,19 +341,23 @@ def _difference(output: Path, found: Any, wanted: dict[str, Any]) -> str:
         )
         return f"The output folder {output} holds {held}."
     there, here = found["settings"], wanted["settings"]
-    changed = [f"{key} {there.get(key)!r} there, {here[key]!r} now" for key in here if there.get(key) != here[key]]
-    changed += [f"another {key}" for key in ("model", "corpus") if found[key] != wanted[key]]
+    changed = [
+        f"{key} {there.get(key)!r} there, {here.get(key)!r} now"
+        for key in {**here, **there}
+        if there.get(key) != here.get(key)
+    ]
+    changed += [f"another {key}" for key in ("model", "corpus", "replay") if found.get(key) != wanted.get(key)]
     return f"The output folder {output} holds a training with other settings ({'; '.join(changed)})."
 
 
 def _hidden_states(
-    output: Path, arguments: Any, rows: TrainingRows, settings: PretrainSettings, model: Any, compute: Any
+    output: Path, arguments: Any, rows: MixedRows, settings: PretrainSettings, model: Any, compute: Any
 ) -> Any:
     from lep.pretraining.hidden import HiddenStates
 
     return HiddenStates(
         output / "hidden" / f"{arguments.process_index}.bin",
-        rows=len(rows.rows),
+        rows=rows.distinct,
         width=settings.block_size,
         dim=model.get_input_embeddings().weight.shape[1],
         dtype=compute,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darumeru.options import Option, deciding, option_of, validated
 from darumeru.settings import TaskSettings
 from lep.model.loading import Quantization
+from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 
 
@@ -96,6 +97,14 @@ class PretrainSettings(BaseModel):
     scripts: Annotated[
         tuple[str, ...], Option("Unicode scripts instead of those of --lang; 'any' for all.", many="spread")
     ] = ()
+    replay: Annotated[
+        tuple[str, ...],
+        Option(
+            "Texts that are mixed in, FILE=SHARE of the rows of each step: en.jsonl.gz=0.25.",
+            default="none",
+            many="spread",
+        ),
+    ] = ()
     new_from: Annotated[int | None, Option("First new row, where no lep.json tells.")] = Field(None, ge=0)
     save_steps: Annotated[int, Option("Steps between checkpoints.", decides=False)] = Field(500, ge=1)
     save_total_limit: Annotated[
@@ -128,12 +137,15 @@ class PretrainSettings(BaseModel):
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of LoRA and of quantization are among them where they are used, so that trainings from before there were any
-        stay what they are.
+        Those of what is not used (LoRA, replay, quantization) are not among them, so that trainings from before it existed
+        stay what they are. Texts are named without their folders.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
         found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
-        return found if self.quantize != "none" else {k: v for k, v in found.items() if k != "quantize"}
+        replay = [part.name for part in parse_replay(found.pop("replay"))]
+        if self.quantize == "none":
+            del found["quantize"]
+        return found | ({"replay": replay} if replay else {})
 
 
 def settings_of(**values: Any) -> PretrainSettings:
@@ -144,4 +156,5 @@ def settings_of(**values: Any) -> PretrainSettings:
     """
     settings = validated(PretrainSettings, values)
     parse_schedule(settings.train)
+    parse_replay(settings.replay)
     return settings

@@ -11,6 +11,7 @@ from lep.pipeline.memory import trained_values, training
 from lep.pipeline.price import Costs, Instead, Price
 from lep.pipeline.sections import Top, checked, inside
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
+from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 from lep.pretraining.settings import PretrainSettings
 
@@ -24,13 +25,14 @@ class PretrainStage(Stage[PretrainSettings]):
     name = "pretrain"
     help = "The new embeddings trained on the corpus."
     schema = PretrainSettings
-    paths = frozenset({"data"})
+    paths = frozenset({"data", "replay"})
     kind = "base-new"
 
     def read(self, content: Mapping[str, Any], top: Top) -> PretrainSettings:
         """Return the settings of `lep.pretrain`."""
         settings = PretrainSettings(**checked(self.schema, inside(content, self.name), self.name, inherited(top)))
         parse_schedule(settings.train)
+        parse_replay(settings.replay)
         return settings
 
     def add_steps(self, study: Study) -> None:
@@ -45,8 +47,9 @@ class PretrainStage(Stage[PretrainSettings]):
                 study.steps["init"].output, corpus, Path(output), held_out=study.held_out, settings=settings, warn=talk.warn
             )  # fmt: skip
 
+        replayed = [part.source for part in parse_replay(settings.replay)]
         study.add(
-            self.name, self.name, output, run, needs=["init"], inputs=corpus, settings=settings.of_the_result(),
+            self.name, self.name, output, run, needs=["init"], inputs=[*corpus, *replayed], settings=settings.of_the_result(),
             model=True, resumes=True,
         )  # fmt: skip
 
@@ -55,6 +58,10 @@ class PretrainStage(Stage[PretrainSettings]):
         lang = recipe.top.lang
         title = f"base/{lang} (embeddings trained)"
         return [Model(self.kind, title, self.kind, str(output / f"base-{lang}"), self.name)]
+
+    def files(self, settings: PretrainSettings) -> list[str]:
+        """Return the texts that are replayed."""
+        return [part.source for part in parse_replay(settings.replay) if not part.source.startswith("hub:")]
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of the training; two checkpoints can be resumed from."""
@@ -65,7 +72,9 @@ class PretrainStage(Stage[PretrainSettings]):
             steps: float | None = s.max_steps
         else:
             corpus = _corpus_tokens(recipe.top, costs)
-            tokens = None if corpus is None else corpus * s.num_train_epochs
+            # What is replayed comes on top of the passes over the corpus.
+            share = 1 - sum(part.share for part in parse_replay(s.replay))
+            tokens = None if corpus is None else corpus * s.num_train_epochs / share
             steps = None if tokens is None else tokens / s.block_size / s.total_batch_size
         each = sum(share * shape.training(rows, what) for what, share in parse_schedule(s.train))
         saved = 0 if steps is None else max(1, round(steps / s.save_steps))
