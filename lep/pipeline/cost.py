@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,14 +162,15 @@ def _too_much_memory(todo: Mapping[str, Sequence[Price]], device: Device, *, gpu
 
 
 def _sum(prices: Sequence[Price], *, known_only: bool = False) -> Price:
-    """Return the sum, of memory the largest; unknown where a part is, unless `known_only`."""
+    """Return the sum, unknown where a part is, unless `known_only`; of memory the largest that is known."""
 
-    def of(what: str, how: Callable[[list[float]], float] = sum) -> float | None:
+    def of(what: str) -> float | None:
         values = [getattr(price, what) for price in prices]
         found = [value for value in values if value is not None]
-        return how(found) if found and (known_only or len(found) == len(values)) else None
+        return sum(found) if known_only or len(found) == len(values) else None
 
-    return Price(of("tokens"), of("flop"), of("bytes"), of("memory", max))
+    memory = max((price.memory for price in prices if price.memory is not None), default=None)
+    return Price(of("tokens"), of("flop"), of("bytes"), memory)
 
 
 def _prices(recipe: Recipe, output: Path, notes: list[str], absent: list[str], *, gpu: bool) -> dict[str, Price]:

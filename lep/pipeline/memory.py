@@ -107,10 +107,9 @@ def mapping(shape: Shape, rows: int) -> float:
     return PROCESS + 24.0 * min(_COUPLED, rows) * shape.dim + 48.0 * shape.dim**2
 
 
-def trying(shape: Shape, rows: int, *, layers: bool) -> float:
-    """Return the bytes of trying candidates: the model and what changes in it (`layers`: what was trained in them, too)."""
-    changed = shape.embedding(rows) + (shape.layers if layers else 0)
-    return mapping(shape, rows) + shape.bytes(shape.rows) + float(shape.width * changed)
+def trying(shape: Shape, rows: int) -> float:
+    """Return the bytes of trying candidates: maps, and the model with what changes in it in its place."""
+    return mapping(shape, rows) + shape.bytes(rows)
 
 
 def rows_of(shape: Shape, rows: int, *, similar: bool) -> float:

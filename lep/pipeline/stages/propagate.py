@@ -110,7 +110,7 @@ class PropagateStage(Stage[dict[str, Any]]):
         for name in names:
             candidates = sum(len(method.find(n).candidates) for n in method.names()) if name == method.AUTO else 0
             tokens = candidates * _CHARACTERS / _CHARACTERS_OF_A_TOKEN
-            memory = trying(shape, rows, layers=layers) if candidates else mapping(shape, rows)
+            memory = trying(shape, rows) if candidates else mapping(shape, rows)
             cheaper = [Instead("propagate.methods=[conversion]", mapping(shape, rows))] if candidates else []
             prices[f"propagate-{name}"] = Price(
                 tokens, max(candidates, 1) * fitted + tokens * shape.forward(rows), disk, memory,
