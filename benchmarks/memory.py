@@ -145,7 +145,7 @@ def measured(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     before = written()
     thread = threading.Thread(target=watch)
     thread.start()
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     try:
         found = run()
     finally:
@@ -153,6 +153,7 @@ def measured(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         thread.join()
     return {
         "seconds": round(time.perf_counter() - began, 1),
+        "processor_seconds": round(time.process_time() - processor, 1),
         "peak_own_gb": round(peak / 1e9, 3),
         "peak_with_files_gb": round(status("VmHWM") / 1e9, 3),
         "written_gb": round((written() - before) / 1e9, 3),
