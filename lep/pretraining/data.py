@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lep.pretraining.blocks import Blocks, TrainingRows, blocks_fingerprint, open_blocks
+from lep.pretraining.chats import chats_fingerprint, is_chat, open_chats
 from lep.pretraining.replay import MixedRows, Replay, parse_replay
 from lep.pretraining.settings import PretrainSettings
 from lep.tokenizer.scripts import script_shares, scripts_of
@@ -44,7 +45,12 @@ class Texts:
         how = self._how()
         found: dict[str, Any] = {"corpus": blocks_fingerprint(self.corpus, self.tokenizer, scripts=self.scripts, **how)}
         if self.replay:
-            found["replay"] = [blocks_fingerprint([part.source], self.tokenizer, **how) for part in self.replay]
+            found["replay"] = [
+                chats_fingerprint(part.source, self.tokenizer, block_size=self.settings.block_size)
+                if is_chat(part.source)
+                else blocks_fingerprint([part.source], self.tokenizer, **how)
+                for part in self.replay
+            ]
         return found
 
     def open(self, folder: Path) -> Data:
@@ -56,7 +62,7 @@ class Texts:
         how, settings = self._how(), self.settings
         corpus = open_blocks(self.corpus, self.tokenizer, folder, scripts=self.scripts, **how)
         replayed = [
-            open_blocks([part.source], self.tokenizer, folder.with_name(f"{folder.name}-replay-{number}"), **how)
+            self._replayed(part.source, folder.with_name(f"{folder.name}-replay-{number}"))
             for number, part in enumerate(self.replay, 1)
         ]
 
@@ -69,6 +75,11 @@ class Texts:
             count = settings.max_steps * batch
         mixed = MixedRows([*zip(map(rows, replayed), shares, strict=True)], own, batch=batch, length=count)
         return Data(self, corpus, replayed, mixed, math.ceil(count / batch))
+
+    def _replayed(self, source: str, folder: Path) -> Blocks:
+        if is_chat(source):
+            return open_chats(source, self.tokenizer, folder, block_size=self.settings.block_size)
+        return open_blocks([source], self.tokenizer, folder, **self._how())
 
     def _how(self) -> dict[str, Any]:
         return {"block_size": self.settings.block_size, "field": self.settings.field}
@@ -109,6 +120,12 @@ class Data:
                 f"{counts.left_out:.0%} of the corpus lie in paragraphs beyond --block-size {settings.block_size} and are "
                 "left out: blocks begin at paragraphs (lines). Break long lines up, or take longer blocks."
             )
+        for part, blocks in zip(self.texts.replay, self.replay, strict=True):
+            if blocks.counts.left_out > 0.1:
+                yield (
+                    f"{blocks.counts.left_out:.0%} of {part.name} do not fit into --block-size {settings.block_size} and are "
+                    "left out. Take shorter paragraphs or conversations, or longer blocks."
+                )
         if settings.warmup_steps >= self.steps:
             yield f"The training has {self.steps} steps and --warmup-steps {settings.warmup_steps}: it never gets warm."
         if not held_out:
