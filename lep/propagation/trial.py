@@ -47,7 +47,7 @@ class Trial:
         self._model = load_model(instruct.folder)
         found = instruct.embeddings
         source, head = self._model.get_input_embeddings(), self._model.get_output_embeddings()
-        of_tokens = ((found.input, source.weight), (found.head, head.weight), (found.bias, head.bias))
+        of_tokens = ((found.input, source.weight), (found.head, head.weight), (found.bias, getattr(head, "bias", None)))
         self._places = {
             name: self._model.get_parameter(place)
             for name, place in parameters_of(self._model, instruct.tensors).items()
