@@ -55,6 +55,11 @@ class Counts:
     letters: int
     in_scripts: float
 
+    @property
+    def kept(self) -> float:
+        """Characters that are in blocks."""
+        return self.characters * (1 - self.left_out)
+
 
 class Blocks:
     """Blocks on disk: `blocks[i]` gives the token ids of block i; nothing else is in memory."""

@@ -53,8 +53,12 @@ class Texts:
             ]
         return found
 
-    def open(self, folder: Path) -> Data:
+    def open(self, folder: Path, characters: Sequence[int] | None = None) -> Data:
         """Return the texts in tokens, which lie in `folder` and beside it.
+
+        Args:
+            folder: of the corpus.
+            characters: how much is read of each text that is replayed, and of the corpus; instead of steps and epochs.
 
         Raises:
             UserError: there is no text.
@@ -65,15 +69,21 @@ class Texts:
             self._replayed(part.source, folder.with_name(f"{folder.name}-replay-{number}"))
             for number, part in enumerate(self.replay, 1)
         ]
-
-        def rows(blocks: Blocks) -> TrainingRows:
-            return TrainingRows(blocks, block_size=settings.block_size, packing=settings.packing, seed=settings.seed)
-
-        shares, batch, own = [part.share for part in self.replay], settings.total_batch_size, rows(corpus)
-        count = math.ceil(len(own.rows) * settings.num_train_epochs / (1 - sum(shares)))
-        if settings.max_steps > 0:
+        rows = [
+            TrainingRows(b, block_size=settings.block_size, packing=settings.packing, seed=settings.seed)
+            for b in (*replayed, corpus)
+        ]
+        shares, batch = [part.share for part in self.replay], settings.total_batch_size
+        if characters is not None:
+            pairs = zip(rows, characters, strict=True)
+            wanted = [math.ceil(number / one.blocks.counts.kept * len(one)) for one, number in pairs]
+            count = max(sum(wanted), 1)
+            shares = [number / count for number in wanted[:-1]]
+        elif settings.max_steps > 0:
             count = settings.max_steps * batch
-        mixed = MixedRows([*zip(map(rows, replayed), shares, strict=True)], own, batch=batch, length=count)
+        else:
+            count = math.ceil(len(rows[-1]) * settings.num_train_epochs / (1 - sum(shares)))
+        mixed = MixedRows(list(zip(rows, shares, strict=False)), rows[-1], batch=batch, length=count)
         return Data(self, corpus, replayed, mixed, math.ceil(count / batch))
 
     def _replayed(self, source: str, folder: Path) -> Blocks:
@@ -140,10 +150,16 @@ class Data:
                     "the old weights on the corpus alone forgets it. Mix such texts in with --replay FILE=0.25."
                 )
 
+    def characters(self, steps: int) -> list[int]:
+        """How much was read in the first steps of each text that is replayed, and of the corpus."""
+        texts = (*self.replay, self.corpus)
+        return [round(n * blocks.counts.kept) for n, blocks in zip(self.rows.passes(steps), texts, strict=True)]
+
     def measures(self, steps: int) -> dict[str, Any]:
         """Return what was read in the first steps, for the manifest."""
         counts = asdict(self.corpus.counts)
-        found: dict[str, Any] = {"blocks": {k: round(v, 4) if isinstance(v, float) else v for k, v in counts.items()}}
+        found: dict[str, Any] = {"characters": sum(self.characters(steps))}
+        found["blocks"] = {k: round(v, 4) if isinstance(v, float) else v for k, v in counts.items()}
         if self.replay:
             found["replay"] = [
                 {"text": part.name, "tokens": blocks.counts.tokens, "passes": round(passes, 3)}

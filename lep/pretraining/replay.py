@@ -75,7 +75,7 @@ class MixedRows:
         for part in range(len(self.parts)):
             mine = self._part == part
             self._place[mine] = np.arange(int(mine.sum()))
-        self._first = np.cumsum([0, *(len(rows.rows) for rows in self.parts)]).tolist()
+        self._first = np.cumsum([0, *(len(rows) for rows in self.parts)]).tolist()
 
     @property
     def distinct(self) -> int:
@@ -93,4 +93,4 @@ class MixedRows:
     def passes(self, steps: int) -> list[float]:
         """How often each text, the corpus last, was read in the first steps."""
         read = np.bincount(self._part[: steps * self.batch], minlength=len(self.parts))
-        return [int(count) / len(rows.rows) for count, rows in zip(read, self.parts, strict=True)]
+        return [int(count) / len(rows) for count, rows in zip(read, self.parts, strict=True)]

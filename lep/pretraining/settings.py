@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darumeru.options import Option, deciding, option_of, validated
 from darumeru.settings import TaskSettings
 from lep.model.loading import Quantization
+from lep.pretraining.best import parse_limits
 from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 
@@ -31,6 +32,9 @@ class PretrainSettings(BaseModel):
             "every part but the last has its share of the steps: head:0.1,embeddings."
         ),
     ] = "embeddings"
+    untie: Annotated[
+        bool, Option("Give a tied model a head of its own, at first the embedding's copy.", flag="--untie")
+    ] = False
     learning_rate: Annotated[float, Option("Of the embedding (and of a head tied to it).")] = Field(
         2e-4, gt=0, allow_inf_nan=False
     )
@@ -60,6 +64,13 @@ class PretrainSettings(BaseModel):
     weight_decay: Annotated[float, Option("Of AdamW; token rows decay only in steps that use their token.")] = Field(
         0.1, ge=0, allow_inf_nan=False
     )
+    anchor: Annotated[
+        float,
+        Option(
+            "Pull of old rows, layers and LoRA to where they began, weight decay's counterpart: a step moves them by this "
+            "times the learning rate of the way back."
+        ),
+    ] = Field(0.0, ge=0, allow_inf_nan=False)
     lr_scheduler_type: Annotated[
         Literal["cosine", "linear", "constant", "constant_with_warmup"], Option("How the learning rate falls.")
     ] = "cosine"
@@ -131,18 +142,34 @@ class PretrainSettings(BaseModel):
         Option('Rules that end the training: "darucopy_ru < 0.9 for 3" (several).', decides=False),
     ] = ()
     keep_best: Annotated[
-        str | None, Option("Keep the checkpoint that is best by this measure; it is the result.", decides=False)
+        str | None,
+        Option(
+            "The best checkpoint by this measure is the result: bits_per_byte or bits_per_byte_NAME of the held-out texts, "
+            "or a measure of the benchmark.",
+            default="the last",
+            decides=False,
+        ),
     ] = None
+    within: Annotated[
+        tuple[str, ...],
+        Option(
+            'Among the checkpoints that keep limits (several): "bits_per_byte_en 1%", of the model before the change of '
+            'vocabulary; "bits_per_byte_en 1.45".',
+            decides=False,
+        ),
+    ] = ()
 
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of what is not used (LoRA, replay, quantization) are not among them, so that trainings from before it existed
-        stay what they are. Texts are named without their folders.
+        Those of what is not used (LoRA, replay, anchor, untying, quantization) are not among them, so that trainings from before
+        it existed stay what they are. Texts are named without their folders.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
         found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
         replay = [part.name for part in parse_replay(found.pop("replay"))]
+        for unused in (name for name in ("anchor", "untie") if not found[name]):
+            del found[unused]
         if self.quantize == "none":
             del found["quantize"]
         return found | ({"replay": replay} if replay else {})
@@ -157,4 +184,5 @@ def settings_of(**values: Any) -> PretrainSettings:
     settings = validated(PretrainSettings, values)
     parse_schedule(settings.train)
     parse_replay(settings.replay)
+    parse_limits(settings.within)
     return settings

@@ -101,7 +101,7 @@ class Trainable:
         for name, parameter in self.parameters.items():
             if name in inside:
                 continue
-            stored = _stored(self.model, parameter, name, source)
+            stored = self.place(name, source)
             value = values(name) if values is not None else parameter.detach()
             rows = self.rows if name.endswith(".new_rows") else None
             if stored is None or stored.shape != (value.shape if rows is None else (stored.shape[0], value.shape[1])):
@@ -124,6 +124,10 @@ class Trainable:
 
             result[stored.name] = NewTensor(stored.dtype, stored.shape, blocks)
         return result
+
+    def place(self, name: str, source: Checkpoint) -> StoredTensor | None:
+        """Return where a folder stores a trained parameter; None where it does not."""
+        return _stored(self.model, self.parameters[name], name, source)
 
     def save_masters(self, folder: Path) -> None:
         """Write the float32 values, which the model's own type may round, to a safetensors file in `folder`."""

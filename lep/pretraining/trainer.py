@@ -12,7 +12,7 @@ import re
 import resource
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ from transformers.optimization import get_scheduler
 
 from darumeru.errors import DarumeruError, NotFiniteError
 from darumeru.files import read_json
-from lep.measure.held_out import HeldOut
+from lep.measure.held_out import BITS, HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.pretraining.anchor import Anchor
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.trainable import Trainable
@@ -60,6 +61,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         stop: step at which it ends.
         held_out: texts to measure on.
         new_ids: the new tokens.
+        anchor: pulls weights back, or None.
+        characters: of a number of steps: how much text they read.
+        saved: is called with the log when a checkpoint has been written, before older ones go.
         settings: further arguments of Trainer.
     """
 
@@ -78,10 +82,14 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         stop: int,
         held_out: HeldOut,
         new_ids: Collection[int] = (),
+        anchor: Anchor | None = None,
+        characters: Callable[[int], int] = lambda _: 0,
+        saved: Callable[[list[dict[str, float]]], object] = lambda _: None,
         **settings: Any,
     ) -> None:
         self.trainable, self.source, self.rates, self.start, self.stop = trainable, source, rates, start, stop
-        self.held_out, self.new_ids = held_out, new_ids
+        self.held_out, self.new_ids, self.anchor = held_out, new_ids, anchor
+        self._characters, self._saved = characters, saved
         embedding = trainable.model.get_input_embeddings()
         self.used = UsedRows(embedding.weight.shape[0], arguments.device, trainable.rows)
         self.peak_memory = 0
@@ -115,6 +123,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
                 eps=self.args.adam_epsilon,
                 fused=not self.is_fsdp_enabled,
             )
+            if self.anchor is not None:
+                anchor = self.anchor
+                self.optimizer.register_step_post_hook(lambda optimizer, *_: anchor.pull(optimizer))
             self.optimizer.register_step_post_hook(lambda *_: self.trainable.follow())
         return self.optimizer
 
@@ -169,7 +180,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with tokens per second since the last time (evaluation and saving not counted) and memory."""
+        """Log, with text read and seconds of steps so far, tokens per second since the last time, and memory."""
         if "loss" in logs:
             tokens, seconds = self._counted
             spent = self._trained_seconds - seconds
@@ -178,6 +189,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             self._counted = (self.state.num_input_tokens_seen, self._trained_seconds)
             self.peak_memory = peak_memory(self.args.device)
             logs["memory_gb"] = self.peak_memory / 1e9
+        if "loss" in logs or f"eval_{BITS}" in logs:
+            logs["characters"] = self._characters(self.state.global_step)
+            logs["seconds"] = round(self._trained_seconds, 3)
         super().log(logs)
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
@@ -231,6 +245,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             shutil.rmtree(place / name, ignore_errors=True)
             (place / _UNFINISHED / name).rename(place / name)
             (place / _UNFINISHED).rmdir()
+            self._saved(self.state.log_history)
             self._thin_out(place)
         self.accelerator.wait_for_everyone()
         self.source = open_checkpoint(place / name)
