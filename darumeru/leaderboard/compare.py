@@ -155,14 +155,17 @@ _VERSIONS = {
 }
 
 
+_TITLES = {"how_drawn": "How answers were drawn", "repeats": "Number of repeats"}
+
+
 def _remarks(a: Entry, b: Entry) -> list[str]:
     """Return differences of setting that a reader must know."""
     found = []
-    names = ("mode", "num_fewshot", "max_prompt_len", "limit")
+    names = ("mode", "num_fewshot", "max_prompt_len", "limit", "how_drawn", "repeats")
     for name in names:
-        x, y = a.stated[name], b.stated[name]
+        x, y = getattr(a.stated, name), getattr(b.stated, name)
         if x != y:
-            found.append(f"{name} differs: {x} against {y}.")
+            found.append(f"{_TITLES.get(name, name)} differs: {x} against {y}.")
     worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
     for what in ("version", "scoring"):
         other = [t for t in a.tasks if t in b.tasks and getattr(a.tasks[t], what) != getattr(b.tasks[t], what)]

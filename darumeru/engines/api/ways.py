@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from darumeru.engines.api.abilities import Abilities
@@ -111,7 +111,7 @@ class Ways:
 
     async def _generate(self, request: Request) -> Answer:
         able = self.abilities
-        body: dict[str, Any] = self._settings() | {able.limit: request.max_tokens}
+        body: dict[str, Any] = self._settings() | self._drawing(request) | {able.limit: request.max_tokens}
         if request.until:
             body["stop"] = list(request.until)
         if able.extras:
@@ -135,6 +135,24 @@ class Ways:
                 f"The server at {self._served.base_url} returns no token ids for '{request.id}' any more."
             )
         return self._from_text(request, choice)
+
+    def _drawing(self, request: Request) -> dict[str, Any]:
+        """How the request's tokens are drawn; a server may ignore the seed.
+
+        Raises:
+            UserError: the server does not know a setting.
+        """
+        if request.sampling is None:
+            return {}
+        settings = asdict(request.sampling)
+        if not self.abilities.extras:
+            for name in ("top_k", "min_p"):
+                if settings.pop(name):
+                    raise UserError(
+                        f"The server at {self._served.base_url} is not known to take {name}, which only vLLM's is. Leave "
+                        f"--{name.replace('_', '-')} out (with --sampling model: --{name.replace('_', '-')} 0)."
+                    )
+        return settings | {"seed": request.seed}
 
     def _same_prompt(self, request: Request, answer: dict[str, Any]) -> bool:
         """Return whether the model saw the tokens of our prompt.
