@@ -169,8 +169,8 @@ class PretrainSettings(BaseModel):
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of what is not used (LoRA, replay, anchor, untying, a shared map, quantization) are not among them, so that trainings
-        from before it existed stay what they are. Texts are named without their folders.
+        Those of what is not used (LoRA, replay, anchor, untying, a shared map, quantization) are not among them, so that
+        trainings from before it existed stay what they are. Texts are named without their folders.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
         found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
