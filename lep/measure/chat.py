@@ -16,6 +16,7 @@ from darumeru.errors import UserError
 
 if TYPE_CHECKING:
     from darumeru.inference.prompt import Prompter
+    from darumeru.inference.thinking import Style
     from darumeru.requests import Message
 
 BITS, ENDED, KEPT = "chat_bits_per_byte", "chat_ended", "chat_template_kept"
@@ -53,8 +54,19 @@ def chat_measures(
     opened = open_model(folder)
     tokenizer = opened.tokenizer()
     model = load_model(folder, "float32" if device == "cpu" else "auto", device=device)
-    chats = rendered(Prompter(tokenizer, "instruct", Limits()), conversations)
+    chats = rendered(Prompter(tokenizer, "instruct", Limits(), _style(tokenizer)), conversations)
     return model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+
+
+def _style(tokenizer: Any) -> Style:
+    """Return thinking off, where the template can switch it: what is measured is the answer, not the thought before it."""
+    from darumeru.inference.thinking import PLAIN, style_of
+    from darumeru.settings import ThinkingSettings
+
+    try:
+        return style_of(tokenizer, ThinkingSettings())
+    except UserError:  # it always thinks
+        return PLAIN
 
 
 def rendered(prompter: Prompter, conversations: Sequence[Sequence[Message]]) -> list[Chat]:
