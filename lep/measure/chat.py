@@ -80,7 +80,7 @@ def rendered(prompter: Prompter, conversations: Sequence[Sequence[Message]]) -> 
 
 
 def model_chat_measures(
-    model: Any, tokenizer: Any, ends: Collection[int], chats: Sequence[Chat], *, limit: int = LIMIT, batch: int = 8
+    model: Any, tokenizer: Any, ends: Collection[int], chats: Sequence[Chat], *, limit: int = LIMIT, batch: int = 16
 ) -> dict[str, float]:
     """Return the measures of a model in memory, which must be in eval mode.
 

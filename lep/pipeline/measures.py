@@ -166,6 +166,32 @@ def examples(
     write_json(output, {"prompts": list(prompts), "answers": answers, "max_tokens": tokens})
 
 
+def chats(
+    models: Mapping[str, str],
+    conversations: str,
+    output: Path,
+    *,
+    limit: int,
+    device: str,
+    progress: Progress | None = None,
+) -> None:
+    """Measure whether models still chat (`lep.measure.chat`); a turn has to end within `limit` characters."""
+    import torch
+
+    from darumeru.files import write_json
+    from lep.calibration.chat import read_chats
+    from lep.measure.chat import chat_measures
+
+    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    asked = list(read_chats(Path(conversations)))
+    found = {}
+    for done, (name, source) in enumerate(models.items()):
+        if progress:
+            progress(done, len(models))
+        found[name] = chat_measures(locate(source), asked, limit=limit, device=place)
+    write_json(output, {"models": found, "conversations": len(asked), "characters": limit})
+
+
 def machine() -> dict[str, Any]:
     """Return the machine that the figures were computed on."""
     import os

@@ -29,7 +29,7 @@ from lep.pretraining.checkpoints import best_checkpoint, checkpoints, note_best
 from lep.pretraining.claim import claim
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
-from lep.pretraining.original import find_original, measure_original
+from lep.pretraining.original import find_original, measure_original, need_original
 from lep.pretraining.schedule import Part, schedule
 from lep.pretraining.settings import PretrainSettings, settings_of
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from lep.measure.held_out import HeldOut
     from lep.pretraining.data import Data
     from lep.pretraining.replay import MixedRows
+    from lep.pretraining.shared_map import SharedMap
+    from lep.pretraining.trainable import Trainable
 
 STAGE = "pretrain"
 _UNTIED = "untied"
@@ -250,12 +252,14 @@ class _Training:
                 settings.head_learning_rate or rate,
                 settings.rest_learning_rate or rate,
                 settings.lora_learning_rate,
+                settings.shared_learning_rate,
             ),
             start=part.start,
             stop=part.stop,
             held_out=self.held_out,
             new_ids=frozenset(self.new_ids),
             anchor=Anchor(trainable, self.source, settings.anchor, self.new_ids) if settings.anchor else None,
+            shared=self._shared(trainable),
             characters=lambda step: sum(data.characters(step)),
             saved=self._note_best,
             train_dataset=rows,
@@ -287,6 +291,18 @@ class _Training:
         if trainable.hidden is not None:
             shutil.rmtree(self.output / "hidden", ignore_errors=True)
         return step < part.stop
+
+    def _shared(self, trainable: Trainable) -> list[SharedMap]:
+        if not self.settings.shared_learning_rate:
+            return []
+        if not self.new_ids:
+            raise UserError(
+                f"--shared-learning-rate moves the rows of new tokens, and {self.model.folder.name} has none that are known "
+                "(--new-from ROW names the first)."
+            )
+        from lep.pretraining.shared_map import shared_maps
+
+        return shared_maps(trainable, need_original(self.model.folder, self.original), self.source.folder, self.new_ids)
 
     def _evaluate_along_the_way(self, trainer: Any) -> None:
         """Add the callbacks that obey `darumeru watch` and, where it was asked for, run the benchmark here.

@@ -54,6 +54,13 @@ class PretrainSettings(BaseModel):
         Option("LoRA: linear maps of a layer by their names, q_proj v_proj.", default="all of them", many="spread"),
     ] = ()
     lora_learning_rate: Annotated[float, Option("Of LoRA's matrices.")] = Field(5e-4, gt=0, allow_inf_nan=False)
+    shared_learning_rate: Annotated[
+        float,
+        Option(
+            "Of a linear map of each new token's pieces in the vocabulary before, which moves all new rows together; 1e-4 is "
+            "a good rate. 0: every row learns by itself."
+        ),
+    ] = Field(0.0, ge=0, allow_inf_nan=False)
     total_batch_size: Annotated[int, Option("Rows of a step, over all GPUs and accumulated passes.")] = Field(256, ge=1)
     per_device_train_batch_size: Annotated[int, Option("Rows of one pass on one device.")] = Field(8, ge=1)
     block_size: Annotated[int, Option("Most tokens of a block, and of a row.")] = Field(1024, ge=8)
@@ -158,13 +165,13 @@ class PretrainSettings(BaseModel):
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of what is not used (LoRA, replay, anchor, untying) are not among them, so that trainings from before it existed
-        stay what they are. Texts are named without their folders.
+        Those of what is not used (LoRA, replay, anchor, untying, a shared map) are not among them, so that trainings from before
+        it existed stay what they are. Texts are named without their folders.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
         found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
         replay = [part.name for part in parse_replay(found.pop("replay"))]
-        for unused in (name for name in ("anchor", "untie") if not found[name]):
+        for unused in (name for name in ("anchor", "untie", "shared_learning_rate") if not found[name]):
             del found[unused]
         return found | ({"replay": replay} if replay else {})
 

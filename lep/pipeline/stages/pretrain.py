@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 from darumeru.errors import DarumeruError
 from darumeru.options import Option
+from lep.corpus.read import read_all
 from lep.model.checkpoint import locate
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
 from lep.pretraining.control import control_folder, control_settings, train_control
+from lep.pretraining.data import forgotten
 from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 from lep.pretraining.settings import PretrainSettings
@@ -20,6 +22,8 @@ from lep.pretraining.settings import PretrainSettings
 CONTROL = "control"
 """The step that trains the base in its own vocabulary."""
 
+_SAMPLE = 10_000
+"""Characters of a held-out text that tell its script."""
 _CHARACTERS = 100_000_000
 """Characters of the corpus that are counted; longer ones are taken for this long, and said."""
 
@@ -105,6 +109,9 @@ class PretrainStage(Stage[Settings]):
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of the training; two checkpoints can be resumed from."""
         s, shape, rows = recipe[self], costs.shape, costs.rows
+        there = {name: file for name, file in recipe.top.held_out.items() if Path(file).is_file()}
+        beginnings = {name: read_all([file], field=s.field, limit=_SAMPLE) for name, file in there.items()}
+        costs.notes.extend(forgotten(s, beginnings))
         tokens: float | None
         if s.max_steps > 0:
             tokens = float(s.max_steps * s.total_batch_size * s.block_size)
