@@ -364,6 +364,16 @@ def test_the_laptops_recipe_is_planned_and_its_texts_are_set_from_outside(inputs
     assert found.total.bytes and found.total.flop
 
 
+def test_the_plan_warns_of_a_language_that_is_not_replayed(inputs: Path, tmp_path: Path) -> None:
+    def notes(*changes: str) -> str:
+        recipe = load_recipe(inputs / "recipe.yaml", changes)
+        return " ".join(estimate(recipe, tmp_path, plan(recipe, tmp_path)).notes)
+
+    assert "The held-out text en is in Latin script, and nothing like it is replayed" in notes()
+    assert "nothing like it is replayed" not in notes("pretrain.train=new-rows")
+    assert "nothing like it is replayed" not in notes(f"pretrain.replay={inputs / 'held-en.jsonl'}=0.25")
+
+
 def test_tokens_of_a_corpus_are_counted(inputs: Path, tmp_path: Path) -> None:
     recipe = load_recipe(inputs / "recipe.yaml", ["pretrain.max_steps=-1", "pretrain.num_train_epochs=2"])
     states = plan(recipe, tmp_path / "out", only="pretrain")
