@@ -59,7 +59,7 @@ def _sample(
     doc = task.docs()[index]
     asked = [Asked.of(r, a) for r, a in zip(requests, answers, strict=True)]
     for request, answer in zip(asked, answers, strict=True):
-        if style.answered_thought(answer.tokens):
+        if style.again(answer):
             request.answer.rethought = True
     return Sample(id=index, doc=doc, gold=task.gold(doc), requests=asked)
 
@@ -96,7 +96,7 @@ def score_samples(
     for name, rows in samples.items():
         task = tasks[name]
         try:
-            scored[name] = [_scored(task, row) for row in rows]
+            scored[name] = [_scored(task, row, by_repeat(row.requests)) for row in rows]
         except Exception as error:  # a fault in one task must not lose the scores of the others
             log.debug("task %s", name, exc_info=True)
             failed[name] = f"{type(error).__name__}: {error}"
@@ -141,12 +141,12 @@ def score_samples(
     )
 
 
-def _scored(task: DarumeruTask, row: Sample) -> Sample:
-    """Return a document with what its answers are worth."""
+def _scored(task: DarumeruTask, row: Sample, repeats_of: Sequence[Sequence[Asked]]) -> Sample:
+    """Return a document with what its answers are worth, the repeats that are given."""
     score = over_repeats(
         [
             task.rated(row.doc, [r.answer.answer() for r in asked], [r.reference_tokens for r in asked])
-            for asked in by_repeat(row.requests)
+            for asked in repeats_of
         ]
     )
     repeats = [Repeat(score=s.metrics, pred=s.pred, extra=s.extra) for s in score.repeats]
@@ -177,7 +177,7 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
         "truncated_prompts": sum(r.truncated > 0 for r in requests),
         "fewshot_used": sum(fewshot) / len(fewshot),
         "empty_answers": sum(not a.text.strip() for a in generated),
-        "cut_answers": sum(a.finish == "length" for a in generated),
+        "cut_answers": sum(a.finish == "length" and not a.unfinished for a in generated),
         "requests": len(requests),
         "prompt_tokens": sum(r.prompt_tokens for r in requests),
         "generated_tokens": sum(len(a.tokens) for a in generated),
@@ -187,12 +187,18 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
 
 def _of_thoughts(task: DarumeruTask, rows: Sequence[Sample], draw_seed: int) -> dict[str, Any]:
     """Return what thinking cost and what the finished answers are worth; nothing where no model thought."""
+    from darumeru.scoring.aggregate import cluster_sum
     from darumeru.scoring.summary import score_task
 
     answers = [r.answer for row in rows for r in row.requests]
     if not any(a.thought_tokens or a.unfinished or a.rethought for a in answers):
         return {}
-    finished = [row for row in rows if not any(r.answer.unfinished for r in row.requests)]
+    finished = [found for row in rows if (found := _finished(task, row)) is not None]
+    if any(task.metrics[name] is cluster_sum for name in task.primary):
+        # Of a sum over a cluster no part is worth anything without the others.
+        whole = {row.id for row in finished}
+        broken = {row.cluster for row in rows if row.id not in whole}
+        finished = [row for row in finished if row.cluster not in broken]
     found = score_task(table_of(finished), task.metrics, task.primary, draw_seed)[0]["score"] if finished else None
     return {
         "thought_tokens": sum(len(a.thought_tokens) for a in answers),
@@ -201,6 +207,15 @@ def _of_thoughts(task: DarumeruTask, rows: Sequence[Sample], draw_seed: int) -> 
         "finished_documents": len(finished),
         "finished_score": found,
     }
+
+
+def _finished(task: DarumeruTask, row: Sample) -> Sample | None:
+    """Return a scored document with what its finished answers are worth; None where no thought ended."""
+    repeats = by_repeat(row.requests)
+    finished = [asked for asked in repeats if not any(r.answer.unfinished for r in asked)]
+    if len(finished) == len(repeats):
+        return row
+    return _scored(task, row, finished).model_copy(update={"repeats": []}) if finished else None
 
 
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:
