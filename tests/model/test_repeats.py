@@ -289,6 +289,13 @@ def test_boards_gates_and_races_read_repeated_runs(runs: dict[str, Run], tmp_pat
     read = read_run(runs["a"].path)
     assert isinstance(read, tuple)
     assert all(task.reproduced and task.draws is not None for task in read[0].tasks.values())
+    folder = tmp_path / "site"
+    call("leaderboard", *(run.path for run in runs.values()), "--output", folder)
+    pages = [p.read_text(encoding="utf-8") for p in folder.rglob("index.html")]
+    deviation = runs["a"].scores.tasks["multiq"].repeats
+    assert deviation is not None
+    shown = [p for p in pages if f"standard deviation between repeats:</span> {deviation.deviation:.3f}" in p]
+    assert len(shown) == 1, "on the page of the run"
     policy = tmp_path / "p.yaml"
     policy.write_text("version: 1\nnon_inferiority: {multiq: 0.05}\nmaximum_share: {empty: {multiq: 0.5}}\n")
     said = json.loads(call("gate", policy, runs["b"].path, "--baseline", runs["a"].path, "--json", code=3))
