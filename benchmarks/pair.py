@@ -122,8 +122,8 @@ def adapt(model: Path, name: str, texts: dict[str, Path], options: argparse.Name
     start, output = options.output / f"{name}-0", options.output / name
     once(start, lambda: lep.initialise(model, options.output / "tokenizer", start))
     settings = settings_of(
-        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=256, total_batch_size=8,
-        per_device_train_batch_size=4, warmup_steps=min(10, options.adapt_steps // 4), max_steps=options.adapt_steps,
+        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=512, total_batch_size=4,
+        per_device_train_batch_size=2, warmup_steps=min(10, options.adapt_steps // 4), max_steps=options.adapt_steps,
         save_steps=10_000, logging_steps=10, replay=(f"{texts['corpus-en']}=0.25", *(f"{file}=0.15" for file in chats)),
     )  # fmt: skip
     return once(output, lambda: lep.pretrain(start, [texts["corpus-ru"]], output, settings=settings))
