@@ -47,15 +47,13 @@ def chat_measures(
     Raises:
         UserError: the model has no chat template, or no conversation has an answer.
     """
-    from transformers import AutoModelForCausalLM
-
     from darumeru.inference.model import open_model
     from darumeru.inference.prompt import Limits, Prompter
+    from lep.model.loading import load_model
 
     opened = open_model(folder)
     tokenizer = opened.tokenizer()
-    dtype: Any = "float32" if device == "cpu" else "auto"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    model = load_model(folder, "float32" if device == "cpu" else "auto", device=device)
     chats = rendered(Prompter(tokenizer, "instruct", Limits(), _style(tokenizer)), conversations)
     return model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
 
