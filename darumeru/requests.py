@@ -63,6 +63,10 @@ class PackedTokens:
         """Return the ids."""
         return unpack(f">{len(self)}I", self.joined())
 
+    def followed_by(self, ids: Iterable[int]) -> PackedTokens:
+        """Return these ids and more behind them, the first part shared."""
+        return PackedTokens(self.head, self.tail + PackedTokens.of(ids).tail)
+
     def common(self, other: PackedTokens) -> int:
         """Return with how many equal ids the two begin."""
         length = min(len(self), len(other)) * _ID_BYTES
@@ -131,6 +135,23 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Thinking:
+    """How a model thinks before it answers: the request's prompt ends where the thought begins.
+
+    The answer follows the thought: prompt + thought + `end` + `resume` is what the model answers.
+    """
+
+    budget: int
+    """The most tokens of the thought, its end included."""
+    end: int
+    """The token that ends the thought."""
+    resume: Tokens
+    """What follows it before the answer: a line break, say, and the beginning of the answer that the prompt gives."""
+    text: str = field(default="", compare=False)
+    """`end` and `resume` as text."""
+
+
+@dataclass(frozen=True)
 class Request:
     """A query in one model's tokens: all that an engine needs, and what the record keeps of the prompt.
 
@@ -155,6 +176,10 @@ class Request:
     truncated: int = 0
     """Tokens cut off the left of the prompt."""
     reference_tokens: int | None = None
+    stop: int | None = None
+    """generate: a token that ends the answer as end-of-sequence tokens do, and stays in its tokens."""
+    thinking: Thinking | None = None
+    """How the model thinks first; None where it does not. Engines never see it: `inference.asking` makes two requests of one."""
     messages: tuple[Message, ...] = field(default=(), repr=False, compare=False)
     """The conversation that `prompt` renders, for servers that render it themselves; empty where `prompt` was truncated."""
 
@@ -168,6 +193,11 @@ class Request:
         """The prompt's ids as they are kept; requests sort by them as by `prompt`, without copies."""
         packed: PackedTokens = object.__getattribute__(self, "_prompt")
         return packed
+
+
+def thinking_tokens(request: Request) -> int:
+    """Return the most tokens that stand between a request's prompt and its answer: of a thought and what follows it."""
+    return request.thinking.budget + len(request.thinking.resume) if request.thinking else 0
 
 
 @dataclass(frozen=True)
@@ -186,6 +216,12 @@ class Answer:
     """generate: the tokens that the model really generated for `text`; no end-of-sequence token."""
     finish: Literal["", "stop", "length"] = ""
     """generate: `stop` if the model ended by itself, `length` if it hit max_tokens."""
+    thought: str = ""
+    """What the model thought before it answered, without what opens and closes it."""
+    thought_tokens: Tokens = ()
+    """The tokens that it generated for the thought; where it ended, the last one is its end."""
+    unfinished: bool = False
+    """True if the thought did not end within its budget, or the model ended in it: the answer is empty."""
     approximate: bool = False
     """True if a server gave less than was needed: `tokens` are a guess, or some label was not among its most probable."""
     error: str = ""
@@ -206,5 +242,8 @@ class Answer:
             text=value.get("text", ""),
             tokens=tuple(value.get("tokens", ())),
             finish=value.get("finish", ""),
+            thought=value.get("thought", ""),
+            thought_tokens=tuple(value.get("thought_tokens", ())),
+            unfinished=bool(value.get("unfinished", False)),
             approximate=bool(value.get("approximate", False)),
         )

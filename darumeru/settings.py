@@ -6,10 +6,11 @@ Command lines, recipes and help are made from these classes (`darumeru.options`)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from darumeru.options import Option, Strict, validated
 
@@ -30,6 +31,11 @@ Tokenizer = Annotated[
 def _mode(value: Any) -> Any:
     """Return the mode by the name that records have for it."""
     return "foundation" if value == "base" else value
+
+
+def _switched(value: Any) -> Any:
+    """Return the word for what YAML reads as a truth value: `thinking: on`."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class Training(BaseModel):
@@ -99,7 +105,35 @@ class TaskSettings(Strict):
     corpus: Annotated[Path | None, Option("Text file (.txt, .jsonl) for the task bpb_corpus.", metavar="FILE")] = None
 
 
-class Settings(EngineSettings, TaskSettings):
+class ThinkingSettings(Strict):
+    """Whether a model thinks before it answers."""
+
+    thinking: Annotated[
+        Literal["auto", "off", "on"],
+        BeforeValidator(_switched),
+        Option("Whether the model thinks before it answers; auto: off, where its chat template can switch it."),
+    ] = "auto"
+    thinking_budget: Annotated[
+        int, Option("Most tokens of a thought; one that is longer counts as an empty answer.")
+    ] = Field(default=2048, ge=1)
+    think_end: Annotated[
+        str | None,
+        Option("The token that ends a thought.", default="as the chat template has it", metavar="TOKEN"),
+    ] = None
+    chat_template_args: Annotated[
+        dict[str, Any], Option("Arguments of the chat template (comma-separated, or repeated).", many="comma")
+    ] = {}
+
+    @model_validator(mode="after")
+    def _belongs(self) -> Self:
+        """Refuse what only a model that thinks needs."""
+        for name in ("thinking_budget", "think_end"):
+            if self.thinking != "on" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"--{name.replace('_', '-')} belongs to a model that thinks: it needs --thinking on")
+        return self
+
+
+class Settings(ThinkingSettings, EngineSettings, TaskSettings):
     """What a run is asked to do. Two runs with equal settings on equal model, data and code are one run."""
 
     model: Annotated[str, Option("Model folder, or hub id.")]
@@ -116,6 +150,15 @@ class Settings(EngineSettings, TaskSettings):
     tokenizer: Tokenizer = None
     """The tokenizer's folder, where the model's has none."""
     training: Training | None = None
+
+
+_LATER: tuple[type[Strict], ...] = (ThinkingSettings,)
+
+
+def as_before(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that came later and say nothing new, so that older fingerprints of settings hold."""
+    defaults = {name: field.default for kind in _LATER for name, field in kind.model_fields.items()}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def settings_of(**values: Any) -> Settings:

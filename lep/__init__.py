@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lep.corpus.mix import mix_corpus
     from lep.initialisation.job import initialise
     from lep.measure.bits import bits_per_byte
+    from lep.measure.chat import chat_measures
     from lep.measure.inspection import inspect_folder
     from lep.model.checkpoint import Checkpoint, open_checkpoint
     from lep.pretraining.job import pretrain
@@ -38,6 +39,7 @@ _PLACES = {
     "bits_per_byte": "measure.bits",
     "build_transfer": "tokenizer.transfer",
     "calibrate": "calibration",
+    "chat_measures": "measure.chat",
     "check_folders": "vocab.commands",
     "check_vocabulary": "vocab.check",
     "clean_corpus": "corpus.clean",
@@ -68,6 +70,7 @@ __all__ = [
     "bits_per_byte",
     "build_transfer",
     "calibrate",
+    "chat_measures",
     "check_folders",
     "check_vocabulary",
     "clean_corpus",

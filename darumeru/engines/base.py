@@ -86,6 +86,10 @@ class EngineOptions:
     """The server to ask, for an engine that needs one."""
     tokenizer_path: Path | None = None
     """The tokenizer's folder, where it is not the model's; for an engine that loads a tokenizer of its own."""
+    template_args: dict[str, Any] = field(default_factory=dict)
+    """What the chat template is given beside the conversation; for a server that renders it itself."""
+    thought_opening: str = ""
+    """What such a server leaves to the model to write where our prompts write it: the opening of its thought."""
 
 
 class Engine(LM):  # type: ignore[misc]
@@ -104,6 +108,8 @@ class Engine(LM):  # type: ignore[misc]
     """Whether a server has the weights, so that the model's folder needs none."""
     interleaves: ClassVar[bool] = False
     """Whether it works on all requests at once, so that the time between two answers is not the time of the second."""
+    thinks: bool = False
+    """Whether it answers a request with its thinking as a whole, the thought and the answer behind it; others get two requests."""
     tokenizer: Any
     eos_ids: frozenset[int]
 
@@ -346,15 +352,15 @@ def too_long(request: Request, context_len: int | None) -> Answer | None:
 
 
 def finish(request: Request, tokens: Sequence[int], eos_ids: Container[int], tokenizer: Any) -> Answer:
-    """The answer in generated tokens: without the end-of-sequence token, cut before the first text that ends it.
+    """The answer in generated tokens: without the end-of-sequence token, cut before the text or behind the token that ends it.
 
     Tokens that hold nothing but the ending text are dropped with it, so that every engine counts the same tokens.
     """
     ids = list(tokens)
     stopped = False
     for index, token in enumerate(ids):
-        if token in eos_ids:
-            ids, stopped = ids[:index], True
+        if token == request.stop or token in eos_ids:
+            ids, stopped = ids[: index + (token == request.stop)], True
             break
     text = tokenizer.decode(ids, skip_special_tokens=True)
     cuts = [at for end in request.until if (at := text.find(end)) >= 0]

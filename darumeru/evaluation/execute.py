@@ -19,7 +19,7 @@ from darumeru.files import dumps, fingerprint, read_json, slug, write_json
 from darumeru.inference.asking import Progress, ask, requests_sha256
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.record.scores import Rescored, Time
-from darumeru.settings import Settings, settings_of
+from darumeru.settings import Settings, as_before, settings_of
 from darumeru.task.suite import Catalogue
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _answer(
     plan: Plan, run: Run, journal: Journal, progress: Progress | None, open_engine: OpenEngine
 ) -> tuple[dict[str, str], float]:
     """Have all requests answered; the requests that the engine could not answer, and the seconds that it worked."""
-    if len(journal.answers) >= len(plan.requests):
+    if all(request.id in journal.answers for request in plan.requests):
         return {}, 0.0
     began = time.perf_counter()
     with open_engine(plan) as engine:
@@ -205,7 +205,7 @@ def _where(plan: Plan) -> dict[str, Any]:
 
 def asked(settings: Settings) -> str:
     """Fingerprint of what is asked of a checkpoint, whichever it is."""
-    return fingerprint(settings.model_dump(mode="json", exclude={"model", "tokenizer", "training"}))
+    return fingerprint(as_before(settings.model_dump(mode="json", exclude={"model", "tokenizer", "training"})))
 
 
 def signature(files: Iterable[Path]) -> list[list[Any]]:

@@ -106,7 +106,7 @@ class Plan:
             | {name: {} for name in self.missing},
             "requests_sha256": requests_sha256(self.requests),
         }
-        return header | training
+        return header | self.opened.thinking_facts() | training
 
 
 def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = None) -> Plan:
@@ -133,7 +133,9 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
             )
     bundle = open_bundle(settings.data, settings.lock)
     called = settings.training.run if settings.training else None
-    opened = OpenedModel.of(settings, mode=settings.mode, name=called, model=model, tokenizer=tokenizer)
+    opened = OpenedModel.of(
+        settings, mode=settings.mode, thinking=settings, name=called, model=model, tokenizer=tokenizer
+    )
     fewshot = settings.num_fewshot
     if fewshot is None:
         fewshot = FOUNDATION_FEWSHOT if opened.mode == "foundation" else 0

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from darumeru.evaluation.plan import (
-    Plan,
-)
+from darumeru.evaluation.plan import Plan
+from darumeru.inference.thinking import Style
+from darumeru.inference.thoughts import thought_id
 from darumeru.record.journal import Journal
 from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.record.scores import Mean, Scores, TaskResult
@@ -35,7 +35,13 @@ def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict
         if name in failed:
             continue
         samples[name] = [
-            _sample(task, index, grouped[name, index], [journal.answers[r.id] for r in grouped[name, index]])
+            _sample(
+                task,
+                index,
+                grouped[name, index],
+                [journal.answers[r.id] for r in grouped[name, index]],
+                plan.opened.style,
+            )
             for index in plan.documents[name]
         ]
     samples, scores = score_samples(plan.suite, plan.tasks, samples, plan.settings.seed, failed)
@@ -45,10 +51,15 @@ def score(plan: Plan, journal: Journal, faults: Mapping[str, str]) -> tuple[dict
     return samples, scores
 
 
-def _sample(task: DarumeruTask, index: int, requests: Sequence[Request], answers: Sequence[Answer]) -> Sample:
+def _sample(
+    task: DarumeruTask, index: int, requests: Sequence[Request], answers: Sequence[Answer], style: Style
+) -> Sample:
     """Return all that is known of a document before it is scored."""
     doc = task.docs()[index]
     asked = [Asked.of(r, a) for r, a in zip(requests, answers, strict=True)]
+    for request, answer in zip(asked, answers, strict=True):
+        if style.answered_thought(answer.tokens):
+            request.answer.rethought = True
     return Sample(id=index, doc=doc, gold=task.gold(doc), requests=asked)
 
 
@@ -93,7 +104,11 @@ def score_samples(
         found, estimates[name] = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
         better = task.higher_is_better()["score"]
         results[name] = TaskResult(
-            **found, scoring=task.SCORING, higher_is_better=better, **_observations(scored[name])
+            **found,
+            scoring=task.SCORING,
+            higher_is_better=better,
+            **_observations(scored[name]),
+            **_of_thoughts(task, scored[name], draw_seed),
         )
 
     summary = summarise(suite, {name: found.value for name, found in estimates.items()})
@@ -150,9 +165,31 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
+def _of_thoughts(task: DarumeruTask, rows: Sequence[Sample], draw_seed: int) -> dict[str, Any]:
+    """Return what thinking cost and what the finished answers are worth; nothing where no model thought."""
+    from darumeru.scoring.summary import score_task
+
+    answers = [r.answer for row in rows for r in row.requests]
+    if not any(a.thought_tokens or a.unfinished or a.rethought for a in answers):
+        return {}
+    finished = [row for row in rows if not any(r.answer.unfinished for r in row.requests)]
+    found = score_task(table_of(finished), task.metrics, task.primary, draw_seed)[0]["score"] if finished else None
+    return {
+        "thought_tokens": sum(len(a.thought_tokens) for a in answers),
+        "unfinished_thoughts": sum(a.unfinished for a in answers),
+        "rethought_answers": sum(a.rethought for a in answers),
+        "finished_documents": len(finished),
+        "finished_score": found,
+    }
+
+
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:
     """The engine's time by task; a batch's time (or, where the engine interleaves, all time) is shared out by tokens."""
-    weight = {r.id: r.prompt_tokens + len(journal.answers[r.id].tokens) for r in requests if r.id in journal.answers}
+    weight: dict[str, int] = {}
+    for r in requests:
+        for id_ in (r.id, thought_id(r)):
+            if id_ in journal.answers:
+                weight[id_] = r.prompt_tokens + len(journal.answers[id_].tokens)
     batches = journal.seconds
     if journal.interleaved:
         batches = [(sum(s for s, _ in batches), [i for _, ids in batches for i in ids])]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
 from darumeru.files import dumps
-from darumeru.requests import PackedTokens, Request
+from darumeru.inference.thoughts import asked_id, ended, first, joined, second, thought_id, unfinished
+from darumeru.requests import Answer, PackedTokens, Request, thinking_tokens
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
@@ -25,9 +26,9 @@ class Progress(Protocol):
 
 
 def answer_tokens(request: Request) -> int:
-    """Return the most tokens that an answer adds to a prompt."""
+    """Return the most tokens that an answer adds to a prompt, and the thought before it."""
     sequences = [*request.continuations, *(s for label in request.labels for s in label)]
-    return max(request.max_tokens, max(map(len, sequences), default=0))
+    return thinking_tokens(request) + max(request.max_tokens, max(map(len, sequences), default=0))
 
 
 def longest_input(requests: Iterable[Request]) -> int:
@@ -44,7 +45,9 @@ def requests_sha256(requests: Iterable[Request]) -> str:
         if head not in heads:
             heads[head] = _listed(head)
         prompt = f"[{', '.join(filter(None, (heads[head], _listed(tail))))}]"
-        before, after = dumps([r.id, r.kind]), dumps([r.labels, r.continuations, r.max_tokens, r.until])
+        thinking = [[r.thinking.budget, r.thinking.end, r.thinking.resume]] if r.thinking else []
+        before = dumps([r.id, r.kind])
+        after = dumps([r.labels, r.continuations, r.max_tokens, r.until, *thinking])
         digest.update(f"{', ' if number else ''}{before[:-1]}, {prompt}, {after[1:]}".encode())
     digest.update(b"]")
     return digest.hexdigest()
@@ -60,30 +63,81 @@ def ask(
 ) -> tuple[dict[str, str], float]:
     """Have an engine answer what the journal does not hold yet.
 
+    Of a request that is thought about the engine gets two, one after the other: all thoughts first, with the requests that need
+    none, then the answers behind them. A thought is in the journal as soon as it is known, and is not thought again. An engine
+    that answers both at once (`Engine.thinks`) gets the request as it is.
+
     Returns:
         Why requests were not answered, by their ids (the same call asks them again), and the seconds that the engine worked.
 
     Raises:
         DarumeruError: the engine left requests unanswered without a reason.
     """
-    cost = {r.id: r.prompt_tokens + answer_tokens(r) for r in requests}
-    total, done = sum(cost.values()), sum(cost.get(i, 0) for i in journal.answers)
-    faults: dict[str, str] = {}
-    worked = 0.0
-    if progress:
-        progress(done, total)
-    last = time.perf_counter()
-    for batch in engine.answers(requests, journal.answers.keys()):
-        took = time.perf_counter() - last
-        worked += took
-        faults |= {a.id: a.error for a in batch if a.error}
-        if good := [a for a in batch if not a.error]:
-            journal.append(good, took, engine.interleaves)
-        done += sum(cost[a.id] for a in batch)
-        if progress:
-            progress(done, total)
-        last = time.perf_counter()
-    missing = [r.id for r in requests if r.id not in journal.answers and r.id not in faults]
+    asking = _Asking(engine, journal, _costs(requests, at_once=engine.thinks), progress)
+    asking.pass_over(requests if engine.thinks else [first(r) for r in requests])
+    # Those behind all thoughts, answered or not, so that an engine's batches do not depend on where a run stopped.
+    thoughts = {r.id: journal.answers[thought_id(r)] for r in requests if thought_id(r) in journal.answers}
+    behind = [second(r, thoughts[r.id]) for r in requests if r.id in thoughts and ended(r, thoughts[r.id])]
+    cut = [r for r in requests if r.id in thoughts and r.id not in journal.answers and not ended(r, thoughts[r.id])]
+    if cut:
+        asking.keep([unfinished(r, thoughts[r.id], engine.tokenizer) for r in cut], 0.0)
+    if behind:
+        asking.pass_over(behind, thoughts)
+    missing = [r.id for r in requests if r.id not in journal.answers and r.id not in asking.faults]
     if missing:
         raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
-    return faults, worked
+    return asking.faults, asking.worked
+
+
+def _costs(requests: Iterable[Request], at_once: bool) -> dict[str, int]:
+    """Return the tokens' worth of each request that the engine gets, by its id; a thought is one with its answer, or has its own."""
+    costs: dict[str, int] = {}
+    for r in requests:
+        thought = r.thinking.budget if r.thinking and not at_once else 0
+        if thought:
+            costs[thought_id(r)] = r.prompt_tokens + thought
+        costs[r.id] = r.prompt_tokens + answer_tokens(r) - costs.get(thought_id(r), 0)
+    return costs
+
+
+class _Asking:
+    """Passes over a loaded engine whose answers go into one journal.
+
+    Args:
+        engine: what answers.
+        journal: what keeps the answers.
+        costs: of every request, in tokens.
+        progress: is told how far it has come.
+    """
+
+    def __init__(self, engine: Engine, journal: Journal, costs: Mapping[str, int], progress: Progress | None) -> None:
+        self._engine, self._journal, self._costs, self._progress = engine, journal, costs, progress
+        self._total, self._done = sum(costs.values()), sum(costs.get(i, 0) for i in journal.answers)
+        self.faults: dict[str, str] = {}
+        self.worked = 0.0
+        self._tell()
+
+    def pass_over(self, requests: Sequence[Request], thoughts: Mapping[str, Answer] = {}) -> None:
+        """Have the engine answer what the journal does not hold of some requests, each behind its thought, if it has one."""
+        last = time.perf_counter()
+        for batch in self._engine.answers(requests, self._journal.answers.keys()):
+            took = time.perf_counter() - last
+            self.worked += took
+            self.faults |= {asked_id(a.id): a.error for a in batch if a.error}
+            self._done += sum(self._costs[a.id] for a in batch if a.error)
+            if good := [a for a in batch if not a.error]:
+                self.keep([self._whole(a, thoughts.get(a.id)) for a in good], took)
+            self._tell()
+            last = time.perf_counter()
+
+    def _whole(self, answer: Answer, thought: Answer | None) -> Answer:
+        return answer if thought is None else joined(answer, thought, self._engine.tokenizer)
+
+    def keep(self, answers: Sequence[Answer], seconds: float) -> None:
+        """Put answers into the journal."""
+        self._journal.append(answers, seconds, self._engine.interleaves)
+        self._done += sum(self._costs[a.id] for a in answers)
+
+    def _tell(self) -> None:
+        if self._progress:
+            self._progress(self._done, self._total)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from darumeru.inference.model import Model, adapter_sha256, open_model, template_sha256
 from darumeru.inference.prompt import Limits, Mode, Prompter
+from darumeru.inference.thinking import Style, style_of
+from darumeru.settings import ThinkingSettings
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine, EngineOptions, Server
@@ -93,6 +95,8 @@ class OpenedModel:
     mode: Mode
     server: Server | None = None
     """What an engine that needs a server asks."""
+    thinking: ThinkingSettings = field(default_factory=ThinkingSettings)
+    """Whether it is to think."""
 
     @classmethod
     def of(
@@ -100,6 +104,7 @@ class OpenedModel:
         settings: ModelSettings,
         *,
         mode: Literal["auto", "instruct", "foundation"] = "auto",
+        thinking: ThinkingSettings | None = None,
         name: str | None = None,
         model: Model | None = None,
         tokenizer: Any = None,
@@ -109,6 +114,7 @@ class OpenedModel:
         Args:
             settings: the model and how to compute it.
             mode: how to write prompts; `auto` goes by the chat template.
+            thinking: whether the model is to think before it answers. [it does not]
             name: what to call the model in records. [`Model.name`]
             model: the model, if it is open already, with its tokenizer; `settings.model` is not looked up then.
             tokenizer: see `model`.
@@ -132,12 +138,19 @@ class OpenedModel:
         if settings.adapter:
             adapter_sha256(settings.adapter)
         chosen: Mode = mode if mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
-        return cls(settings, engine, model, tokenizer, chosen, server)
+        opened = cls(settings, engine, model, tokenizer, chosen, server, thinking or ThinkingSettings())
+        _ = opened.style  # refused, if it must be, before anything is computed
+        return opened
 
     @cached_property
     def context_len(self) -> int | None:
         """Its context in tokens, if it says."""
         return self.model.context_len(self.tokenizer)
+
+    @cached_property
+    def style(self) -> Style:
+        """How its turns are rendered, so that it thinks or does not."""
+        return style_of(self.tokenizer, self.thinking, self.context_len, chat=self.mode == "instruct")
 
     def prompter(self) -> Prompter:
         """Return what writes its prompts.
@@ -145,7 +158,7 @@ class OpenedModel:
         Raises:
             UserError: the mode is `instruct`, and the tokenizer has no chat template.
         """
-        return Prompter(self.tokenizer, self.mode, Limits(self.settings.max_prompt_len, self.context_len))
+        return Prompter(self.tokenizer, self.mode, Limits(self.settings.max_prompt_len, self.context_len), self.style)
 
     def options(self, max_len: int) -> EngineOptions:
         """Return how the engine is to load it, for inputs of at most `max_len` tokens with their answers."""
@@ -164,6 +177,8 @@ class OpenedModel:
             exact=settings.exact,
             server=self.server,
             tokenizer_path=settings.tokenizer,
+            template_args=dict(self.style.template_args),
+            thought_opening=self.style.opening if self.style.thinks else "",
         )
 
     def load(self, max_len: int) -> Engine:
@@ -190,6 +205,10 @@ class OpenedModel:
             "chat_template": template,
             "chat_template_sha256": template_sha256(template),
         }
+
+    def thinking_facts(self) -> dict[str, Any]:
+        """Return what a record states of thinking; nothing for a model that does not and is given no template arguments."""
+        return self.style.facts(self.thinking.chat_template_args)
 
     def engine_facts(self) -> dict[str, Any]:
         """Return what a record states of how the model is computed."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Literal
 
 from darumeru.errors import UserError
 from darumeru.inference.prefixes import Prompt, SharedPrefixes
-from darumeru.requests import Message, PackedTokens, Query, Request, Tokens
+from darumeru.inference.thinking import PLAIN, Style, split_prefill
+from darumeru.requests import Message, PackedTokens, Query, Request, Tokens, thinking_tokens
 
 Mode = Literal["instruct", "foundation"]
 
@@ -51,15 +52,23 @@ class Limits:
     context_len: int | None = None
     """The model's context; a prompt leaves room for its answer in it."""
 
-    def prompt(self, answer_tokens: int) -> int:
-        """Return the longest prompt that leaves room for an answer; an answer may claim half of the context at most."""
+    def prompt(self, answer_tokens: int, thought: int = 0) -> int:
+        """Return the longest prompt that leaves room for an answer, which may claim half of the context at most.
+
+        Args:
+            answer_tokens: of the answer.
+            thought: of the context, tokens for a thought before it.
+        """
         if self.context_len is None:
             return self.max_prompt_len
-        return min(self.max_prompt_len, self.context_len - min(answer_tokens, self.context_len // 2))
+        context = self.context_len - thought
+        return min(self.max_prompt_len, context - min(answer_tokens, context // 2))
 
-    def answer(self, prompt_tokens: int, max_tokens: int) -> int:
-        """Return the longest answer that fits behind a prompt."""
-        return max_tokens if self.context_len is None else min(max_tokens, self.context_len - prompt_tokens)
+    def answer(self, prompt_tokens: int, max_tokens: int, thought: int = 0) -> int:
+        """Return the longest answer that fits behind a prompt, and a thought."""
+        if self.context_len is None:
+            return max_tokens
+        return min(max_tokens, self.context_len - thought - prompt_tokens)
 
 
 class Prompter:
@@ -69,12 +78,13 @@ class Prompter:
         tokenizer: a transformers tokenizer.
         mode: `instruct` uses the tokenizer's chat template, `foundation` the plain one.
         limits: how long prompts may be.
+        style: how turns are rendered for a model that can think.
 
     Raises:
         UserError: `instruct` is asked for, but the tokenizer has no chat template.
     """
 
-    def __init__(self, tokenizer: Any, mode: Mode, limits: Limits) -> None:
+    def __init__(self, tokenizer: Any, mode: Mode, limits: Limits, style: Style = PLAIN) -> None:
         if mode == "instruct" and not tokenizer.chat_template:
             raise UserError(
                 "Mode 'instruct' needs a chat template, and this tokenizer has none. "
@@ -83,15 +93,27 @@ class Prompter:
         self.tokenizer = tokenizer
         self.mode: Mode = mode
         self.limits = limits
+        self.style = style
         self._spelled = lru_cache(maxsize=100_000)(self._spell)
+        self._thinking = lru_cache(maxsize=1000)(partial(style.thinking, tokenizer))
         self._prefixes = SharedPrefixes(tokenizer, self.encode)
 
     # -- text ---------------------------------------------------------------------------------------------------------
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Return the prompt text of a conversation; a last assistant turn is left open for the model to continue."""
+        """Return the prompt text of a conversation; a last assistant turn is left open for the model to continue.
+
+        For a model that thinks the text ends where the thought begins, and the last turn's words follow the thought.
+        """
         if self.mode == "foundation":
             return plain_text(messages)
+        if self.style.kind is not None:
+            # Whatever the template makes of an open turn: thinking on or off is decided by its generation prompt.
+            turns, prefill = split_prefill(messages)
+            return self._turns(turns) + self.style.opening + ("" if self.style.thinks else prefill)
+        return self._turns(messages)
+
+    def _turns(self, messages: Sequence[Message]) -> str:
         open_turn = messages[-1]["role"] == "assistant"
         try:
             return self._template(messages, open_turn)
@@ -108,7 +130,7 @@ class Prompter:
         """Return the text of a conversation whose last turn, the assistant's, is complete: what a model is trained on."""
 
         def closed(turns: Sequence[Message]) -> str:
-            text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False)
+            text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False, **self.style.template_args)
             return text
 
         try:
@@ -120,7 +142,11 @@ class Prompter:
 
     def _template(self, messages: Sequence[Message], open_turn: bool) -> str:
         text: str = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=not open_turn, continue_final_message=open_turn
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=not open_turn,
+            continue_final_message=open_turn,
+            **self.style.template_args,
         )
         return text
 
@@ -200,10 +226,14 @@ class Prompter:
             if not query.messages:
                 # A text of its own follows what the model takes for the start of a text.
                 prompt = Prompt("", PackedTokens.of([self.first_token]))
-            limit = self.limits.prompt(_answer_tokens(request))
+            elif self.style.thinks:
+                _check_thinking(request, shots, self.style)
+                request = replace(request, thinking=self._thinking(split_prefill(query.messages)[1]))
+            thought = thinking_tokens(request)
+            limit = self.limits.prompt(_answer_tokens(request), thought)
             if len(prompt.tokens) > limit:
                 prompt, request = self._fit(query, shots, limit, request)
-            room = self.limits.answer(len(prompt.tokens), request.max_tokens)
+            room = self.limits.answer(len(prompt.tokens), request.max_tokens, thought)
             requests.append(replace(request, prompt=prompt.tokens, text=prompt.text, max_tokens=room))
         return requests
 
@@ -267,6 +297,25 @@ def _answer_tokens(request: Request) -> int:
         return request.max_tokens
     sequences = request.continuations or tuple(s for label in request.labels for s in label)
     return max(map(len, sequences))
+
+
+def _check_thinking(request: Request, shots: Sequence[Sequence[Message]], style: Style) -> None:
+    """Refuse what no model can think about.
+
+    Raises:
+        UserError: the answer is given, or an example holds the end of a thought.
+    """
+    task = request.id.rsplit("/", 2)[0]
+    if request.kind == "likelihood":
+        raise UserError(
+            f"'{task}' asks for the likelihood of a given text, which is not thought about: use --thinking off, or leave "
+            "it out with --tasks."
+        )
+    if any(style.end in message["content"] for shot in shots for message in shot):
+        raise UserError(
+            f"An example of '{task}' holds '{style.end}', which ends a thought: examples show answers without thoughts. Use "
+            "--num-fewshot 0, or take the thought out of the data."
+        )
 
 
 def _merge_system(messages: Sequence[Message]) -> list[Message]:

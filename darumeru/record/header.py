@@ -93,6 +93,23 @@ class TrainingFacts(Part):
     tokens_seen: int | None = None
 
 
+class ThinkingFacts(Part):
+    """Whether a model that can think did, and what its chat template was told."""
+
+    mode: str
+    """`off` or `on`."""
+    template_args: dict[str, Any] = {}
+    """All that the template was given beside the conversation."""
+    opening: str = ""
+    """What follows the generation prompt: off: up to the answer; on: up to the thought."""
+    end: str | None = None
+    """The token that ends a thought, where it is known."""
+    budget: int | None = None
+    """on: the most tokens of a thought."""
+    resume: str | None = None
+    """on: what stands between a thought's end and the answer."""
+
+
 class Header(Part):
     """What was asked, of which model, on which data."""
 
@@ -110,6 +127,10 @@ class Header(Part):
     suite: SuiteFacts
     tasks: dict[str, TaskFacts]
     requests_sha256: str | None = None
+    chat_template_args: dict[str, Any] = {}
+    """Given by the user."""
+    thinking: ThinkingFacts | None = None
+    """None for a model that does not think."""
     training: TrainingFacts | None = None
     id: str | None = None
     started: str | None = None

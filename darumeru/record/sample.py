@@ -23,8 +23,12 @@ class GivenAnswer(Part):
     finish: Literal["", "stop", "length"] = ""
     greedy: list[bool] = []
     logprobs: list[float] = []
+    rethought: bool = False
     text: str = ""
+    thought: str = ""
+    thought_tokens: list[int] = []
     tokens: list[int] = []
+    unfinished: bool = False
 
     @property
     def generated(self) -> bool:
@@ -39,6 +43,8 @@ class GivenAnswer(Part):
 class Asked(Part):
     """A request and its answer."""
 
+    after_thought: str = ""
+    """What was put between thought and answer: the end of the thought, and the beginning of the answer."""
     answer: GivenAnswer
     num_fewshot: int
     """Few-shot examples that fitted."""
@@ -53,7 +59,10 @@ class Asked(Part):
     @classmethod
     def of(cls, request: Request, answer: Answer) -> Asked:
         """Return the record of a request and its answer."""
+        # Only where the model thinks: other records have no such key.
+        after = {"after_thought": request.thinking.text} if request.thinking else {}
         return cls(
+            **after,
             prompt=request.text,
             prompt_tokens=request.prompt_tokens,
             num_fewshot=request.num_fewshot,

@@ -62,6 +62,16 @@ class TaskResult(Part):
     prompt_tokens: int = 0
     generated_tokens: int = 0
     approximate_answers: int = 0
+    thought_tokens: int = 0
+    """Generated for thoughts, their ends included; this and the following keys stand where the model can think."""
+    unfinished_thoughts: int = 0
+    """Requests whose thought did not end: their answers are empty."""
+    rethought_answers: int = 0
+    """Answers that open or close a thought of their own."""
+    finished_documents: int = 0
+    """Documents all of whose thoughts ended."""
+    finished_score: Score | None = None
+    """The score over these documents alone."""
     seconds: float | None = None
     """The engine's time."""
 

@@ -18,6 +18,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+NONE = ""
+"""The choice of an answer that chose nothing: never right, and no label."""
+
+
 @dataclass(frozen=True)
 class Table:
     """The scores of a task's N documents, as columns."""
@@ -181,6 +185,7 @@ def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
     confusion = table.confusion(weights)
     hit = np.einsum("bkk->bk", confusion)
     total = confusion.sum(axis=1) + confusion.sum(axis=2)
+    total[:, [label == NONE for label in table.labels]] = 0.0
     return _ratio(_ratio(2 * hit, total).sum(axis=1), (total > 0).sum(axis=1).astype(np.float64))
 
 

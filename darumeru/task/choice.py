@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from darumeru.data.bundle import Row
 from darumeru.requests import Answer, Query
-from darumeru.scoring.aggregate import Aggregate, accuracy, f1_macro
+from darumeru.scoring.aggregate import NONE, Aggregate, accuracy, f1_macro
 from darumeru.task.base import DarumeruTask
 from darumeru.task.score import Score
 
@@ -33,14 +33,20 @@ class ChoiceTask(DarumeruTask):
             raise ValueError(f"field 'outputs': label '{gold}' is not one of {', '.join(self.labels)}")
         return gold
 
+    def chosen(self, answer: Answer) -> tuple[str, bool]:
+        """Return the label that an answer chooses and whether it had to share the top; an empty answer chooses `NONE`."""
+        if answer.unfinished:
+            return NONE, False
+        index, tie = best(answer)
+        return self.labels[index], tie
+
     def queries(self, doc: Row) -> list[Query]:
         """Return one question."""
         return [Query("choose", self.messages(doc), self.headline(doc), options=tuple(self.labels))]
 
     def score(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
         """Return 1 for the gold label, 0 for another, under every metric."""
-        index, tie = best(answers[0])
-        gold, pred = self.gold(doc), self.labels[index]
+        gold, (pred, tie) = self.gold(doc), self.chosen(answers[0])
         return Score(
             {name: float(gold == pred) for name in self.metrics},
             gold=gold,
@@ -75,8 +81,8 @@ class PairedChoiceTask(ChoiceTask):
         """Return 1 if the gold label wins, and in the other order the other label."""
         gold = self.gold(doc)
         other = self.labels[1 - self.labels.index(gold)]
-        chosen = [best(answer) for answer in answers]
-        preds = [self.labels[index] for index, _ in chosen]
+        chosen = [self.chosen(answer) for answer in answers]
+        preds = [label for label, _ in chosen]
         return Score(
             {"acc": float(preds == [gold, other])},
             gold=gold,

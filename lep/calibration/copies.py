@@ -84,9 +84,9 @@ def draw_copies(
     left = [text for index, text in enumerate(pool) if index not in hit]
     if len(left) < count:
         raise UserError(
-            f"--copy {count}: {eligible} texts have {characters[0]} to {characters[1]} characters, {len(pool)} of them were "
-            f"drawn, and {len(hit)} of those overlap with texts of --exclude or of the benchmark; {len(left)} are left. "
-            "Give more texts, other lengths, or a smaller number."
+            f"--copy and --continuations want {count} texts: {eligible} have {characters[0]} to {characters[1]} characters, "
+            f"{len(pool)} of them were drawn, and {len(hit)} of those overlap with texts of --exclude or of the "
+            f"benchmark; {len(left)} are left. Give more texts, other lengths, or a smaller number."
         )
     rng.shuffle(left)
     return Copies(tuple(left[:count]), eligible, len(pool), len(hit))

@@ -1,4 +1,4 @@
-"""The data of calibration: the original model's own answers, graded by a judge, and texts to copy (arXiv 2412.21140)."""
+"""The data of calibration: the original model's own answers, graded by a judge, and texts (arXiv 2412.21140)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from annotated_types import Ge
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
 from lep.calibration.chat import THOUGHT
+from lep.calibration.continuations import continuation_example
 from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
 from lep.calibration.judge import GRADES, By, grade, question
 from lep.calibration.overlap import WORDS
@@ -39,7 +40,7 @@ class Pair:
     messages: tuple[Message, ...]
     answer: str
     source: str
-    """`self` (the model's), `given` (came with the prompt) or `copy`."""
+    """`self` (the model's), `given` (came with the prompt), `copy` or `continuation`."""
     grade: int | None = None
     thought: str = ""
     """Before the answer."""
@@ -86,12 +87,13 @@ def make_data(
     judge_by: Annotated[By, Option("text (the grade it writes) or labels (its most probable digit).")] = "text",
     min_grade: Annotated[int, Option("Answers with a lower or unreadable grade are left out.")] = 4,
     copy: Annotated[int, Option("How many texts to copy to add.")] = 0,
+    continuations: Annotated[int, Option("How many texts to write on from their beginning to add.")] = 0,
     copy_corpus: Annotated[
-        Sequence[str | Path], Option("Texts to draw these from; see --corpus of lep vocab.", many="spread")
+        Sequence[str | Path], Option("Texts to draw both from; see --corpus of lep vocab.", many="spread")
     ] = (),
     copy_characters: tuple[int, int] = CHARACTERS,
     exclude: Annotated[
-        Sequence[str | Path], Option("Training texts that texts to copy must not overlap with.", many="spread")
+        Sequence[str | Path], Option("Training texts that these must not overlap with.", many="spread")
     ] = (),
     bundles: Annotated[
         Sequence[str],
@@ -105,15 +107,16 @@ def make_data(
 ) -> dict[str, Any]:
     """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
 
-    A line is `{"messages": […], "source": "self" | "given" | "copy", "grade": 1…5}`. A model that can think answers without a
-    thought, unless `settings` have `thinking: on`; then its turn has `reasoning_content` too. Answers and grades are kept as they
-    come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was stopped, and other prompts,
-    grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data is whole.
+    A line is `{"messages": […], "source": "self" | "given" | "copy" | "continuation", "grade": 1…5}`. A model that can think
+    answers without a thought, unless `settings` have `thinking: on`; then its turn has `reasoning_content` too. Answers and
+    grades are kept as they come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was
+    stopped, and other prompts, grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data
+    is whole.
 
     Args:
         settings: further settings of Darumeru's engine (`device`, `dtype`, `model_args`, `base_url`, `max_prompt_len`, …).
         judge_settings: see `settings`.
-        copy_characters: shortest and greatest length of a text to copy.
+        copy_characters: shortest and greatest length of a text to copy or to write on.
         progress: is told how far each part is.
 
     Raises:
@@ -126,7 +129,7 @@ def make_data(
 
     target = Path(output)
     report_file, journals = target.with_suffix(".report.json"), target.with_suffix(".journal")
-    _check(model, prompts, target, answers, judge, min_grade, copy, copy_corpus, max_tokens)
+    _check(model, prompts, target, answers, judge, min_grade, (copy, continuations), copy_corpus, max_tokens)
     if judge_by not in get_args(By):
         raise UserError(f"--judge-by {judge_by!r} is not possible; choose one of {', '.join(get_args(By))}.")
     if not 0 < copy_characters[0] <= copy_characters[1]:
@@ -146,6 +149,7 @@ def make_data(
         "judge_by": judge_by,
         "min_grade": min_grade,
         "copy": copy,
+        **({"continuations": continuations} if continuations else {}),
         "copy_corpus": [_file(path) for path in copy_corpus],
         "copy_characters": list(copy_characters),
         "exclude": [_file(path) for path in exclude],
@@ -168,7 +172,7 @@ def make_data(
         chosen = _prompts(prompts, system, limit, counts)
         # Texts to copy first: what is wrong with them shows before a model is asked for hours.
         copies, copied = _copies(
-            copy, copy_corpus, copy_characters, exclude, bundles, overlap_words, field, seed
+            copy, continuations, copy_corpus, copy_characters, exclude, bundles, overlap_words, field, seed
         )  # fmt: skip
         if answers:
             pairs = [Pair(p.messages, p.answer, "given") for p in chosen if p.answer is not None]
@@ -220,14 +224,16 @@ def _check(
     answers: bool,
     judge: str | None,
     min_grade: int,
-    copy: int,
+    drawn: tuple[int, int],
     copy_corpus: Sequence[str | Path],
     max_tokens: int,
 ) -> None:
     if target.suffix != ".jsonl":
         raise UserError(f"The output {target} must end in .jsonl; it holds one JSON object a line.")
-    if not prompts and not copy:
-        raise UserError("There is nothing to do: name --prompts FILE, or --copy N with --copy-corpus FILE.")
+    if not prompts and not any(drawn):
+        raise UserError(
+            "There is nothing to do: name --prompts FILE, or --copy N (or --continuations N) with --copy-corpus FILE."
+        )
     if prompts and model is None and not answers:
         raise UserError("--prompts need --model, which answers them, or --answers, if they come with answers.")
     if answers and judge is not None:
@@ -236,9 +242,10 @@ def _check(
         )
     if not 1 <= min_grade <= len(GRADES):
         raise UserError(f"--min-grade {min_grade} is no grade; grades go from 1 to {len(GRADES)}.")
-    if copy < 0 or (copy > 0) != bool(copy_corpus):
+    if min(drawn) < 0 or any(drawn) != bool(copy_corpus):
         raise UserError(
-            "--copy N and --copy-corpus FILE belong together: how many texts, and where they are drawn from."
+            "--copy N (or --continuations N) and --copy-corpus FILE belong together: how many texts, and where they are "
+            "drawn from."
         )
     if max_tokens < 1:
         raise UserError(f"--max-tokens {max_tokens} leaves no answer; 1 or more are needed.")
@@ -350,7 +357,8 @@ def _graded(
 
 
 def _copies(
-    count: int,
+    copies: int,
+    continuations: int,
     corpus: Sequence[str | Path],
     characters: tuple[int, int],
     exclude: Sequence[str | Path],
@@ -359,7 +367,8 @@ def _copies(
     field: str,
     seed: int,
 ) -> tuple[list[Pair], dict[str, Any] | None]:
-    if not count:
+    """The texts drawn, the first of them to be copied and the others to be written on; and how they were found."""
+    if not copies + continuations:
         return [], None
 
     def others() -> Iterator[str]:
@@ -368,12 +377,13 @@ def _copies(
             yield from benchmark_texts(name)
 
     drawn = draw_copies(
-        read_texts(corpus, field=field), others(), count, characters=characters, words=words, seed=seed
+        read_texts(corpus, field=field), others(), copies + continuations, characters=characters, words=words, seed=seed
     )  # fmt: skip
     pairs = []
     for number, text in enumerate(drawn.texts):
-        *asked, turn = copy_example(text, number)
-        pairs.append(Pair(tuple(asked), turn["content"], "copy"))
+        example, source = (copy_example, "copy") if number < copies else (continuation_example, "continuation")
+        *asked, turn = example(text, number)
+        pairs.append(Pair(tuple(asked), turn["content"], source))
     return pairs, {"eligible": drawn.eligible, "drawn": drawn.drawn, "overlapping": drawn.overlapping}
 
 

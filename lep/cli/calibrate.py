@@ -24,14 +24,14 @@ app = group(__doc__)
 @with_options(make_data, without="copy_characters progress", defaults={"model": None, "prompts": ()})
 def data_command(
     settings: dict[str, Any],
-    copy_min: Annotated[int, typer.Option("--copy-min", help="Characters of the shortest text to copy.")] = CHARACTERS[
-        0
-    ],
-    copy_max: Annotated[int, typer.Option("--copy-max", help="Characters of the longest text to copy.")] = CHARACTERS[
-        1
-    ],
+    copy_min: Annotated[
+        int, typer.Option("--copy-min", help="Characters of the shortest text to copy or to write on.")
+    ] = CHARACTERS[0],
+    copy_max: Annotated[
+        int, typer.Option("--copy-max", help="Characters of the longest text to copy or to write on.")
+    ] = CHARACTERS[1],
 ) -> None:
-    """Let a model answer prompts, have a judge grade the answers, and add texts to copy."""
+    """Let a model answer prompts, have a judge grade the answers, and add texts to copy and to write on."""
     for name in ("settings", "judge_settings"):
         settings[name] = _nested(settings[name] or {})
     with progress("Answers and grades") as bar:
@@ -70,7 +70,7 @@ def _show_data(output: str | Path, report: Mapping[str, Any]) -> None:
     if report["grades"]:
         console.print(Text(f"  grades: {plain(report['grades'])}"))
     if report["copies"]:
-        console.print(Text(f"  texts to copy: {plain(report['copies'])}"))
+        console.print(Text(f"  texts to copy and to write on: {plain(report['copies'])}"))
     rows = [
         (
             source, f"{found['examples']:,}", f"{found['words']['median']:g}",

@@ -51,7 +51,7 @@ def read_training(content: dict[str, Any], name: str, top: Top) -> Training:
     check_keys(content, SECTIONS, name)
     data = inside(content, "data", name)
     local = [text for text in top.corpus if not text.startswith("hub:")]
-    own = inherited(top) | ({"exclude": local} if data.get("copy") else {})
+    own = inherited(top) | ({"exclude": local} if data.get("copy") or data.get("continuations") else {})
     train = checked(SECTIONS["train"], inside(content, "train", name), f"{name}.train")
     train = {key: value for key, value in train.items() if value is not None}
     try:
@@ -98,10 +98,12 @@ def add_training(
         with talk.stage(f"{name}: training") as progress:
             calibrate(model, chats, Path(result.source), warn=talk.warn, progress=progress, **train)
 
+    # A key that recipes did not always have counts where it is used, so that older studies stay done.
+    counted = {key: value for key, value in data.items() if key != "continuations" or value}
     # Answers stay in the journal beside the chats, for other settings too.
     study.add(
         f"{name}-data", name, chats.with_suffix(".report.json"), make, needs=[] if data["answers"] else asked,
-        inputs=[*([] if data["answers"] else answers), *named_files(data)], settings=data, work=[chats],
+        inputs=[*([] if data["answers"] else answers), *named_files(data)], settings=counted, work=[chats],
     )  # fmt: skip
     study.add(
         name, name, result.source, run, needs=[*needs, f"{name}-data"], inputs=outside, settings=train,
@@ -118,7 +120,8 @@ def needed_files(training: Training | None) -> list[str]:
 def training_prices(name: str, training: Training | None, costs: Costs, rows: int) -> dict[str, Price]:
     """Return the prices of the two steps.
 
-    An example is at most its prompt (taken for 100 tokens) and `max_tokens`, a text to copy its length twice.
+    An example is at most its prompt (taken for 100 tokens) and `max_tokens`, a text to copy its length twice, one to write on
+    its length.
 
     Args:
         name: of the stage.
@@ -141,9 +144,9 @@ def training_prices(name: str, training: Training | None, costs: Costs, rows: in
         return {name: Price(bytes=disk)}
     answers = 0.0 if data["answers"] else prompts * float(100 + data["max_tokens"])
     graded = prompts * float(400 + data["max_tokens"]) if data["judge"] else 0.0
-    copies = data["copy"] * 2 * sum(data["copy_characters"]) / 2 / 2.0
-    examples = prompts + data["copy"]
-    tokens = prompts * float(100 + min(data["max_tokens"], recipe.max_length)) + copies
+    texts = (2 * data["copy"] + data["continuations"]) * sum(data["copy_characters"]) / 2 / 2.0
+    examples = prompts + data["copy"] + data["continuations"]
+    tokens = prompts * float(100 + min(data["max_tokens"], recipe.max_length)) + texts
     share = recipe.epochs
     if recipe.max_steps is not None and examples:
         share = min(share, recipe.max_steps * recipe.batch / examples)

@@ -19,7 +19,6 @@ from lep.model.manifest import write_manifest
 from lep.options import Force, Link, Output
 from lep.propagation import method as methods
 from lep.propagation.backbone import trained_tensors, with_changes
-from lep.propagation.linalg import Fit
 from lep.propagation.models import Models, open_models
 from lep.propagation.result import write_model
 
@@ -92,7 +91,7 @@ def propagate(
     if changed:
         settings |= {"backbone": backbone} | ({"alpha": alpha} if alpha is not None else {})
 
-    def write(fits: Mapping[str, Fit | None], share: float, folder: Path) -> dict[str, Any]:
+    def write(fits: Mapping[str, methods.Change | None], share: float, folder: Path) -> dict[str, Any]:
         added = changed if backbone == "delta" and share else []
         layers = with_changes(models.base, models.adapted, models.instruct, added, share)
         found = write_model(models, fits, folder, layers=layers, link=link, warn=warn)
@@ -113,9 +112,9 @@ def _best(
     models: Models,
     texts: Sequence[str],
     shares: Sequence[float],
-    write: Callable[[Mapping[str, Fit | None], float, Path], dict[str, Any]],
+    write: Callable[[Mapping[str, methods.Change | None], float, Path], dict[str, Any]],
     place: Path,
-) -> tuple[dict[str, Any], Mapping[str, Fit | None], float]:
+) -> tuple[dict[str, Any], Mapping[str, methods.Change | None], float]:
     """The candidate with the fewest held-out bits per byte: its maps, and its share of the layers' change.
 
     Maps are compared with the first share, shares with the best map; each candidate is written to a folder in `place`.
@@ -125,17 +124,17 @@ def _best(
     matrices = models.matrices(reused=True)
     scores: dict[str, float] = {}
 
-    def measured(title: str, fits: Mapping[str, Fit | None], share: float) -> float:
+    def measured(title: str, fits: Mapping[str, methods.Change | None], share: float) -> float:
         with tempfile.TemporaryDirectory(dir=place) as folder:
             write(fits, share, Path(folder))
             scores[title] = bits_per_byte(Path(folder), texts)
         return scores[title]
 
-    best: tuple[tuple[float, bool], str, Mapping[str, Fit | None]] | None = None
+    best: tuple[tuple[float, bool], str, Mapping[str, methods.Change | None]] | None = None
     for name in methods.names():
         method = methods.find(name)
         for settings in method.candidates:
-            fits: Mapping[str, Fit | None] = {m.name: method.fit(m, **settings) for m in matrices}
+            fits: Mapping[str, methods.Change | None] = {m.name: method.fit(m, **settings) for m in matrices}
             title = " ".join([name, *(f"{value:g}" for value in settings.values())])
             # Of equals, the one that changes nothing.
             rank = measured(title, fits, shares[0]), any(fit is not None for fit in fits.values())

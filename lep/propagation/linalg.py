@@ -57,6 +57,12 @@ class Fit:
     residual: float
     solver: Literal["cholesky", "cholesky, refined", "qr + gelsd", "ridge"]
 
+    def apply(self, rows: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Return ``rows X`` (b x d), the same for rows from anywhere in the matrix."""
+        import torch
+
+        return rows @ torch.from_numpy(self.map).to(rows.dtype)
+
     def summary(self) -> dict[str, object]:
         """The figures for a manifest, and ‖X − Id‖_F / ‖Id‖_F."""
         dim = self.map.shape[0]

@@ -15,8 +15,7 @@ from lep.model.checkpoint import gather_mixed
 from lep.model.shards import StoredTensor
 from lep.propagation.alignment import Alignment
 from lep.propagation.linalg import Blocks, Gram, accumulate, add_symmetric
-from lep.tokenizer.transfer import build_transfer, split_coupled
-from lep.tokenizer.vocabulary import Vocabulary
+from lep.tokenizer.transfer import split_coupled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +36,8 @@ class Matrices:
         adapted: |V_new| x d, trained.
         instruct: |V_inst| x d.
         alignment: which rows are of the same token.
-        transfer: gives T of the mean initialisation, rows x |V| (see `fitted_transfer`).
+        transfer: gives T of the mean initialisation, |V_new| x |V|, with a row for each row of `adapted`.
+        fitted: gives the rows of T that a map is fitted to (see `fitted_rows`).
         reused: the Gram sums are kept (two d x d matrices), because more than one method is fitted.
     """
 
@@ -47,6 +47,7 @@ class Matrices:
     instruct: StoredTensor
     alignment: Alignment
     transfer: Callable[[], scipy.sparse.csr_array]
+    fitted: Callable[[], scipy.sparse.csr_array]
     reused: bool = False
 
     @property
@@ -60,7 +61,7 @@ class Matrices:
 
     def converted_rows(self) -> Blocks:
         """Blocks of rows of A = T E_base and B = T E_inst, one for each token of the new vocabulary."""
-        return conversion_blocks(self.base, self.instruct, self.transfer(), self.alignment.base_to_instruct)
+        return conversion_blocks(self.base, self.instruct, self.fitted(), self.alignment.base_to_instruct)
 
     def conversion_sums(self) -> Gram:
         """The Gram sums of `converted_rows`, which the caller may overwrite."""
@@ -71,18 +72,15 @@ class Matrices:
         return self._sums()
 
     def _sums(self) -> Gram:
-        return conversion_sums(self.base, self.instruct, self.transfer(), self.alignment.base_to_instruct)
+        return conversion_sums(self.base, self.instruct, self.fitted(), self.alignment.base_to_instruct)
 
 
-def fitted_transfer(
-    base: Vocabulary, adapted: Vocabulary, alignment: Alignment, *, old_rows: int, new_rows: int
-) -> scipy.sparse.csr_array:
+def fitted_rows(transfer: scipy.sparse.csr_array, alignment: Alignment) -> scipy.sparse.csr_array:
     """T without the rows that are empty, that the instruct model keeps as its own, or that reach tokens it lacks."""
-    kept = np.ones(new_rows)
-    kept[[index for index in alignment.kept if index < len(kept)]] = 0
-    transfer = build_transfer(base, adapted, old_rows=old_rows, new_rows=new_rows)
-    mask = scipy.sparse.dia_array((kept[None, :], [0]), shape=(new_rows, new_rows))
-    matrix = scipy.sparse.csr_array(mask @ transfer.matrix)
+    rows = transfer.shape[0]
+    kept = np.ones(rows)
+    kept[[index for index in alignment.kept if index < rows]] = 0
+    matrix = scipy.sparse.csr_array(scipy.sparse.dia_array((kept[None, :], [0]), shape=(rows, rows)) @ transfer)
     matrix.eliminate_zeros()
     lacking = (alignment.base_to_instruct < 0).astype(np.int64)
     reached = (matrix != 0).astype(np.int64) @ lacking

@@ -14,31 +14,43 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from darumeru import plugins
 from darumeru.errors import unknown
 
 if TYPE_CHECKING:
-    from lep.propagation.linalg import Fit
+    import torch
 
 PACKAGE, GROUP = "lep.propagation.methods", "lep.propagation"
 AUTO = "auto"
 """In place of a method's name: the candidate with the fewest bits per byte on a held-out text."""
 
 
+class Change(Protocol):
+    """A change of trained rows into the instruct model's: a `lep.propagation.linalg.Fit`, or a `lep.propagation.shift.Shift`."""
+
+    def apply(self, rows: torch.Tensor, start: int) -> torch.Tensor:
+        """Return rows `start` and following of the adapted matrix, changed (b x d, of the same type)."""
+        ...
+
+    def summary(self) -> dict[str, object]:
+        """Return figures for the manifest."""
+        ...
+
+
 @dataclass(frozen=True)
 class Method:
-    """A propagation method: it finds the map of one matrix.
+    """A propagation method: it finds how the rows of one matrix change.
 
     Attributes:
-        fit: takes `lep.propagation.matrices.Matrices` and the method's settings as keywords; returns the map, or None for
-            the identity.
+        fit: takes `lep.propagation.matrices.Matrices` and the method's settings as keywords; returns the change, or None
+            for the identity.
         help: one line about it.
         candidates: the settings that `auto` tries it with; none where it is no candidate.
     """
 
-    fit: Callable[..., Fit | None]
+    fit: Callable[..., Change | None]
     help: str
     candidates: tuple[Mapping[str, float], ...] = ()
 
@@ -51,7 +63,7 @@ class Method:
 
 def method(
     help: str, *, candidates: Sequence[Mapping[str, float]] = ()
-) -> Callable[[Callable[..., Fit | None]], Method]:
+) -> Callable[[Callable[..., Change | None]], Method]:
     """Make a function a propagation method; see `Method`."""
     return lambda fit: Method(fit, help, tuple(candidates))
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 from darumeru.errors import UserError
 from lep.model.checkpoint import Checkpoint, open_checkpoint
 from lep.propagation.alignment import Alignment, align
-from lep.propagation.matrices import Matrices, fitted_transfer
+from lep.propagation.matrices import Matrices, fitted_rows
+from lep.tokenizer.transfer import build_transfer
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -38,18 +39,20 @@ class Models:
                 "tuple[StoredTensor, StoredTensor, StoredTensor]", (base.head, adapted.head, instruct.head)
             )
         return [
-            Matrices(name, *tensors, self.alignment, lambda: self._transfer, reused) for name, tensors in found.items()
+            Matrices(name, *tensors, self.alignment, lambda: self.transfer, lambda: self._fitted, reused)
+            for name, tensors in found.items()
         ]
 
     @cached_property
-    def _transfer(self) -> scipy.sparse.csr_array:
-        return fitted_transfer(
-            self.vocabularies[0],
-            self.vocabularies[1],
-            self.alignment,
-            old_rows=self.base.embeddings.input.shape[0],
-            new_rows=self.adapted.embeddings.rows,
-        )
+    def transfer(self) -> scipy.sparse.csr_array:
+        """T of the mean initialisation, |V_new| x |V|."""
+        base, adapted, _ = self.vocabularies
+        rows = self.base.embeddings.input.shape[0], self.adapted.embeddings.rows
+        return build_transfer(base, adapted, old_rows=rows[0], new_rows=rows[1]).matrix
+
+    @cached_property
+    def _fitted(self) -> scipy.sparse.csr_array:
+        return fitted_rows(self.transfer, self.alignment)
 
 
 def open_models(base: str | Path, adapted: str | Path, instruct: str | Path) -> Models:

@@ -19,15 +19,13 @@ from lep.model.checkpoint import (
     write_checkpoint,
 )
 from lep.model.shards import NewTensor, StoredTensor
-from lep.propagation.linalg import Fit
 from lep.propagation.matrices import Matrices, finite_rows
+from lep.propagation.method import Change
 from lep.propagation.models import Models
 from lep.tokenizer.folder import read_config, save_tokenizer
-from lep.tokenizer.transfer import build_transfer
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
 _BLOCK = 2048
 _LOW_CORRELATION = 0.5
@@ -35,7 +33,7 @@ _LOW_CORRELATION = 0.5
 
 def write_model(
     models: Models,
-    fits: Mapping[str, Fit | None],
+    fits: Mapping[str, Change | None],
     place: Path,
     *,
     layers: Mapping[str, NewTensor],
@@ -46,7 +44,7 @@ def write_model(
 
     Args:
         models: the three models.
-        fits: the map of each matrix by its name; None for the identity.
+        fits: how each matrix changes, by its name; None for the identity.
         place: an empty folder.
         layers: other tensors than the instruct model's own, by name.
         link: hard-link unchanged shards.
@@ -73,9 +71,7 @@ def write_model(
             "correlation": correlation,
             **(fit.summary() if fit is not None else {"map": "identity"}),
         }
-        replace[tensor.name] = NewTensor(
-            tensor.dtype, (rows, tensor.shape[1]), _new_rows(models, matrices, fit.map if fit else None, rows)
-        )
+        replace[tensor.name] = NewTensor(tensor.dtype, (rows, tensor.shape[1]), _new_rows(models, matrices, fit, rows))
     found = instruct.embeddings
     if found.bias is not None:
         bias = _bias(models, rows)
@@ -117,9 +113,9 @@ def _rows(models: Models) -> int:
 
 
 def _new_rows(
-    models: Models, matrices: Matrices, change: NDArray[np.float64] | None, rows: int
+    models: Models, matrices: Matrices, change: Change | None, rows: int
 ) -> Callable[[], Iterable[torch.Tensor]]:
-    """Blocks of the result: trained rows times the map, the instruct model's own rows where they are kept."""
+    """Blocks of the result: trained rows, changed; the instruct model's own rows where they are kept."""
     import torch
 
     trained, own = matrices.adapted, matrices.instruct
@@ -127,7 +123,6 @@ def _new_rows(
     own_size = models.vocabularies[2].size
     # As in `lep.tokenizer.transfer.apply_rows`: 65,536 times finer than what 16-bit rows are rounded to.
     kind = torch.float32 if own.dtype in ("BF16", "F16") else torch.float64
-    matrix = None if change is None else torch.from_numpy(change).to(kind)
     kept = dict(models.alignment.kept)
     padding = range(models.alignment.size, rows)
     kept |= {index: index for index in padding if own_size <= index < own.shape[0]}
@@ -140,12 +135,12 @@ def _new_rows(
             last = min(stop, size)
             if last > start:
                 block = torch.from_numpy(finite_rows(trained, np.arange(start, last))).to(kind)
-                result[: last - start] = block if matrix is None else block @ matrix
+                result[: last - start] = block if change is None else change.apply(block, start)
             for index in range(max(start, size), stop):
                 if index not in kept:
                     if filler is None:
                         mean = torch.from_numpy(mean_row(trained, models.vocabularies[1].size)).to(kind)
-                        filler = mean if matrix is None else mean @ matrix
+                        filler = mean if change is None else change.apply(mean[None], size)[0]
                     result[index - start] = filler
             inside = sorted(index for index in range(start, stop) if index in kept)
             if inside:
@@ -165,12 +160,11 @@ def _bias(models: Models, rows: int) -> torch.Tensor:
         for m in (models.base, models.adapted, models.instruct)
     ]
     base, trained, own = values
-    transfer = build_transfer(models.vocabularies[0], models.vocabularies[1], old_rows=len(base), new_rows=len(trained))
     matched = models.alignment.base_to_instruct
     change = np.where(matched >= 0, own[np.maximum(matched, 0)] - base, 0.0)
     result = np.zeros(rows)
     size = models.vocabularies[1].size
-    result[:size] = (trained + transfer.matrix @ change)[:size]
+    result[:size] = (trained + models.transfer @ change)[:size]
     for index, source in models.alignment.kept.items():
         result[index] = own[source]
     return torch.from_numpy(result)

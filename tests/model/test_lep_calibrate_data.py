@@ -13,6 +13,7 @@ from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Request
 from lep import cli
 from lep.calibration import judge, make_data
+from lep.calibration.continuations import continuation_example
 from lep.calibration.copies import benchmark_texts, copy_example, draw_copies
 from lep.calibration.overlap import overlapping
 from lep.calibration.prompts import read_prompts
@@ -269,10 +270,38 @@ def test_texts_to_copy_are_long_and_overlap_with_nothing(tmp_path: Path) -> None
         assert row["source"] == "copy"
         assert row["messages"][1]["content"] in row["messages"][0]["content"]
     assert report["copies"] == {"eligible": 8, "drawn": 8, "overlapping": 2}
-    with pytest.raises(UserError, match=r"--copy 7: 8 texts have .* 2 of those overlap .* 6 are left"):
+    with pytest.raises(UserError, match=r"want 7 texts: 8 have .* 2 of those overlap .* 6 are left"):
         make_data(None, [], tmp_path / "e.jsonl", copy=7, **more)
     again = make_data(None, [], tmp_path / "e.jsonl", copy=6, **more)
     assert again["output"]["sha256"] == report["output"]["sha256"]
+
+
+def test_texts_are_written_on_to_their_very_end(tmp_path: Path) -> None:
+    """Russian text in the chat template, beside copies of other texts: nothing is lost or said twice."""
+    texts = [f"Глава {n}. " + "".join(f"Фраза {n} номер {k}. " for k in range(60)).strip() for n in range(6)]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    make_data(
+        None, [], tmp_path / "d.jsonl", copy=2, continuations=4, copy_corpus=[corpus], copy_characters=(100, 6000),
+        overlap_words=50,
+    )  # fmt: skip
+    rows = rows_of(tmp_path / "d.jsonl")
+    assert [row["source"] for row in rows] == ["copy"] * 2 + ["continuation"] * 4
+    answers = [row["messages"][1]["content"] for row in rows]
+    assert len({answer[-30:] for answer in answers}) == 6  # each text once
+    for row, answer in zip(rows[2:], answers[2:], strict=True):
+        asked = row["messages"][0]["content"]
+        text = next(text for text in texts if text.endswith(answer))
+        beginning = text.removesuffix(answer).rstrip()
+        assert beginning in asked
+        assert beginning.endswith(".")
+        assert main_script(asked.replace(beginning, "")) == "Cyrillic"
+        assert 0.2 < len(beginning) / len(text) <= 0.5
+    assert continuation_example("слово " * 20, 0)[1]["content"].startswith("слово")  # no sentence ends: a word does
+    assert main_script(continuation_example("Prose without an end", 0)[0]["content"]) == "Latin"
+    first, last = continuation_example("а" * 40, 1)
+    assert first["content"].count("а" * 20) == 1
+    assert last["content"] == "а" * 20
 
 
 def test_a_bundle_of_the_users_counts_too(tmp_path: Path) -> None:
@@ -316,7 +345,7 @@ def test_refusals_and_scripts() -> None:
         ({"model": None}, "--prompts need --model"),
         ({"answers": True, "judge": "m"}, "--judge grades the answers of --model"),
         ({"min_grade": 6}, "--min-grade 6"),
-        ({"copy": 3}, "--copy N and --copy-corpus FILE belong together"),
+        ({"copy": 3}, r"--copy N .* and --copy-corpus FILE belong together"),
         ({"prompts": []}, "nothing to do"),
         ({"judge_by": "feeling"}, "--judge-by 'feeling'"),
         ({"copy": 1, "copy_corpus": ["p"], "copy_characters": (9, 3)}, "--copy-min 9"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import lep
 from darumeru.errors import UserError
 from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint
@@ -93,7 +94,7 @@ def ordinary(folder: Path) -> Any:
     return [index for index in range(vocabulary.size) if not vocabulary.is_special(index)]
 
 
-@pytest.mark.parametrize("method", ["overlap", "conversion"])
+@pytest.mark.parametrize("method", ["overlap", "conversion", "residual"])
 def test_planted_maps_are_found(family: Family, method: Any, tmp_path: Path) -> None:
     instruct = family.instruct(lambda which, rows: rows @ planted(which if family.kind == "llama" else "embedding"))
     manifest = propagate(family.base, family.adapted, instruct, tmp_path / "out", method=method)
@@ -110,7 +111,7 @@ def test_planted_maps_are_found(family: Family, method: Any, tmp_path: Path) -> 
     assert ("head" in manifest["measures"]) == (family.kind == "llama")
 
 
-@pytest.mark.parametrize("method", ["swap", "overlap", "conversion"])
+@pytest.mark.parametrize("method", ["swap", "overlap", "conversion", "delta", "residual"])
 def test_an_unchanged_instruct_model_gives_the_trained_rows(family: Family, method: Any, tmp_path: Path) -> None:
     instruct = family.instruct(lambda _, rows: rows)
     propagate(family.base, family.adapted, instruct, tmp_path / "out", method=method)
@@ -120,13 +121,63 @@ def test_an_unchanged_instruct_model_gives_the_trained_rows(family: Family, meth
         assert (result[which][:size] - trained[which][:size]).abs().max() < 1e-7
 
 
-@pytest.mark.parametrize("method", ["overlap", "conversion"])
+@pytest.mark.parametrize("method", ["overlap", "conversion", "delta", "residual"])
 def test_an_untrained_base_gives_the_instruct_model_itself(family: Family, method: Any, tmp_path: Path) -> None:
     instruct = family.instruct(lambda which, rows: rows @ planted("embedding"))
     propagate(family.base, family.base, instruct, tmp_path / "out", method=method)
     result, own = matrices(tmp_path / "out"), matrices(instruct)
     for which in result:  # padding rows and special tokens included
         assert (result[which] - own[which]).abs().max() < 1e-6
+
+
+def noise(rows: torch.Tensor, seed: int) -> torch.Tensor:
+    return rows + 0.5 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def mean_of_pieces(old: Path, new: Path, rows: Any) -> Any:
+    """For each token of `new` the mean of the old rows of its pieces, by the old merges applied to its very bytes."""
+    from tokenizers import Tokenizer, models
+
+    spec, vocabulary = (json.loads((folder / "tokenizer.json").read_text())["model"] for folder in (old, new))
+    merges = Tokenizer(models.BPE(spec["vocab"], [tuple(pair) for pair in spec["merges"]]))
+    names = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
+    pieces = [[spec["vocab"][name]] if name in spec["vocab"] else merges.encode(name).ids for name in names]
+    return np.stack([rows[ids].mean(axis=0) for ids in pieces])
+
+
+@pytest.mark.parametrize("method", ["delta", "residual"])
+def test_what_no_linear_map_can_express_is_kept(family: Family, method: str, tmp_path: Path) -> None:
+    """Each row of the instruct model went its own way: E_ru D + T (E_inst − E_base D), written out."""
+    instruct = family.instruct(lambda which, rows: noise(rows @ planted(which), len(which)))
+    manifest = propagate(family.base, family.adapted, instruct, tmp_path / "out", method=method)
+    result, trained, base, own = map(matrices, (tmp_path / "out", family.adapted, family.base, instruct))
+    rows = ordinary(family.adapted)
+    for which in result:
+        before, after = base[which].numpy(), own[which].numpy()
+        if method == "delta":
+            change = np.eye(DIM)
+        else:
+            a, b = (mean_of_pieces(family.base, family.adapted, values)[rows] for values in (before, after))
+            change = np.linalg.lstsq(a, b, rcond=None)[0]
+        added = mean_of_pieces(family.base, family.adapted, after - before @ change)
+        wanted = trained[which].numpy()[: len(added)] @ change + added
+        assert np.abs(result[which].numpy()[rows] - wanted[rows]).max() < 1e-6
+        assert np.abs(added[rows]).max() > 0.1
+    assert manifest["measures"]["embedding"]["rows_moved"] >= len(rows)
+
+
+@pytest.mark.parametrize("method", ["delta", "residual"])
+def test_an_untrained_new_token_gets_the_mean_of_the_instruct_models_rows(
+    family: Family, method: str, tmp_path: Path
+) -> None:
+    instruct = family.instruct(lambda which, rows: noise(rows, len(which)))
+    for model, name in ((family.base, "adapted-0"), (instruct, "wanted")):
+        lep.initialise(model, family.adapted, tmp_path / name)
+    propagate(family.base, tmp_path / "adapted-0", instruct, tmp_path / "out", method=method)
+    result, wanted = matrices(tmp_path / "out"), matrices(tmp_path / "wanted")
+    size = Vocabulary.load(family.adapted).size
+    for which in result:
+        assert (result[which][:size] - wanted[which][:size]).abs().max() < 1e-5
 
 
 def test_everything_else_is_the_instruct_models(family: Family, tmp_path: Path) -> None:
@@ -205,7 +256,8 @@ def test_auto_keeps_the_candidate_with_the_fewest_bits(family: Family, tmp_path:
     instruct = family.instruct(lambda which, rows: rows @ planted("embedding"))
     manifest = propagate(family.base, family.adapted, instruct, tmp_path / "out", method="auto", texts=RUSSIAN)
     scores = manifest["measures"]["bits_per_byte"]
-    assert set(scores) == {"swap", "overlap", "conversion", "ridge 0.01", "ridge 0.1", "ridge 1"}
+    names = {"swap", "overlap", "conversion", "delta", "residual", "ridge 0.01", "ridge 0.1", "ridge 1"}
+    assert set(scores) == names
     assert scores[manifest["measures"]["chosen"]] == min(scores.values())
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == []
     from lep.measure.bits import bits_per_byte
@@ -281,7 +333,7 @@ def test_vocabularies_without_overlap_are_refused(make_model: Callable[..., Path
 
 def test_bad_methods_and_missing_texts(make_model: Callable[..., Path], tmp_path: Path) -> None:
     base = save_byte_level(make_model("base", "llama", rows=448), ENGLISH, 400)
-    with pytest.raises(UserError, match="Available: auto, conversion, overlap, ridge, swap"):
+    with pytest.raises(UserError, match="Available: auto, conversion, delta, overlap, residual, ridge, swap"):
         propagate(base, base, base, tmp_path / "out", method="magic")
     with pytest.raises(UserError, match="give one with --text"):
         propagate(base, base, base, tmp_path / "out", method="auto")

@@ -95,7 +95,7 @@ def test_a_method_of_another_package_is_used_by_its_name(
     assert torch.equal(
         result[3:500], 3 * trained[3:500]
     )  # the first three are control tokens, the instruct model's own
-    with pytest.raises(UserError, match="Available: auto, conversion, doubled, overlap, ridge, swap"):
+    with pytest.raises(UserError, match="Available: auto, conversion, delta, doubled, overlap, residual, ridge, swap"):
         lep.propagate(base, adapted, base, tmp_path / "other", method="magic")
     with pytest.raises(UserError, match="Did you mean 'doubled'"):
         lep.propagate(base, adapted, base, tmp_path / "other", method="doubeld")
@@ -105,7 +105,9 @@ def test_auto_tries_a_method_of_another_package(package: Path, models: tuple[Pat
     base, adapted = models
     manifest = lep.propagate(base, adapted, base, tmp_path / "out", method="auto", texts=RUSSIAN)
     scores = manifest["measures"]["bits_per_byte"]
-    assert set(scores) == {"conversion", "doubled 2", "overlap", "ridge 0.01", "ridge 0.1", "ridge 1", "swap"}
+    assert set(scores) == {
+        "conversion", "delta", "doubled 2", "overlap", "residual", "ridge 0.01", "ridge 0.1", "ridge 1", "swap"
+    }  # fmt: skip
     assert scores["doubled 2"] != scores["swap"]
 
 
@@ -142,12 +144,12 @@ def test_the_help_and_the_recipe_know_them(package: Path, tmp_path: Path) -> Non
     # It has a parameter `corpus`: the step reads the texts, too.
     corpus = Path(yaml.safe_load((SHIPPED / "template.yaml").read_text())["corpus"][0]).name
     assert corpus in steps["init"].given
-    with pytest.raises(UserError, match=r"'magic' is not possible. Choose one of conversion, doubled"):
+    with pytest.raises(UserError, match=r"'magic' is not possible. Choose one of conversion, delta, doubled"):
         load_recipe("template", ["propagate.methods=[magic]"])
 
 
 def test_without_the_package_they_are_unknown(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'doubled' is not possible. Choose one of conversion, overlap"):
+    with pytest.raises(UserError, match=r"'doubled' is not possible. Choose one of conversion, delta, overlap"):
         load_recipe("template", ["propagate.methods=[doubled]"])
     with pytest.raises(UserError, match=r"'one-row' is not possible. Choose one of focus, mean"):
         load_recipe("template", ["init.strategy=one-row"])

@@ -84,7 +84,13 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
     }  # fmt: skip
-    assert reference - options("arena").keys() == of_tasks | {"--model", "--adapter", "--dry-run", "--until"}
+    of_thinking = {"--thinking", "--thinking-budget", "--think-end", "--chat-template-args"}
+    assert reference - options("arena").keys() == of_tasks | of_thinking | {
+        "--model",
+        "--adapter",
+        "--dry-run",
+        "--until",
+    }
     for option in (
         "engine",
         "dtype",

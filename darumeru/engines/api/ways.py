@@ -113,7 +113,9 @@ class Ways:
         if self.abilities.prompts == "tokens":
             return list(tokens)
         # Behind a thought there is no text yet.
-        text = (request.text or self.tokenizer.decode(request.prompt)) + self.tokenizer.decode(tokens[len(request.prompt) :])
+        text = (request.text or self.tokenizer.decode(request.prompt)) + self.tokenizer.decode(
+            tokens[len(request.prompt) :]
+        )
         bos = self.tokenizer.bos_token or ""
         return text.removeprefix(bos) if self.abilities.adds and bos else text
 
@@ -208,7 +210,9 @@ class Ways:
         if request.stop in tokens:
             tokens, by_itself = tokens[: tokens.index(request.stop) + 1], True
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        answer = Answer(request.id, text=text, tokens=tokens, finish="stop" if by_itself else "length", approximate=True)
+        answer = Answer(
+            request.id, text=text, tokens=tokens, finish="stop" if by_itself else "length", approximate=True
+        )
         if not thought:
             return answer
         # It thought all the same. Reasoning alone is no answer.
@@ -305,9 +309,7 @@ class Ways:
         bound = at_most(v for _, v in tops)
         texts = [self.tokenizer.decode(label[0]).strip() for label in request.labels]
         values = tuple(max((v for t, v in tops if t.strip() == text), default=bound) for text in texts)
-        return replace(
-            thought, logprobs=values, text="", tokens=(), finish="", approximate=True
-        )
+        return replace(thought, logprobs=values, text="", tokens=(), finish="", approximate=True)
 
     # -- rank, likelihood
 

@@ -200,7 +200,9 @@ class HFEngine(Engine):
             count, widest, most = 1, first.prompt_tokens, first.max_tokens
             for request in ordered[start + 1 : start + self.budget.rows(cost(first), generates=True)]:
                 widest, most = max(widest, request.prompt_tokens), max(most, request.max_tokens)
-                if request.until != first.until or not (pads or request.prompt_tokens == widest):
+                if (request.until, request.stop) != (first.until, first.stop) or not (
+                    pads or request.prompt_tokens == widest
+                ):
                     break
                 if widest + most > (self.options.context_len or widest + most):
                     break  # the longest prompt would go on beyond the context while another one's answer is not complete

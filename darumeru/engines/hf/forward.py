@@ -114,7 +114,7 @@ class Forward:
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[Request]) -> list[Answer]:
-        """Greedy texts; the batch stops when all its rows have ended.
+        """Greedy texts; the batch stops when all its rows, which end in one way, have ended.
 
         Prompts are padded on the left: every row's last token stands in the last column, where generation continues.
         """
@@ -127,6 +127,8 @@ class Forward:
         stop: dict[str, Any] = {}
         if batch[0].until:
             stop = {"stop_strings": list(batch[0].until), "tokenizer": self.tokenizer}
+        if batch[0].stop is not None:
+            stop["eos_token_id"] = sorted({*self.eos_ids, batch[0].stop})
         output = self.model.generate(
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),

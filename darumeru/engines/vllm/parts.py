@@ -51,7 +51,7 @@ def sampling(request: Request, part: Part, eos_ids: frozenset[int], *, cached: b
             temperature=0.0,
             max_tokens=request.max_tokens,
             stop=list(request.until) or None,
-            stop_token_ids=sorted(eos_ids),
+            stop_token_ids=sorted(eos_ids | ({request.stop} if request.stop is not None else set())),
             skip_special_tokens=True,
             detokenize=bool(request.until),
         )

@@ -10,6 +10,7 @@ from darumeru.errors import DarumeruError
 from darumeru.evaluation import Settings
 from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
+from darumeru.settings import as_before
 from lep.pipeline import measures
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, of_model, one_of
@@ -153,7 +154,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings of `darumeru.evaluate`."""
-    return {key: value for key, value in recipe[evaluate].items() if key != "models"}
+    return as_before({key: value for key, value in recipe[evaluate].items() if key != "models"})
 
 
 def _engine(recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""A model that thinks: of one request two are made, the first for the thought, the second for the answer behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from darumeru.requests import Answer, Request
+
+_MARK = "#thought"
+
+
+def thought_id(request: Request) -> str:
+    """Return the id under which a journal keeps the thought of a request."""
+    return request.id + _MARK
+
+
+def asked_id(id_: str) -> str:
+    """Return the id of the request that an id, perhaps of its thought, belongs to."""
+    return id_.removesuffix(_MARK)
+
+
+def first(request: Request) -> Request:
+    """Return what the engine is asked first: the request itself, or the thought before it."""
+    thinking = request.thinking
+    if thinking is None:
+        return request
+    return replace(
+        request, id=thought_id(request), kind="generate", labels=(), continuations=(), until=(), max_tokens=thinking.budget,
+        stop=thinking.end, thinking=None, messages=(),
+    )  # fmt: skip
+
+
+def second(request: Request, thought: Answer) -> Request:
+    """Return the request for the answer behind a thought that ended."""
+    resume = request.thinking.resume if request.thinking else ()
+    prompt = request.packed.followed_by((*thought.tokens, *resume))
+    return replace(request, prompt=prompt, text="", thinking=None, messages=())
+
+
+def ended(request: Request, thought: Answer) -> bool:
+    """Return whether a thought ended, in its budget and by the token that ends thoughts."""
+    return request.thinking is not None and thought.tokens[-1:] == (request.thinking.end,)
+
+
+def unfinished(request: Request, thought: Answer, tokenizer: Any) -> Answer:
+    """Return the answer of a model whose thought did not end: an empty one."""
+    empty = Answer(request.id, finish="length" if request.kind == "generate" else "", unfinished=True)
+    return joined(empty, thought, tokenizer)
+
+
+def joined(answer: Answer, thought: Answer, tokenizer: Any) -> Answer:
+    """Return an answer with the thought that it follows."""
+    inside = thought.tokens if answer.unfinished else thought.tokens[:-1]
+    text = tokenizer.decode(inside, skip_special_tokens=True).strip()
+    return replace(answer, thought=text, thought_tokens=thought.tokens)

@@ -1,0 +1,145 @@
+"""Whether a model still chats as an instruct model does: it ends its turns, keeps to its template, finds good answers probable.
+
+Measured on conversations that nothing is trained on. What an adaptation costs here is the difference from the original
+model on the same conversations; a model may be better in a language and have forgotten how to chat in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darumeru.errors import UserError
+
+if TYPE_CHECKING:
+    from darumeru.inference.prompt import Prompter
+    from darumeru.requests import Message
+
+BITS, ENDED, KEPT = "chat_bits_per_byte", "chat_ended", "chat_template_kept"
+LIMIT = 128
+"""Tokens within which a turn has to end."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation up to an answer, in tokens.
+
+    Attributes:
+        prompt: ids that ask for the answer, with the marks of the chat template.
+        answer: ids of the answer, without what ends it.
+        size: bytes of the answer.
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    size: int
+
+
+def chat_measures(
+    folder: Path, conversations: Sequence[Sequence[Message]], *, limit: int = LIMIT, device: str = "cpu"
+) -> dict[str, float]:
+    """Return `model_chat_measures` of a model folder, computed in its stored type, on a CPU in float32.
+
+    Raises:
+        UserError: the model has no chat template, or no conversation has an answer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from darumeru.inference.model import open_model
+    from darumeru.inference.prompt import Limits, Prompter
+
+    opened = open_model(folder)
+    tokenizer = opened.tokenizer()
+    dtype: Any = "float32" if device == "cpu" else "auto"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    chats = rendered(Prompter(tokenizer, "instruct", Limits()), conversations)
+    return model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+
+
+def rendered(prompter: Prompter, conversations: Sequence[Sequence[Message]]) -> list[Chat]:
+    """Return the last answer of each conversation, as the model is asked for it; conversations without one are left out.
+
+    Raises:
+        UserError: there is no answer at all.
+    """
+    found = []
+    for messages in conversations:
+        last = max((index for index, turn in enumerate(messages) if turn["role"] == "assistant"), default=0)
+        text = messages[last]["content"]
+        if last and text.strip():
+            asked = prompter.encode([prompter.render(messages[:last])])[0]
+            found.append(Chat(tuple(asked), prompter.continuation(text), len(text.encode())))
+    if not found:
+        raise UserError(
+            "No held-out conversation has an answer. A row is a list 'messages' that ends with the assistant's."
+        )
+    return found
+
+
+def model_chat_measures(
+    model: Any, tokenizer: Any, ends: Collection[int], chats: Sequence[Chat], *, limit: int = LIMIT, batch: int = 8
+) -> dict[str, float]:
+    """Return the measures of a model in memory, which must be in eval mode.
+
+    * `chat_bits_per_byte`: ``−Σ log2 p(answer, end | prompt) / Σ bytes(answer)``; p of the end is that of any token that ends
+      a turn.
+    * `chat_ended`: share of the greedy answers that say something and end within `limit` tokens.
+    * `chat_template_kept`: share of the greedy answers that hold no control token, as a token or spelled out.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        ends: the tokens that end a turn.
+        chats: from `rendered`.
+        limit: most tokens of an answer.
+        batch: answers written at a time.
+    """
+    answers = list(_written(model, sorted(chats, key=lambda chat: len(chat.prompt)), ends, limit, batch))
+    control = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ended = kept = 0
+    for answer in answers:
+        stop = next((place for place, token in enumerate(answer) if token in ends), None)
+        said = answer[:stop]
+        text = tokenizer.decode(said, skip_special_tokens=False)
+        ended += stop is not None and bool(text.strip())
+        kept += not any(token in control for token in said) and not any(name in text for name in control.values())
+    bits = sum(_nats(model, chat, ends) for chat in chats) / math.log(2)
+    return {
+        BITS: bits / sum(chat.size for chat in chats),
+        ENDED: ended / len(answers),
+        KEPT: kept / len(answers),
+    }
+
+
+def _nats(model: Any, chat: Chat, ends: Collection[int]) -> float:
+    import torch
+
+    ids = torch.tensor([[*chat.prompt, *chat.answer]], device=model.device)
+    with torch.no_grad():
+        logits = model(ids).logits[0, len(chat.prompt) - 1 :].float()
+    surprise = torch.nn.functional.cross_entropy(logits[:-1], ids[0, len(chat.prompt) :], reduction="sum")
+    end = logits[-1].log_softmax(dim=-1)[sorted(ends)].logsumexp(dim=0)
+    return float(surprise - end)
+
+
+def _written(model: Any, chats: Sequence[Chat], ends: Collection[int], limit: int, batch: int) -> Iterator[list[int]]:
+    """Yield what the model answers greedily, a few prompts of similar length at a time, filled up at their beginning."""
+    import torch
+    from transformers import GenerationConfig
+
+    filler = min(ends)
+    # The model's own settings may sample or punish repetitions.
+    settings = GenerationConfig(
+        max_new_tokens=limit, do_sample=False, use_cache=True, eos_token_id=sorted(ends), pad_token_id=filler
+    )
+    for start in range(0, len(chats), batch):
+        prompts = [chat.prompt for chat in chats[start : start + batch]]
+        width = max(map(len, prompts))
+        ids = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        with torch.no_grad():
+            written = model.generate(ids, attention_mask=mask, generation_config=settings)
+        yield from written[:, width:].tolist()

@@ -1,0 +1,99 @@
+"""Whether a model still chats: turns that end, control tokens where they belong, bits of good answers."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from darumeru.errors import UserError
+from lep.measure.chat import chat_measures
+from support.chats import chat
+
+HELD_OUT = [
+    chat("Как дела?", "Хорошо, спасибо!"),
+    chat("Hi", "Hello", "Сколько будет дважды два, если считать честно?", "4"),
+]
+
+
+def chain(tiny_chat: Path, folder: Path, said: Sequence[str]) -> Path:
+    """A model that after `<|assistant|>\\n` writes these tokens, each once, and goes round where the last is the first again."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_chat)
+    places = tokenizer.convert_tokens_to_ids(["Ċ", *said])
+    config = transformers.LlamaConfig(
+        vocab_size=600, hidden_size=600, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4,
+        tie_word_embeddings=False, bos_token_id=0, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in (model.model.layers[0].self_attn.o_proj, model.model.layers[0].mlp.down_proj):
+            parameter.weight.zero_()
+        model.get_input_embeddings().weight.copy_(torch.eye(600))
+        model.lm_head.weight.zero_()
+        for now, then in pairwise(places):
+            model.lm_head.weight[then, now] = 10
+    model.save_pretrained(folder)
+    for file in tiny_chat.glob("*token*"):
+        shutil.copy(file, folder)
+    if (tiny_chat / "chat_template.jinja").is_file():
+        shutil.copy(tiny_chat / "chat_template.jinja", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("said", "ended", "kept"),
+    [
+        (["a", "b", "c", "<|end|>"], 1, 1),
+        (["<|end|>"], 0, 1),  # an empty answer is none
+        (["a", "b", "a"], 0, 1),  # goes on for ever
+        (["a", "<|user|>", "b", "<|end|>"], 1, 0),  # a control token inside
+        (["a", "<", "s", ">", "<|end|>"], 1, 0),  # spelled out
+        (["a", "<", "s", "b", "<|end|>"], 1, 1),  # no control token
+    ],
+)
+def test_turns_end_and_the_template_is_kept(
+    tiny_chat: Path, tmp_path: Path, said: list[str], ended: float, kept: float
+) -> None:
+    model = chain(tiny_chat, tmp_path / "model", said)
+    found = chat_measures(model, HELD_OUT, limit=12)
+    assert (found["chat_ended"], found["chat_template_kept"]) == (ended, kept)
+
+
+def test_a_turn_that_ends_beyond_the_limit_has_not_ended(tiny_chat: Path, tmp_path: Path) -> None:
+    model = chain(tiny_chat, tmp_path / "model", ["a", "b", "c", "<|end|>"])
+    assert chat_measures(model, HELD_OUT, limit=3)["chat_ended"] == 0
+    assert chat_measures(model, HELD_OUT, limit=4)["chat_ended"] == 1
+
+
+def test_bits_are_those_of_the_last_answer_and_its_end(tiny_chat: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_chat)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
+    bits = size = 0.0
+    for messages in HELD_OUT:
+        prompt = "<s>" + "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages[:-1]) + "<|assistant|>\n"
+        start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        whole = tokenizer(f"{prompt}{messages[-1]['content']}<|end|>", add_special_tokens=False, return_tensors="pt")
+        ids = whole["input_ids"][0]
+        probabilities = model(ids[None]).logits[0].detach().double().softmax(dim=-1)
+        bits -= sum(math.log2(probabilities[place - 1, ids[place]]) for place in range(start, len(ids)))
+        size += len(messages[-1]["content"].encode())
+    assert chat_measures(tiny_chat, HELD_OUT, limit=2)["chat_bits_per_byte"] == pytest.approx(bits / size, rel=1e-4)
+
+
+def test_answers_do_not_depend_on_what_is_asked_beside_them(tiny_chat: Path) -> None:
+    """Prompts of other lengths in a batch fill this one up; that must change nothing."""
+    both = chat_measures(tiny_chat, [*HELD_OUT, *HELD_OUT], limit=8)
+    alone = [chat_measures(tiny_chat, [one], limit=8) for one in HELD_OUT]
+    for name in ("chat_ended", "chat_template_kept"):
+        assert both[name] == sum(one[name] for one in alone) / 2
+
+
+def test_what_cannot_be_measured_is_said(tiny_chat: Path, tiny_base: Path) -> None:
+    with pytest.raises(UserError, match="No held-out conversation has an answer"):
+        chat_measures(tiny_chat, [[{"role": "user", "content": "?"}]])
+    with pytest.raises(UserError, match="chat template"):
+        chat_measures(tiny_base, HELD_OUT)
