@@ -109,7 +109,7 @@ class Engine(LM):  # type: ignore[misc]
     interleaves: ClassVar[bool] = False
     """Whether it works on all requests at once, so that the time between two answers is not the time of the second."""
     thinks: bool = False
-    """Whether it answers a request with its thinking as a whole, the thought and the answer behind it; others get two requests."""
+    """Whether it takes a request with its thinking and gives thought and answer at once; others get a request for each."""
     tokenizer: Any
     eos_ids: frozenset[int]
 

@@ -90,7 +90,7 @@ def ask(
 
 
 def _costs(requests: Iterable[Request], at_once: bool) -> dict[str, int]:
-    """Return the tokens' worth of each request that the engine gets, by its id; a thought is one with its answer, or has its own."""
+    """Return the tokens' worth of each request that the engine gets, by its id; thought and answer are one, or two."""
     costs: dict[str, int] = {}
     for r in requests:
         thought = r.thinking.budget if r.thinking and not at_once else 0

@@ -174,9 +174,9 @@ class _Trial:
         if args and not taken and not self._approximate:
             given = ", ".join(f"{key}={value}" for key, value in self._template_args.items())
             raise UserError(
-                f"The server at {self._served.base_url} only chats (/chat/completions) and does not take arguments of its chat "
-                f"template ({given}), so that it thinks or not as it was started. vLLM's server takes them (chat_template_kwargs). "
-                "--approximate accepts how it was started, and the record says so."
+                f"The server at {self._served.base_url} only chats (/chat/completions) and does not take arguments of its "
+                f"chat template ({given}): it thinks or not as it was started. vLLM's server takes them "
+                "(chat_template_kwargs). --approximate accepts how it was started, and the record says so."
             )
         ids = "return_token_ids" in way and isinstance(choice.get("token_ids"), list)
         able = Abilities(
