@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from struct import pack, unpack
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 Kind = Literal["choose", "rank", "generate", "likelihood"]
 Message = dict[str, str]
@@ -14,6 +14,9 @@ Message = dict[str, str]
 Tokens = tuple[int, ...]
 
 _ID_BYTES = 4
+
+SEEDS = 2**31
+"""A request's seed lies below: all servers take such ones."""
 
 
 class PackedTokens:
@@ -135,6 +138,20 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn: from softmax(logits / temperature), without the tokens that the other settings leave out."""
+
+    temperature: float = 1.0
+    """Above 0."""
+    top_p: float = 1.0
+    """Only the fewest tokens whose probabilities sum to it (Holtzman et al. 2020); 1: all."""
+    top_k: int = 0
+    """Only so many of the most probable tokens; 0: all."""
+    min_p: float = 0.0
+    """Only tokens with that share of the highest probability (Nguyen et al. 2024); 0: all."""
+
+
+@dataclass(frozen=True)
 class Thinking:
     """How a model thinks before it answers: the request's prompt ends where the thought begins.
 
@@ -160,7 +177,7 @@ class Request:
     """
 
     id: str
-    """`task/document/query`, unique in a run."""
+    """`task/document/query`, unique in a run; a repeat's ends in `@` and its number."""
     kind: Kind
     prompt: _Packed = _Packed()
     text: _Joined = _Joined()
@@ -176,6 +193,12 @@ class Request:
     truncated: int = 0
     """Tokens cut off the left of the prompt."""
     reference_tokens: int | None = None
+    sampling: Sampling | None = None
+    """How the tokens of a text or a thought are drawn; None: each is the most probable one."""
+    seed: int = 0
+    """Of what is drawn, below `SEEDS`: the same tokens wherever and in whichever company the request is answered."""
+    repeat: int = 0
+    """Which of the answers to its query it asks for."""
     stop: int | None = None
     """generate: a token that ends the answer as end-of-sequence tokens do, and stays in its tokens."""
     thinking: Thinking | None = None
@@ -193,6 +216,46 @@ class Request:
         """The prompt's ids as they are kept; requests sort by them as by `prompt`, without copies."""
         packed: PackedTokens = object.__getattribute__(self, "_prompt")
         return packed
+
+    def drawn(self, sampling: Sampling, seed: int, repeat: int = 0) -> Request:
+        """Return the request for one of several drawn answers; its prompt is in memory once."""
+        return replace(
+            self,
+            id=f"{self.id}@{repeat}" if repeat else self.id,
+            prompt=self.packed,
+            text=object.__getattribute__(self, "_text"),
+            sampling=sampling,
+            seed=seed,
+            repeat=repeat,
+        )
+
+
+class Repeated(Protocol):
+    """A request, or the record of one."""
+
+    @property
+    def repeat(self) -> int:
+        """Which of the answers to its query it is about."""
+
+
+One = TypeVar("One", bound=Repeated)
+
+
+def by_repeat(requests: Sequence[One]) -> list[list[One]]:
+    """Return a document's requests, one for each of its queries, as often as it is asked.
+
+    A query that is asked once, because its answer is not drawn, is part of every repeat.
+
+    Args:
+        requests: in the order of queries, the repeats of each next to each other.
+    """
+    queries: list[list[One]] = []
+    for request in requests:
+        if request.repeat == 0:
+            queries.append([])
+        queries[-1].append(request)
+    count = max(map(len, queries), default=1)
+    return [[query[min(number, len(query) - 1)] for query in queries] for number in range(count)]
 
 
 def thinking_tokens(request: Request) -> int:

@@ -105,6 +105,34 @@ class TaskSettings(Strict):
     corpus: Annotated[Path | None, Option("Text file (.txt, .jsonl) for the task bpb_corpus.", metavar="FILE")] = None
 
 
+class SamplingSettings(Strict):
+    """How answers are drawn, and how often."""
+
+    sampling: Annotated[
+        Literal["greedy", "model"],
+        Option(
+            "greedy, or model: as the model's generation_config.json recommends. --temperature and the like draw too, and go "
+            "before what the model recommends."
+        ),
+    ] = "greedy"
+    temperature: Annotated[
+        float | None, Option("Draw each token from softmax(logits / temperature); 0 is greedy.", default="greedy")
+    ] = Field(None, ge=0, le=100, allow_inf_nan=False)
+    top_p: Annotated[
+        float | None, Option("Draw from the fewest tokens whose probabilities sum to it.", default="all tokens")
+    ] = Field(None, gt=0, le=1)
+    top_k: Annotated[int | None, Option("Draw from so many most probable tokens; 0 for all.", default="all tokens")] = (
+        Field(None, ge=0)
+    )
+    min_p: Annotated[
+        float | None,
+        Option("Draw from tokens that have this share of the highest probability.", default="all tokens"),
+    ] = Field(None, ge=0, le=1)
+    repeats: Annotated[int, Option("Drawn answers to each question that is answered by a text.")] = Field(
+        1, ge=1, le=1000
+    )
+
+
 class ThinkingSettings(Strict):
     """Whether a model thinks before it answers."""
 
@@ -133,7 +161,7 @@ class ThinkingSettings(Strict):
         return self
 
 
-class Settings(ThinkingSettings, EngineSettings, TaskSettings):
+class Settings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSettings):
     """What a run is asked to do. Two runs with equal settings on equal model, data and code are one run."""
 
     model: Annotated[str, Option("Model folder, or hub id.")]
@@ -152,7 +180,7 @@ class Settings(ThinkingSettings, EngineSettings, TaskSettings):
     training: Training | None = None
 
 
-_LATER: tuple[type[Strict], ...] = (ThinkingSettings,)
+_LATER: tuple[type[Strict], ...] = (ThinkingSettings, SamplingSettings)
 
 
 def as_before(values: Mapping[str, Any]) -> dict[str, Any]:

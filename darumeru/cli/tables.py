@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from darumeru.record.header import Header
     from darumeru.record.run import Run
     from darumeru.record.sample import Sample
-    from darumeru.record.scores import Mean, Score, TaskResult
+    from darumeru.record.scores import Mean, Score, Spread, TaskResult
     from darumeru.task import DarumeruTask
     from darumeru.task.check import Report
     from darumeru.task.suite import Suite
@@ -54,8 +54,14 @@ def scores_table(run: Run) -> RenderableType:
 
 def _mean_row(table: Table, score: Mean, style: str) -> None:
     value, bounds = interval_text(score)
-    about = Text("; ".join(_without_interval(score)), "dim")
+    spread = [between_repeats(score.repeats)] if score.repeats else []
+    about = Text("; ".join([*spread, *_without_interval(score)]), "dim")
     table.add_row(Text(score.title, style), Text(value, style), Text(bounds, style), "", about)
+
+
+def between_repeats(spread: Spread) -> str:
+    """Return how much a score differs from repeat to repeat, for a note."""
+    return f"deviation over {len(spread.values)} repeats: {spread.deviation:.3f}"
 
 
 def _without_interval(score: Score) -> list[str]:
@@ -77,13 +83,15 @@ def _title(header: Header) -> Text:
     how = f"api {engine.base_url}" if engine.base_url else f"{engine.version}, {dtype}"
     exact = ", approximate answers allowed" if engine.approximate else ""
     limit = f", at most {header.limit} documents a task" if header.limit else ""
+    drawn = "" if header.how_drawn == "greedy" else f" · {header.how_drawn}"
+    drawn += f", {header.repeats} repeats" if header.repeats > 1 else ""
     return Text(
-        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot · {how}{limit}{exact}"
+        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot · {how}{drawn}{limit}{exact}"
     )
 
 
 def _notes(task: TaskResult, header: Header) -> list[str]:
-    notes = []
+    notes = [between_repeats(task.repeats)] if task.repeats else []
     if task.ties:
         notes.append(f"ties: {task.ties}")
     if task.units == 1:
@@ -110,8 +118,9 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
     parts: list[RenderableType] = []
     for number, request in enumerate(sample.requests, start=1):
         suffix = f" {number}" if len(sample.requests) > 1 else ""
-        cut = f", {request.truncated} cut" if request.truncated else ""
-        parts.append(Panel(Text(request.prompt), title=f"prompt{suffix} ({request.prompt_tokens} tokens{cut})"))
+        if not request.repeat:  # all repeats have the first one's prompt
+            cut = f", {request.truncated} cut" if request.truncated else ""
+            parts.append(Panel(Text(request.prompt), title=f"prompt{suffix} ({request.prompt_tokens} tokens{cut})"))
         answer = request.answer
         if answer.logprobs:
             parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer.logprobs)))

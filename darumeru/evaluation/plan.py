@@ -14,8 +14,9 @@ from darumeru.inference.asking import longest_input, requests_sha256
 from darumeru.inference.model import Model
 from darumeru.inference.opened import OpenedModel
 from darumeru.inference.prompt import Limits, Mode
+from darumeru.inference.sampling import drawn, sampling_of, stated
 from darumeru.record.header import FORMAT
-from darumeru.requests import Request
+from darumeru.requests import Request, Sampling
 from darumeru.settings import Settings
 from darumeru.task.suite import Catalogue, Suite, read_wording
 
@@ -40,6 +41,8 @@ class Plan:
     """For each task the indices of the documents to evaluate."""
     requests: list[Request]
     wording: dict[str, dict[str, Any]]
+    sampling: Sampling | None
+    """How tokens are drawn; None for greedy answers."""
     missing: dict[str, str]
     """Task → why its data cannot be had from the hub; it is part of the suite and of no request."""
     seconds: float
@@ -84,7 +87,7 @@ class Plan:
             "seed": settings.seed,
             "limit": settings.limit,
             "max_prompt_len": settings.max_prompt_len,
-            "generation": {"do_sample": False, "temperature": 0.0},
+            "generation": stated(self.sampling, settings.repeats),
             "likelihood": settings.likelihood,
             "exact": settings.exact,
             "suite": {
@@ -136,6 +139,7 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
     opened = OpenedModel.of(
         settings, mode=settings.mode, thinking=settings, name=called, model=model, tokenizer=tokenizer
     )
+    sampling = sampling_of(settings, opened.model.generation)
     fewshot = settings.num_fewshot
     if fewshot is None:
         fewshot = FOUNDATION_FEWSHOT if opened.mode == "foundation" else 0
@@ -153,6 +157,8 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
             for number, query in enumerate(task.asked(docs[index]))
         )
     _check_lengths(requests, prompter.limits)
+    if sampling is not None:
+        requests = drawn(requests, sampling, settings.repeats, settings.seed)
     return Plan(
         settings,
         opened,
@@ -162,6 +168,7 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
         documents,
         requests,
         {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
+        sampling,
         missing,
         time.perf_counter() - began,
     )

@@ -10,9 +10,10 @@ from darumeru.evaluation.plan import Plan
 from darumeru.inference.thinking import Style
 from darumeru.inference.thoughts import thought_id
 from darumeru.record.journal import Journal
-from darumeru.record.sample import Asked, Sample, table_of
+from darumeru.record.sample import Asked, Repeat, Sample, table_of, tables_of_repeats
 from darumeru.record.scores import Mean, Scores, TaskResult
-from darumeru.requests import Answer, Request
+from darumeru.requests import Answer, Request, by_repeat
+from darumeru.task.score import over_repeats
 from darumeru.task.suite import Suite, summarise
 
 if TYPE_CHECKING:
@@ -85,12 +86,13 @@ def score_samples(
     """
     from darumeru.scoring.draws import seed_of_run
     from darumeru.scoring.estimate import Estimate, estimate_mean
-    from darumeru.scoring.summary import score_task, stated
+    from darumeru.scoring.summary import mean_of_metrics, score_task, spread, stated
 
     failed = dict(failed)
     scored: dict[str, list[Sample]] = {}
     results: dict[str, TaskResult] = {}
     estimates: dict[str, Estimate] = {}
+    repeats: dict[str, list[float]] = {}
     for name, rows in samples.items():
         task = tasks[name]
         try:
@@ -103,6 +105,11 @@ def score_samples(
         draw_seed = seed_of_run(seed, task.dataset, task.config.test_split)
         found, estimates[name] = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
         better = task.higher_is_better()["score"]
+        if repeated := [
+            mean_of_metrics(table, task.metrics, task.primary) for table in tables_of_repeats(scored[name])
+        ]:
+            found["repeats"] = spread(repeated)
+            repeats[name] = repeated
         results[name] = TaskResult(
             **found,
             scoring=task.SCORING,
@@ -111,12 +118,19 @@ def score_samples(
             **_of_thoughts(task, scored[name], draw_seed),
         )
 
-    summary = summarise(suite, {name: found.value for name, found in estimates.items()})
+    values = {name: found.value for name, found in estimates.items()}
+    summary = summarise(suite, values)
+    summaries = [
+        summarise(suite, values | {name: of[number] for name, of in repeats.items()})
+        for number in range(max(map(len, repeats.values()), default=0))
+    ]
 
     def mean(name: str, title: str, members: Sequence[str]) -> Mean:
         if summary[name] is None:
             return Mean(value=None, low=None, high=None, title=title)
         found = stated(estimate_mean([estimates[task] for task in members]))
+        if repeats.keys() & set(members):
+            found["repeats"] = spread([value for of in summaries if (value := of[name]) is not None])
         return Mean(**found | {"value": summary[name]}, title=title)
 
     return scored, Scores(
@@ -129,12 +143,18 @@ def score_samples(
 
 def _scored(task: DarumeruTask, row: Sample) -> Sample:
     """Return a document with what its answers are worth."""
-    answers = [r.answer.answer() for r in row.requests]
-    score = task.rated(row.doc, answers, [r.reference_tokens for r in row.requests])
+    score = over_repeats(
+        [
+            task.rated(row.doc, [r.answer.answer() for r in asked], [r.reference_tokens for r in asked])
+            for asked in by_repeat(row.requests)
+        ]
+    )
+    repeats = [Repeat(score=s.metrics, pred=s.pred, extra=s.extra) for s in score.repeats]
     return row.model_copy(
         update={
             "pred": score.pred,
             "score": score.metrics,
+            **({"repeats": repeats} if repeats else {}),
             "ties": score.ties,
             "repeated_golds": score.repeated_golds,
             "golds_outside": score.golds_outside,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
@@ -46,8 +47,9 @@ def requests_sha256(requests: Iterable[Request]) -> str:
             heads[head] = _listed(head)
         prompt = f"[{', '.join(filter(None, (heads[head], _listed(tail))))}]"
         thinking = [[r.thinking.budget, r.thinking.end, r.thinking.resume]] if r.thinking else []
+        drawn = [asdict(r.sampling), r.seed] if r.sampling else []
         before = dumps([r.id, r.kind])
-        after = dumps([r.labels, r.continuations, r.max_tokens, r.until, *thinking])
+        after = dumps([r.labels, r.continuations, r.max_tokens, r.until, *thinking, *drawn])
         digest.update(f"{', ' if number else ''}{before[:-1]}, {prompt}, {after[1:]}".encode())
     digest.update(b"]")
     return digest.hexdigest()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from darumeru.requests import Answer, Request
+from darumeru.requests import SEEDS, Answer, Request
+from darumeru.scoring.bootstrap import seed_of
 
 _MARK = "#thought"
 
@@ -35,7 +36,9 @@ def second(request: Request, thought: Answer) -> Request:
     """Return the request for the answer behind a thought that ended."""
     resume = request.thinking.resume if request.thinking else ()
     prompt = request.packed.followed_by((*thought.tokens, *resume))
-    return replace(request, prompt=prompt, text="", thinking=None, messages=())
+    # Another seed: the answer's tokens are not drawn with the numbers that the thought's were.
+    seed = seed_of(request.seed, "answer") % SEEDS if request.sampling else request.seed
+    return replace(request, prompt=prompt, text="", thinking=None, messages=(), seed=seed)
 
 
 def ended(request: Request, thought: Answer) -> bool:

@@ -334,7 +334,8 @@ def warnings(entry: Entry) -> list[Badge]:
             found.append(Badge(kind, {"n": total, "tasks": where}, "warn"))
     found += _thoughts(entry, records)
     # An answer at the limit is what a copy task's measure is about; where half of the answers of a task are, say so.
-    cut = [name for name, r in records.items() if 2 * r.cut_answers > r.documents]
+    repeats = {name: len(r.repeats.values) if r.repeats else 1 for name, r in records.items()}
+    cut = [name for name, r in records.items() if 2 * r.cut_answers > r.documents * repeats[name]]
     if cut:
         found.append(Badge("cut_answers", {"tasks": ", ".join(cut)}))
     return found

@@ -156,14 +156,17 @@ _VERSIONS = {
 }
 
 
+_TITLES = {"how_drawn": "How answers were drawn", "repeats": "Number of repeats"}
+
+
 def _remarks(a: Entry, b: Entry) -> list[str]:
     """Return differences of setting that a reader must know."""
     found = []
-    names = ("mode", "num_fewshot", "max_prompt_len", "limit")
+    names = ("mode", "num_fewshot", "max_prompt_len", "limit", "how_drawn", "repeats")
     for name in names:
-        x, y = a.stated[name], b.stated[name]
+        x, y = getattr(a.stated, name), getattr(b.stated, name)
         if x != y:
-            found.append(f"{name} differs: {x} against {y}.")
+            found.append(f"{_TITLES.get(name, name)} differs: {x} against {y}.")
     if (x := thinking_title(a.stated) or "none") != (y := thinking_title(b.stated) or "none"):
         found.append(f"Thinking differs: {x} against {y}. What is compared is the model with its way of answering.")
     found += [

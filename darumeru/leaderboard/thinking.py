@@ -19,7 +19,7 @@ class Spent:
     """Cost of a run's answers, and what thinking made of them."""
 
     tokens: float
-    """Generated for a document, thoughts included; mean over all documents."""
+    """Generated for a document (each time that it was asked), thoughts included; mean over all documents."""
     thought: float
     """The part of these that thoughts took."""
     seconds: float | None
@@ -33,7 +33,7 @@ class Spent:
 def spent_by(scores: Scores, suite: SuiteFacts) -> Spent | None:
     """Return what a run's answers cost; None for a record that does not count tokens."""
     tasks = scores.tasks
-    documents = sum(t.documents for t in tasks.values())
+    documents = sum(_asked(t) for t in tasks.values())
     requests = sum(t.requests for t in tasks.values())
     if not documents or not requests:
         return None
@@ -42,10 +42,15 @@ def spent_by(scores: Scores, suite: SuiteFacts) -> Spent | None:
     return Spent(
         tokens=(thought + sum(t.generated_tokens for t in tasks.values())) / documents,
         thought=thought / documents,
-        seconds=sum(t.seconds or 0.0 for t in timed) / sum(t.documents for t in timed) if timed else None,
+        seconds=sum(t.seconds or 0.0 for t in timed) / sum(_asked(t) for t in timed) if timed else None,
         unfinished=sum(t.unfinished_thoughts for t in tasks.values()) / requests,
         finished=_finished(tasks, suite),
     )
+
+
+def _asked(task: TaskResult) -> int:
+    """Return how many times documents were asked: every repeat counts."""
+    return task.documents * (len(task.repeats.values) if task.repeats else 1)
 
 
 def _finished(tasks: dict[str, TaskResult], suite: SuiteFacts) -> dict[str, float]:

@@ -15,8 +15,9 @@ from darumeru.record.header import Header
 from darumeru.record.run import Journal, Run
 from darumeru.record.sample import Sample, table_of
 from darumeru.record.scores import TaskResult
-from darumeru.requests import Request
+from darumeru.requests import Request, by_repeat
 from darumeru.scoring.aggregate import AGGREGATES, Table
+from darumeru.task.score import over_repeats
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
@@ -191,9 +192,13 @@ class Live:
 
     def value(self, task: str, document: int) -> float:
         """See `Contestant`."""
-        requests, asked = self.requests[task, document], self.plan.tasks[task]
-        answers = [self.journal.answers[r.id] for r in requests]
-        score = asked.rated(asked.docs()[document], answers, [r.reference_tokens for r in requests])
+        asked, doc, answers = self.plan.tasks[task], self.plan.tasks[task].docs()[document], self.journal.answers
+        score = over_repeats(
+            [
+                asked.rated(doc, [answers[r.id] for r in requests], [r.reference_tokens for r in requests])
+                for requests in by_repeat(self.requests[task, document])
+            ]
+        )
         metrics = self.tasks[task].metrics
         return sum(float(score.metrics[m]) for m in metrics) / len(metrics)
 
@@ -262,10 +267,11 @@ def check_alike(contestants: Sequence[Contestant]) -> list[str]:
         for task in first.tasks:
             if fault := _different(first, other, task):
                 raise UserError(f"{both} cannot race: {task} {fault}.")
-        for key in ("mode", "num_fewshot", "max_prompt_len"):
+        for key in ("mode", "num_fewshot", "max_prompt_len", "how_drawn", "repeats"):
             x, y = getattr(first.header, key), getattr(other.header, key)
             if x != y:
-                remarks.append(f"{key} differs: {x} ({first.name}), {y} ({other.name}).")
+                title = "how answers were drawn" if key == "how_drawn" else key
+                remarks.append(f"{title} differs: {x} ({first.name}), {y} ({other.name}).")
     if any(same_model(a, b) for i, a in enumerate(contestants) for b in contestants[:i]):
         raise UserError("The same model was named twice. A race needs two different ones.")
     return remarks
@@ -298,6 +304,6 @@ def same_model(a: Contestant, b: Contestant) -> bool:
         return True
     x, y = a.header, b.header
     return x.model.weights_sha256 is not None and (
-        (x.model.weights_sha256, x.model.adapter_sha256, x.engine, x.mode, x.num_fewshot)
-        == (y.model.weights_sha256, y.model.adapter_sha256, y.engine, y.mode, y.num_fewshot)
+        (x.model.weights_sha256, x.model.adapter_sha256, x.engine, x.mode, x.num_fewshot, x.how_drawn)
+        == (y.model.weights_sha256, y.model.adapter_sha256, y.engine, y.mode, y.num_fewshot, y.how_drawn)
     )

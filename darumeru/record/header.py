@@ -138,3 +138,19 @@ class Header(Part):
     """Surroundings of the process that began the run: paths, platform, packages."""
     environment: dict[str, Any] = {}
     """What the engine says of itself."""
+
+    @property
+    def how_drawn(self) -> str:
+        """How tokens were drawn: `greedy`, or `temperature 0.6, top_p 0.95`."""
+        facts = self.generation
+        if not facts.get("do_sample"):
+            return "greedy"
+        idle = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+        shown = [f"temperature {facts.get('temperature', 1.0):g}"]
+        shown += [f"{name} {facts[name]:g}" for name, none in idle.items() if facts.get(name, none) != none]
+        return ", ".join(shown)
+
+    @property
+    def repeats(self) -> int:
+        """How many answers to each query were drawn."""
+        return int(self.generation.get("repeats", 1))

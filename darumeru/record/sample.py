@@ -53,16 +53,19 @@ class Asked(Part):
     prompt_tokens: int
     reference_tokens: int | None
     """Length of the reference text in the model's tokens, where the score needs it."""
+    repeat: int = 0
+    """Which of the answers to its query, where several are drawn."""
     truncated: int
     """Tokens cut off the left of the prompt."""
 
     @classmethod
     def of(cls, request: Request, answer: Answer) -> Asked:
         """Return the record of a request and its answer."""
-        # Only where the model thinks: other records have no such key.
-        after = {"after_thought": request.thinking.text} if request.thinking else {}
+        # Only where the model thinks, or answers several times: other records have no such keys.
+        seldom: dict[str, Any] = {"after_thought": request.thinking.text} if request.thinking else {}
+        seldom |= {"repeat": request.repeat} if request.repeat else {}
         return cls(
-            **after,
+            **seldom,
             prompt=request.text,
             prompt_tokens=request.prompt_tokens,
             num_fewshot=request.num_fewshot,
@@ -70,6 +73,14 @@ class Asked(Part):
             reference_tokens=request.reference_tokens,
             answer=GivenAnswer(**{k: v for k, v in answer.to_json().items() if k != "id"}),
         )
+
+
+class Repeat(Part):
+    """What one of a document's drawn answers is worth; fields as in `Sample`."""
+
+    score: dict[str, int | float]
+    pred: str | None = None
+    extra: dict[str, Any] = {}
 
 
 class Sample(Part):
@@ -84,15 +95,24 @@ class Sample(Part):
     """Documents with equal clusters are not independent and are resampled together."""
     stratum: str | None = None
     pred: str | None = None
-    """The chosen label."""
+    """The chosen label; of several repeats, the one chosen most often."""
     score: dict[str, int | float] = {}
-    """By metric."""
+    """By metric; of several repeats, the means."""
+    repeats: list[Repeat] = []
+    """What each repeat is worth, where there are several."""
     ties: int = 0
     repeated_golds: int = 0
     golds_outside: int = 0
     """Gold answers of the row that are none of the options."""
     extra: dict[str, Any] = {}
     """More about the answer that a reader wants to see."""
+
+    def of_repeat(self, number: int) -> Sample:
+        """Return the document as if it had been answered in one repeat only; itself where it was not repeated."""
+        if not self.repeats:
+            return self
+        repeat = self.repeats[number]
+        return self.model_copy(update={"score": repeat.score, "pred": repeat.pred, "repeats": []})
 
     def mark(self, primary: Sequence[str]) -> float:
         """Return the mean of the metrics in `primary`."""
@@ -129,10 +149,18 @@ def table_of(samples: Sequence[Sample], metrics: Iterable[str] | None = None) ->
     from darumeru.scoring.aggregate import Table  # numpy, which `darumeru show` of a missing run can do without
 
     names = [n for n in (samples[0].score if metrics is None else metrics) if n in samples[0].score]
+    count = max(len(s.repeats) for s in samples)
     return Table.build(
         {name: [float(s.score[name]) for s in samples] for name in names},
         gold=[s.gold if s.pred is not None else None for s in samples],
         pred=[s.pred for s in samples],
         clusters=[s.cluster for s in samples],
         strata=[s.stratum for s in samples],
+        repeats=[[s.of_repeat(number).pred for s in samples] for number in range(count)],
     )
+
+
+def tables_of_repeats(samples: Sequence[Sample]) -> list[Table]:
+    """Return the scores of a task's documents in each repeat; none where nothing is repeated."""
+    count = max(len(s.repeats) for s in samples)
+    return [table_of([s.of_repeat(number) for s in samples]) for number in range(count)]

@@ -19,10 +19,20 @@ class Score(Part):
     """Why there is no interval."""
 
 
+class Spread(Part):
+    """How much a score differs from repeat to repeat of the drawn answers."""
+
+    deviation: float
+    """Standard deviation of the values, divided by their number less one."""
+    values: list[float]
+    """The score of each repeat; their mean is the score."""
+
+
 class Mean(Score):
     """The mean of a group or of the suite."""
 
     title: str = ""
+    repeats: Spread | None = None
 
 
 class TaskResult(Part):
@@ -58,6 +68,8 @@ class TaskResult(Part):
     empty_answers: int = 0
     cut_answers: int = 0
     """Answers that hit max_tokens."""
+    repeats: Spread | None = None
+    """Of the score, where answers are drawn several times."""
     requests: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0

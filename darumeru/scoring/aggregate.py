@@ -30,6 +30,7 @@ class Table:
     gold: Ints
     """Index of the gold label in `labels`; -1 where there is none."""
     pred: Ints
+    """(repeats, N) Index of the label that each repeat chose; one row where nothing is repeated."""
     labels: list[str]
     clusters: Ints
     """Index of each document's cluster, 0 … number of clusters - 1."""
@@ -46,14 +47,20 @@ class Table:
         pred: Sequence[str | None],
         clusters: Sequence[str | None],
         strata: Sequence[str | None],
+        repeats: Sequence[Sequence[str | None]] = (),
     ) -> Table:
-        """Return columns from lists; a document without a cluster is one of its own, without a stratum in the common one."""
-        labels = sorted({x for x in (*gold, *pred) if x is not None})
+        """Return columns from lists; a document without a cluster is one of its own, without a stratum in the common one.
+
+        Where documents were answered several times, columns hold the means and `repeats` what each repeat chose, in place of
+        `pred`.
+        """
+        chosen = repeats or [pred]
+        labels = sorted({x for row in (gold, *chosen) for x in row if x is not None})
         index = {label: i for i, label in enumerate(labels)}
         return cls(
             {k: np.asarray(v, dtype=np.float64) for k, v in columns.items()},
             gold=np.array([-1 if x is None else index[x] for x in gold], dtype=np.int64),
-            pred=np.array([-1 if x is None else index[x] for x in pred], dtype=np.int64),
+            pred=np.array([[-1 if x is None else index[x] for x in row] for row in chosen], dtype=np.int64),
             labels=labels,
             clusters=_codes([f"\0{i}" if c is None else c for i, c in enumerate(clusters)]),
             strata=_codes([s or "" for s in strata]),
@@ -80,11 +87,16 @@ class Table:
         return np.ones((1, len(self)))
 
     def confusion(self, weights: Floats) -> Floats:
-        """Return the weighted confusion matrices, shape (B, labels, labels): [b, g, p] is the weight of gold g chosen as p."""
+        """Return the weighted confusion matrices of each repeat, shape (repeats, B, labels, labels).
+
+        Entry [r, b, g, p] is the weight of gold g chosen as p.
+        """
         k = len(self.labels)
-        cell = np.zeros((len(self), k * k))
-        cell[np.arange(len(self)), self.gold * k + self.pred] = 1.0
-        counts: Floats = (weights @ cell).reshape(-1, k, k)
+        counts: Floats = np.empty((len(self.pred), len(weights), k, k))
+        for matrices, pred in zip(counts, self.pred, strict=True):
+            cell = np.zeros((len(self), k * k))
+            cell[np.arange(len(self)), self.gold * k + pred] = 1.0
+            matrices[:] = (weights @ cell).reshape(-1, k, k)
         return counts
 
 
@@ -181,25 +193,30 @@ def category_mean(table: Table, name: str, weights: Floats) -> Floats:
 
 
 def f1_macro(table: Table, name: str, weights: Floats) -> Floats:
-    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN), over labels that occur as gold or choice."""
+    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN), over labels that occur as gold or choice.
+
+    Of several repeats the mean.
+    """
     confusion = table.confusion(weights)
-    hit = np.einsum("bkk->bk", confusion)
-    total = confusion.sum(axis=1) + confusion.sum(axis=2)
-    total[:, [label == NONE for label in table.labels]] = 0.0
-    return _ratio(_ratio(2 * hit, total).sum(axis=1), (total > 0).sum(axis=1).astype(np.float64))
+    hit = np.einsum("rbkk->rbk", confusion)
+    total = confusion.sum(axis=2) + confusion.sum(axis=3)
+    total[..., [label == NONE for label in table.labels]] = 0.0
+    values: Floats = _ratio(_ratio(2 * hit, total).sum(axis=2), (total > 0).sum(axis=2).astype(np.float64)).mean(axis=0)
+    return values
 
 
 def matthews(table: Table, name: str, weights: Floats) -> Floats:
     """Return the Matthews correlation, (c·s - Σ t_k p_k) / sqrt((s² - Σ p_k²)(s² - Σ t_k²)); 0 where the root is 0.
 
-    c: right, s: all, t_k: times label k is gold, p_k: times it is chosen (Gorodkin 2004).
+    c: right, s: all, t_k: times label k is gold, p_k: times it is chosen (Gorodkin 2004). Of several repeats the mean.
     """
     confusion = table.confusion(weights)
-    right = np.einsum("bkk->b", confusion)
-    gold, pred = confusion.sum(axis=2), confusion.sum(axis=1)
-    total = gold.sum(axis=1)
-    root = np.sqrt((total**2 - (pred**2).sum(axis=1)) * (total**2 - (gold**2).sum(axis=1)))
-    return _ratio(right * total - (gold * pred).sum(axis=1), root)
+    right = np.einsum("rbkk->rb", confusion)
+    gold, pred = confusion.sum(axis=3), confusion.sum(axis=2)
+    total = gold.sum(axis=2)
+    root = np.sqrt((total**2 - (pred**2).sum(axis=2)) * (total**2 - (gold**2).sum(axis=2)))
+    values: Floats = _ratio(right * total - (gold * pred).sum(axis=2), root).mean(axis=0)
+    return values
 
 
 def cluster_sum(table: Table, name: str, weights: Floats) -> Floats:

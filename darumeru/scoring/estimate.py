@@ -12,8 +12,11 @@
 
 Standard errors are those of the bootstrap draws (`bootstrap.resample`), which paired comparisons and ranks use as well. Degrees
 of freedom are those of units with a common variance (`bootstrap.degrees_of_freedom`). Where no draw differs from the score, its
-spread is not 0 but unknown: a score between limits then gets Wilson's interval of as many units. Several sampled answers to a
-document are a cluster, the document.
+spread is not 0 but unknown: a score between limits then gets Wilson's interval of as many units. A Matthews correlation of
+several repeats goes by its bootstrap, on log-odds.
+
+Several drawn answers to a document are not independent: the document counts with their mean, so that draws weigh all its repeats
+alike. What its answers differ by from repeat to repeat is part of what documents differ by, and so of the standard error.
 """
 
 from __future__ import annotations
@@ -93,12 +96,13 @@ def estimate(table: Table, metrics: Mapping[str, Aggregate], draws: Floats | Non
     limits = _mean_limits([_limits(table, name, f) for name, f in metrics.items()])
     found = Estimate(value, draws, _degrees(table, metrics), units(table), limits)
     single = found.units == len(table)
+    once = len(table.pred) == 1
     if draws is None:
         return with_bounds(found)
     if single and all(f is mean and _binary(table, name) for name, f in metrics.items()) and len(metrics) == 1:
         bounds = wilson(value, len(table))
         return replace(found, bounds=bounds, normal=bounds, method=WILSON)
-    if single and len(table.labels) > 1 and any(f is matthews for f in metrics.values()):
+    if single and once and len(table.labels) > 1 and any(f is matthews for f in metrics.values()):
         drawn = posterior(table, metrics, len(draws), seed)
         return replace(found, bounds=percentiles(drawn, found.df), normal=percentiles(drawn), method=JEFFREYS)
     return with_bounds(found)
@@ -179,7 +183,7 @@ def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: 
     correlation cannot know that; it is 0 or far too sure where the model hardly ever chose one of the labels.
 
     Args:
-        table: N documents with gold and chosen labels.
+        table: N documents with gold and chosen labels, answered once.
         metrics: their aggregates by name.
         count: how many draws, B.
         seed: of the draws.
@@ -191,7 +195,7 @@ def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: 
     gold, pred = np.divmod(np.arange(k * k), k)
     columns = {}
     for name, column in table.columns.items():
-        cells = table.gold * k + table.pred
+        cells = table.gold * k + table.pred[0]
         known = np.bincount(cells, minlength=k * k)
         means = np.bincount(cells, weights=column, minlength=k * k) / np.maximum(known, 1)
         filled = np.where(known > 0, means, gold == pred)
@@ -200,7 +204,7 @@ def posterior(table: Table, metrics: Mapping[str, Aggregate], count: int, seed: 
     wide = Table(
         columns,
         gold=np.concatenate([table.gold, gold]),
-        pred=np.concatenate([table.pred, pred]),
+        pred=np.concatenate([table.pred, pred[None]], axis=1),
         labels=table.labels,
         clusters=np.arange(size + k * k),
         strata=np.zeros(size + k * k, dtype=np.int64),

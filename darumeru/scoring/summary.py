@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, name_of
@@ -39,6 +40,16 @@ def stated(found: Estimate) -> dict[str, Any]:
     low, high = found.bounds or (None, None)
     about = {"reason": found.reason} if found.bounds is None else {"method": found.method}
     return {"value": found.value, "low": low, "high": high, **about}
+
+
+def mean_of_metrics(table: Table, metrics: Mapping[str, Aggregate], primary: Iterable[str]) -> float:
+    """Return a task's score without its interval: the mean of its primary metrics."""
+    return fmean(float(metrics[name](table, name, table.ones())[0]) for name in primary)
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return how much a score differs between repeats, as a record states it: √(Σ (x - mean)² / (K - 1)) and its K values."""
+    return {"deviation": stdev(values), "values": list(values)}
 
 
 def score_task(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from darumeru.scoring.aggregate import Table
@@ -29,6 +30,24 @@ class Score:
     """Gold answers that are none of the options: they cannot be given."""
     extra: dict[str, Any] = field(default_factory=dict)
     """More about the answer that a reader of the samples wants to see."""
+    repeats: tuple[Score, ...] = ()
+    """What each of several drawn answers is worth; `metrics` are then their means."""
+
+
+def over_repeats(scores: Sequence[Score]) -> Score:
+    """Return what a document's repeats are worth together: means of metrics, and the label that is chosen most often."""
+    first = scores[0]
+    if len(scores) == 1:
+        return first
+    chosen = [s.pred for s in scores]
+    return replace(
+        first,
+        metrics={name: fmean(s.metrics[name] for s in scores) for name in first.metrics},
+        pred=max(chosen, key=chosen.count),
+        ties=sum(s.ties for s in scores),
+        extra={},
+        repeats=tuple(scores),
+    )
 
 
 def table_of(scores: Sequence[Score]) -> Table:

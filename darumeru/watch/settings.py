@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from darumeru.options import Option
-from darumeru.settings import EngineSettings, Suite, TaskSettings, ThinkingSettings, Tokenizer
+from darumeru.settings import EngineSettings, SamplingSettings, Suite, TaskSettings, ThinkingSettings, Tokenizer
 
 _Device = Annotated[str, Option("auto, cpu, cuda, or cuda:N, a GPU for the evaluations alone.")]
 
 
-class WatchSettings(ThinkingSettings, EngineSettings, TaskSettings):
+class WatchSettings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSettings):
     """What is asked of every checkpoint, and when a watch ends: the keywords of `darumeru.watch.watch`."""
 
     suite: Suite = "darumeru-train"

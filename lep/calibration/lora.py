@@ -8,47 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from darumeru.errors import DarumeruError, UserError
+from darumeru.errors import DarumeruError
 from lep.calibration.recipe import Recipe
-
-
-def linear_layers(model: Any, which: str) -> list[str]:
-    """Return the names of all linear maps (attention and MLP) in a causal language model's transformer layers.
-
-    Args:
-        model: a transformers model.
-        which: `all` layers, or the `ends`: the first and the last.
-
-    Raises:
-        UserError: the model keeps its layers where this does not find them.
-    """
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    count = int(model.config.get_text_config().num_hidden_layers)
-    decoder = model.get_decoder()
-    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
-    stacks = [
-        (name, module)
-        for name, module in decoder.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count
-    ]
-    if not stacks:
-        raise UserError(
-            f"{type(model).__name__} does not keep its {count} layers in one list; LoRA needs to find them."
-        )
-    name, layers = stacks[0]
-    path = ".".join(part for part in (prefix, name) if part)
-    chosen = sorted({0, count - 1}) if which == "ends" else range(count)
-    found = [
-        f"{path}.{index}.{inner}"
-        for index in chosen
-        for inner, module in layers[index].named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    ]
-    if not found:
-        raise UserError(f"{type(model).__name__} has no linear maps in its layers that LoRA could be put on.")
-    return found
+from lep.model.layers import linear_layers
 
 
 def is_tied(model: Any) -> bool:

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from darumeru.errors import UserError
+from darumeru.extras import need
 from darumeru.options import Command, with_options
 from lep.cli.terminal import fail, group, is_first, print_table, quiet_libraries, show, warn
+from lep.measure.held_out import HeldOut
+from lep.model.checkpoint import locate
+from lep.pipeline.adaptation import write_adaptation
+from lep.pretraining.control import control_folder, control_settings, train_control
 from lep.pretraining.job import pretrain
+from lep.pretraining.original import need_original
 from lep.pretraining.settings import PretrainSettings, settings_of
 from lep.pretraining.sweep import Trial, pick, sweep
 
@@ -21,7 +28,7 @@ app = group()
 
 @app.command(cls=Command, help=f"{__doc__} Other weights with --train; the same command resumes.")
 @with_options(PretrainSettings)
-@with_options(pretrain, without="settings warn blocks", into="what")
+@with_options(pretrain, without="settings warn blocks characters", into="what")
 def pretrain_command(
     what: dict[str, Any],
     settings: dict[str, Any],
@@ -30,10 +37,19 @@ def pretrain_command(
     ] = None,
     sweep_fraction: Annotated[float, typer.Option(help="Share of the steps for each of them.")] = 0.2,
     sweep_only: Annotated[bool, typer.Option("--sweep-only", help="Try them and stop.")] = False,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control",
+            help="Then train the model before the change of vocabulary (--original) equally long on the same text, into "
+            "OUTPUT-control, and report in OUTPUT/adaptation what the vocabulary costs.",
+        ),
+    ] = False,
 ) -> None:
     """See the module."""
     quiet_libraries()
     how = settings_of(**settings)
+    original = _original(what, how) if control else None
     output, given = Path(what["output"]), {key: what[key] for key in ("model", "corpus", "held_out")}
     blocks = None
     try:
@@ -50,8 +66,31 @@ def pretrain_command(
             manifest = pretrain(**what, settings=how, warn=warn, blocks=blocks)
             if is_first():
                 show(output, manifest)
+            if original is not None:
+                _control(original, what, how)
     except KeyboardInterrupt:
         fail("Stopped. Repeat the command to resume from the last checkpoint.", 130)
+
+
+def _original(what: dict[str, Any], how: PretrainSettings) -> Path:
+    """The model before the change of vocabulary; whatever the control lacks is said before anything is trained."""
+    need("altair", "vl_convert", extra="leaderboard")
+    if not what["held_out"]:
+        raise UserError("--control compares bits per byte: name texts with --held-out NAME=FILE.")
+    control_settings(how)
+    return need_original(locate(what["model"]), what["original"])
+
+
+def _control(original: Path, what: dict[str, Any], how: PretrainSettings) -> None:
+    """Train the control and write the report."""
+    given = {"held_out": what["held_out"], "settings": how, "warn": warn}
+    manifest = train_control(original, what["corpus"], what["output"], **given)
+    if is_first():
+        place = control_folder(what["output"])
+        show(place, manifest)
+        texts = HeldOut.read(what["held_out"], field=how.field, characters=how.held_out_characters)
+        page = write_adaptation(original, place, Path(what["output"]), texts)
+        Console(soft_wrap=True).print(Text(f"Report: {page}"))
 
 
 def _numbers(text: str) -> list[float]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from darumeru.requests import Message
 
 BITS, ENDED, KEPT = "chat_bits_per_byte", "chat_ended", "chat_template_kept"
-LIMIT = 128
-"""Tokens within which a turn has to end."""
+LIMIT = 400
+"""Characters within which a turn has to end; not tokens, of which vocabularies need more or fewer for the same text."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def model_chat_measures(
 
     * `chat_bits_per_byte`: ``−Σ log2 p(answer, end | prompt) / Σ bytes(answer)``; p of the end is that of any token that ends
       a turn.
-    * `chat_ended`: share of the greedy answers that say something and end within `limit` tokens.
+    * `chat_ended`: share of the greedy answers that say something and end within `limit` characters.
     * `chat_template_kept`: share of the greedy answers that hold no control token, as a token or spelled out.
 
     Args:
@@ -94,17 +94,17 @@ def model_chat_measures(
         tokenizer: its tokenizer.
         ends: the tokens that end a turn.
         chats: from `rendered`.
-        limit: most tokens of an answer.
+        limit: most characters of an answer.
         batch: answers written at a time.
     """
-    answers = list(_written(model, sorted(chats, key=lambda chat: len(chat.prompt)), ends, limit, batch))
+    answers = list(_written(model, tokenizer, sorted(chats, key=lambda chat: len(chat.prompt)), ends, limit, batch))
     control = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     ended = kept = 0
     for answer in answers:
         stop = next((place for place, token in enumerate(answer) if token in ends), None)
         said = answer[:stop]
         text = tokenizer.decode(said, skip_special_tokens=False)
-        ended += stop is not None and bool(text.strip())
+        ended += stop is not None and bool(text.strip()) and len(text) <= limit
         kept += not any(token in control for token in said) and not any(name in text for name in control.values())
     bits = sum(_nats(model, chat, ends) for chat in chats) / math.log(2)
     return {
@@ -125,21 +125,33 @@ def _nats(model: Any, chat: Chat, ends: Collection[int]) -> float:
     return float(surprise - end)
 
 
-def _written(model: Any, chats: Sequence[Chat], ends: Collection[int], limit: int, batch: int) -> Iterator[list[int]]:
+def _written(
+    model: Any, tokenizer: Any, chats: Sequence[Chat], ends: Collection[int], limit: int, batch: int
+) -> Iterator[list[int]]:
     """Yield what the model answers greedily, a few prompts of similar length at a time, filled up at their beginning."""
     import torch
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     filler = min(ends)
-    # The model's own settings may sample or punish repetitions.
+    # The model's own settings may sample or punish repetitions. Tokens of less than a character are rare.
     settings = GenerationConfig(
-        max_new_tokens=limit, do_sample=False, use_cache=True, eos_token_id=sorted(ends), pad_token_id=filler
+        max_new_tokens=limit + 1, do_sample=False, use_cache=True, eos_token_id=sorted(ends), pad_token_id=filler
     )
     for start in range(0, len(chats), batch):
         prompts = [chat.prompt for chat in chats[start : start + batch]]
         width = max(map(len, prompts))
         ids = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+
+        def too_long(written: Any, _: Any, width: int = width, **__: Any) -> Any:
+            texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+            return torch.tensor([len(text) > limit for text in texts], device=written.device)
+
         with torch.no_grad():
-            written = model.generate(ids, attention_mask=mask, generation_config=settings)
+            written = model.generate(
+                ids,
+                attention_mask=mask,
+                generation_config=settings,
+                stopping_criteria=StoppingCriteriaList([too_long]),
+            )
         yield from written[:, width:].tolist()

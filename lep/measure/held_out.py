@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
+from darumeru.files import fingerprint
 from lep.corpus.read import read_all
 from lep.measure.bits import cut_pieces, model_bits_per_byte
 
@@ -54,6 +55,11 @@ class HeldOut:
             whole = [text for text in texts if len(text) > _PROMPT] or texts
             beginnings[name] = [text[:_PROMPT].rpartition(" ")[0] or text for text in whole[:prompts]]
         return cls(pieces, beginnings)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the texts by name."""
+        return fingerprint(self.pieces)
 
     def measure(self, model: Any, tokenizer: Any, new_ids: Collection[int] = ()) -> dict[str, float]:
         """Bits per byte of each text and their mean, and the share of new tokens in what the model writes.

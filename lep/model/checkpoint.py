@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,6 +133,7 @@ def write_checkpoint(
     tokenizer: Path | None = None,
     generation_config: Mapping[str, Any] | None = None,
     link: bool = False,
+    add: Mapping[str, NewTensor] = MappingProxyType({}),
 ) -> None:
     """Write a model folder that differs from `source` in the named tensors, the configuration and the tokenizer.
 
@@ -146,24 +148,29 @@ def write_checkpoint(
         tokenizer: a folder whose tokenizer files replace those of `source`; None keeps them.
         generation_config: the new `generation_config.json`; None keeps the old one.
         link: hard-link unchanged files instead of copying them.
+        add: tensors that `source` lacks, written beside its embedding.
     """
+    place = source.embeddings.input.file
     dropped = source.embeddings.extra.name if source.embeddings.extra is not None else None
     changed = {source.tensors[name].file for name in replace}
     if dropped is not None:
         changed.add(source.tensors[dropped].file)
+    if add:
+        changed.add(place)
     sizes = {file: file.stat().st_size for file in source.metadata}
     grown = sum(_new_bytes(tensor) - source.tensors[name].nbytes for name, tensor in replace.items())
+    grown += sum(map(_new_bytes, add.values()))
     need_space(folder, sum(n for file, n in sizes.items() if not link or file in changed) + max(grown, 0))
 
     total = 0
     weight_map: dict[str, str] = {}
     for file in source.metadata:
         stored = {name: tensor for name, tensor in source.tensors.items() if tensor.file == file and name != dropped}
-        weight_map |= dict.fromkeys(stored, file.name)
+        own = add if file == place else {}
+        weight_map |= dict.fromkeys([*stored, *own], file.name)
         if file in changed:
-            total += write_shard(
-                folder / file.name, {n: replace.get(n, t) for n, t in stored.items()}, source.metadata[file]
-            )
+            tensors = {name: replace.get(name, tensor) for name, tensor in stored.items()} | dict(own)
+            total += write_shard(folder / file.name, tensors, source.metadata[file])
         else:
             total += sum(tensor.nbytes for tensor in stored.values())
             _copy_file(file, folder / file.name, link)

@@ -94,6 +94,15 @@ def find_embeddings(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[
     return names.architecture, Embeddings(source, head, bias)
 
 
+def head_name(folder: Path) -> str:
+    """Return the name that a model's architecture gives its output head, whether it has one of its own or not.
+
+    Raises:
+        UserError: transformers does not know the model.
+    """
+    return _meta_names(folder).head
+
+
 @dataclass(frozen=True)
 class _Names:
     architecture: str

@@ -10,8 +10,8 @@ from typing import Any
 WEB = Path(__file__).parent / "web"
 
 
-def render(report: Mapping[str, Any], folder: Path) -> None:
-    """Write the pages of a report: `index.html` with its style and figure, and `report.md`."""
+def render(report: Mapping[str, Any], folder: Path, first: Sequence[Table] = ()) -> None:
+    """Write the pages of a report: `index.html` with its style and figure, and `report.md`; the tables `first` lead."""
     import yaml
 
     from darumeru.files import write_text
@@ -22,7 +22,7 @@ def render(report: Mapping[str, Any], folder: Path) -> None:
     write_assets(folder / "assets")
     svg, _ = draw(bits_figure(report))
     write_text(folder / "bits.svg", svg)
-    tables = tables_of(report)
+    tables = [*first, *tables_of(report)]
     for name in ("index.html", "report.md"):
         page = render_page(
             WEB, f"{name}.j2", r=report, tables=tables, columns=example_columns(report), root=".", home=None,
@@ -60,7 +60,7 @@ def bits_figure(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Table(dict[str, Any]):
-    """`title`, `head`, `rows` (texts; the first column is a name) and `notes`."""
+    """`title`, `head`, `rows` (texts; the first column is a name), `notes`, and perhaps `figure` (file, what it shows)."""
 
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
@@ -69,8 +69,11 @@ def tables_of(report: Mapping[str, Any]) -> list[Table]:
                         _differences(report), _training_table(report), _stage_table(report)) if t["rows"]]  # fmt: skip
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> Table:
-    return Table(title=title, head=list(head), rows=[list(row) for row in rows], notes=[n for n in notes if n])
+def make_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> Table:
+    """Return a table; empty notes are left out."""
+    return Table(
+        title=title, head=list(head), rows=[list(row) for row in rows], notes=[n for n in notes if n], figure=None
+    )
 
 
 def _vocabulary(report: Mapping[str, Any]) -> Table:
@@ -91,7 +94,7 @@ def _vocabulary(report: Mapping[str, Any]) -> Table:
         f"Vocabulary: {before['tokens']:,} tokens before, {after['tokens']:,} after, {after['new_tokens']:,} of them new; "
         f"way: {report['vocabulary']['way']}. Parameters: {before['parameters']:,} before, {after['parameters']:,} after."
     )
-    return _table("Vocabulary before and after", head, rows, note)
+    return make_table("Vocabulary before and after", head, rows, note)
 
 
 def _speed(report: Mapping[str, Any]) -> Table:
@@ -109,9 +112,9 @@ def _speed(report: Mapping[str, Any]) -> Table:
             rate = wrote["tokens"] / wrote["seconds"] if wrote and wrote["tokens"] else None
             rows.append(
                 [f"{text}: {titles[model]}", f"{read['tokens'] / read['seconds']:,.0f}",
-                 f"{read['characters'] / read['seconds']:,.0f}", _number(rate, ",.1f"),
-                 _number(wrote["characters"] / wrote["seconds"] if wrote else None, ",.1f"),
-                 _number(rate * density if rate else None, ",.1f")]
+                 f"{read['characters'] / read['seconds']:,.0f}", number(rate, ",.1f"),
+                 number(wrote["characters"] / wrote["seconds"] if wrote else None, ",.1f"),
+                 number(rate * density if rate else None, ",.1f")]
             )  # fmt: skip
     head = ["text and model", "tokens read/s", "characters read/s", "tokens written/s", "characters written/s",
             "characters/s at the text's symbols per token"]  # fmt: skip
@@ -122,7 +125,7 @@ def _speed(report: Mapping[str, Any]) -> Table:
         if writing
         else ""
     )
-    return _table("Speed before and after", head, rows, report["reading"]["how"], how, _machine(report))
+    return make_table("Speed before and after", head, rows, report["reading"]["how"], how, _machine(report))
 
 
 def _machine(report: Mapping[str, Any]) -> str:
@@ -138,14 +141,14 @@ def _bits(report: Mapping[str, Any]) -> Table:
         texts = report["held_out"][m["id"]]
         rows.append(
             [m["title"], *(f"{texts[name]['bits_per_byte']:.4f}" for name in names),
-             *(_number(texts[name]["share_of_new_tokens"], ".1%") for name in names)]
+             *(number(texts[name]["share_of_new_tokens"], ".1%") for name in names)]
         )  # fmt: skip
     head = ["model", *(f"{name}: bits per byte" for name in names), *(f"{name}: new tokens written" for name in names)]
     note = (
         "Bits per byte: lower is better; comparable between vocabularies. New tokens written: their share in what the model "
         "writes greedily after the beginnings of the text."
     )
-    return _table("Held-out text", head, rows, note)
+    return make_table("Held-out text", head, rows, note)
 
 
 def _map_table(report: Mapping[str, Any]) -> Table:
@@ -162,7 +165,7 @@ def _map_table(report: Mapping[str, Any]) -> Table:
             rows.append([f"{name}: {which}", *cells, f"{m['correlation']:.4f}"])
     head = ["map D", "rank", "condition", "distance from identity", "residual", "correlation of base and instruct rows"]
     note = "Distance: ‖D − Id‖ / ‖Id‖, Frobenius norms. swap is the identity."
-    return _table("Propagation", head, rows, note)
+    return make_table("Propagation", head, rows, note)
 
 
 def _scores(report: Mapping[str, Any]) -> Table:
@@ -177,7 +180,7 @@ def _scores(report: Mapping[str, Any]) -> Table:
     note = (
         f"Suite {found['suite']}{limit}; {found['engine']}; 95 % intervals. Every sample is on the leaderboard's pages."
     )
-    return _table("Benchmark", head, rows, note)
+    return make_table("Benchmark", head, rows, note)
 
 
 def _differences(report: Mapping[str, Any]) -> Table:
@@ -198,7 +201,7 @@ def _differences(report: Mapping[str, Any]) -> Table:
         "Paired on the same documents, 95 % intervals. ▲ better, ▼ worse: significant at the 5 % level after Holm's correction "
         "within the groups. Where the settings differ (above), so does what is compared."
     )
-    return _table("Differences from the original", head, rows, note)
+    return make_table("Differences from the original", head, rows, note)
 
 
 def _training_table(report: Mapping[str, Any]) -> Table:
@@ -206,16 +209,16 @@ def _training_table(report: Mapping[str, Any]) -> Table:
     for name, t in report["trainings"].items():
         loss = t.get("sample_loss", {"after": t.get("loss")})
         rows.append(
-            [name, f"{t['steps']:,}", _number(t.get("tokens"), ",.0f"), _number(t.get("trained_tokens"), ",.0f"),
-             _number(t.get("examples"), ",.0f"), _number(loss.get("before"), ".3f"), _number(loss["after"], ".3f"),
-             _number(report["stages"][name]["seconds"], ",.0f")]
+            [name, f"{t['steps']:,}", number(t.get("tokens"), ",.0f"), number(t.get("trained_tokens"), ",.0f"),
+             number(t.get("examples"), ",.0f"), number(loss.get("before"), ".3f"), number(loss["after"], ".3f"),
+             number(report["stages"][name]["seconds"], ",.0f")]
         )  # fmt: skip
     head = ["training", "steps", "tokens", "with loss", "examples", "loss before", "loss after", "seconds"]
     note = (
         "Loss of a calibration: mean over the assistant's tokens in the beginnings of the same training examples, before and "
         "after; of pretrain: at the last logged step. Seconds are those of the process that finished the stage."
     )
-    return _table("How long was trained", head, rows, note)
+    return make_table("How long was trained", head, rows, note)
 
 
 def _stage_table(report: Mapping[str, Any]) -> Table:
@@ -226,10 +229,11 @@ def _stage_table(report: Mapping[str, Any]) -> Table:
         [name, str(len(records)), f"{sum(r['seconds'] for r in records):,.0f}", max(r["finished"] for r in records)]
         for name, records in stages.items()
     ]
-    return _table("Stages", ["stage", "steps", "seconds", "finished (UTC)"], rows)
+    return make_table("Stages", ["stage", "steps", "seconds", "finished (UTC)"], rows)
 
 
-def _number(value: Any, form: str) -> str:
+def number(value: Any, form: str) -> str:
+    """Return a number as a text, a dash for none."""
     return "–" if value is None else format(value, form)
 
 

@@ -40,7 +40,7 @@ class Shape:
         return 2.0 * self.layers + 2.0 * rows * self.dim
 
     def training(self, rows: int, what: str) -> float:
-        """Operations of training on a token; `what` as in `PretrainSettings.train`, or `lora`."""
+        """Operations of training on a token; `what` as in `PretrainSettings.train`."""
         factor = {"all": 6, "head": 4 if self.tied else 2}.get(what, 4)
         return float(factor * self.layers + 6 * rows * self.dim)
 

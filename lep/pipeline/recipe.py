@@ -96,6 +96,9 @@ def _absolute(values: Mapping[str, Any], folder: Path, *, inside: bool = False) 
     def resolved(value: Any) -> Any:
         if isinstance(value, str) and value and exists(folder / value):
             return str((folder / value).resolve())
+        if isinstance(value, str) and "=" in value:  # FILE=SHARE
+            file, _, share = value.rpartition("=")
+            return f"{resolved(file)}={share}"
         return [resolved(item) for item in value] if isinstance(value, list) else value
 
     return {

@@ -12,10 +12,14 @@ from typing import Any
 
 from darumeru.files import read_json
 from darumeru.scoring.bits import PIECE
+from lep.measure.held_out import HeldOut
+from lep.model.checkpoint import locate
 from lep.model.manifest import read_manifest, versions
+from lep.pipeline import adaptation
 from lep.pipeline.pages import render
 from lep.pipeline.stage import Model, Recipe, Step, plain_settings, source_of
 from lep.pipeline.stages import calibrate, evaluate, init, instruct, pretrain, propagate, vocab
+from lep.pipeline.stages.pretrain import CONTROL
 from lep.pipeline.steps import models_of, steps_of
 
 
@@ -27,7 +31,8 @@ def write_report(recipe: Recipe, output: Path) -> Path:
     _leaderboard(recipe, output, report)
     folder = output / "report"
     write_json(folder / "report.json", report)
-    render(report, folder)
+    first = adaptation.write_figure(report["adaptation"], folder) if report["adaptation"] is not None else []
+    render(report, folder, first)
     return folder / "index.html"
 
 
@@ -70,6 +75,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
         "maps": {
             method: _maps(steps[f"propagate-{method}"]) for method in recipe[propagate]["methods"]
         },
+        "adaptation": _adaptation(recipe, steps),
         "benchmark": _benchmark(measured, steps, output),
         "examples": read_json(steps["examples"].output) if "examples" in steps else None,
         "trainings": _trainings(steps),
@@ -88,6 +94,18 @@ def _given(recipe: Recipe) -> str | None:
         "The pair is made for this study: the instruct model was trained from the base by this pipeline, so that the two "
         "differ in their embeddings. It is no published instruct model."
     )
+
+
+def _adaptation(recipe: Recipe, steps: Mapping[str, Step]) -> dict[str, Any] | None:
+    """Return what the vocabulary costs, where the base was trained in its own one too."""
+    if CONTROL not in steps:
+        return None
+    settings, top = recipe[pretrain], recipe.top
+    sources = [f"{name}={file}" for name, file in top.held_out.items()]
+    texts = HeldOut.read(sources, field=settings.field, characters=settings.held_out_characters)
+    adapted = steps["pretrain"].output
+    base = locate(source_of(top.base, adapted.parent))
+    return adaptation.collect(base, steps[CONTROL].output, adapted, texts)
 
 
 def _row(row: Any) -> dict[str, Any]:

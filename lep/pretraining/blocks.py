@@ -26,7 +26,7 @@ from lep.tokenizer.scripts import count_script
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_META = "blocks.json"
+META = "blocks.json"
 _PIECE = 1 << 16
 """Characters tokenized in one go, so that a book of one document needs no more memory than a chapter."""
 _BATCH = 64
@@ -55,12 +55,17 @@ class Counts:
     letters: int
     in_scripts: float
 
+    @property
+    def kept(self) -> float:
+        """Characters that are in blocks."""
+        return self.characters * (1 - self.left_out)
+
 
 class Blocks:
     """Blocks on disk: `blocks[i]` gives the token ids of block i; nothing else is in memory."""
 
     def __init__(self, folder: Path) -> None:
-        meta = read_json(folder / _META)
+        meta = read_json(folder / META)
         self.counts = Counts(**meta["counts"])
         self.fingerprint: str = meta["fingerprint"]
         self._tokens = np.memmap(folder / "tokens.bin", dtype=np.uint32, mode="r")
@@ -109,9 +114,8 @@ def open_blocks(
     backend = _backend(tokenizer)
     start, end = start_token(tokenizer), tokenizer.eos_token_id
     fingerprint = blocks_fingerprint(corpus, tokenizer, block_size=block_size, field=field, scripts=scripts)
-    if (folder / _META).is_file() and read_json(folder / _META)["fingerprint"] == fingerprint:
-        return Blocks(folder)
-
+    if (found := found_blocks(folder, fingerprint)) is not None:
+        return found
     room = block_size - 2
     documents = blocks = tokens = characters = kept = letters = in_scripts = 0
     with new_folder(folder, force=True) as place:
@@ -140,8 +144,15 @@ def open_blocks(
             raise UserError(f"There is no text in {', '.join(map(str, corpus))}.")
         left_out = max(1 - kept / characters, 0.0)
         counts = Counts(documents, blocks, tokens, characters, left_out, letters, in_scripts / max(letters, 1))
-        write_json(place / _META, {"fingerprint": fingerprint, "counts": asdict(counts)})
+        write_json(place / META, {"fingerprint": fingerprint, "counts": asdict(counts)})
     return Blocks(folder)
+
+
+def found_blocks(folder: Path, fingerprint: str) -> Blocks | None:
+    """Return the blocks that lie in a folder already, made from these inputs."""
+    if (folder / META).is_file() and read_json(folder / META)["fingerprint"] == fingerprint:
+        return Blocks(folder)
+    return None
 
 
 def blocks_fingerprint(
@@ -273,11 +284,10 @@ class TrainingRows:
             if packing
             else [np.array([index]) for index in range(len(blocks))]
         )
-        self.length = len(self.rows)
         self._pass, self._order = -1, np.arange(0)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         turn, place = divmod(index, len(self.rows))

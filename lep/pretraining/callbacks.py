@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 
 class Flow(TrainerCallback):  # type: ignore[misc]
-    """Ends a part of a schedule at its last step, and logs whenever a checkpoint is written, so that both agree."""
+    """Ends a part of a schedule at its last step, and logs whenever a checkpoint is written, so that both agree.
 
-    def __init__(self, stop: int) -> None:
-        self.stop = stop
+    Args:
+        stop: the last step.
+        measures: whether each checkpoint is measured, since the best is chosen by that.
+    """
+
+    def __init__(self, stop: int, *, measures: bool = False) -> None:
+        self.stop, self.measures = stop, measures
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """See the class."""
@@ -34,6 +39,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
             control.should_evaluate = control.should_save = True
         if control.should_save:
             control.should_log = True
+            control.should_evaluate |= self.measures
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
@@ -44,9 +50,11 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self.began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tokens of an earlier session took none of this one's seconds."""
+        """Seconds go on from those that the log of an earlier session, or part of the schedule, ended with."""
         if self.trainer is not None:
-            self.trainer._counted = (state.num_input_tokens_seen, 0.0)
+            spent = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
+            self.trainer._trained_seconds = spent
+            self.trainer._counted = (state.num_input_tokens_seen, spent)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A step begins."""

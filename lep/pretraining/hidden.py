@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,3 +46,11 @@ class HiddenStates:
             if row < len(self._lengths):
                 self._states[row, : len(states)] = states
                 self._lengths[row] = len(states)
+
+
+def has_dropout(model: Any) -> bool:
+    """Return whether hidden states differ each time because of dropout."""
+    config = model.config.get_text_config()
+    return bool(getattr(config, "attention_dropout", 0.0)) or any(
+        isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()
+    )

@@ -8,37 +8,38 @@ newest checkpoint, with the same data in the same order.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import read_json, write_json, write_jsonl
+from darumeru.files import read_json, write_jsonl
 from darumeru.options import Option
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import added_ids, read_manifest, write_manifest
+from lep.model.untie import untied
 from lep.options import Corpus, Model
 from lep.pretraining.arguments import training_arguments
-from lep.pretraining.checkpoints import best_checkpoint, checkpoints
+from lep.pretraining.best import Choice
+from lep.pretraining.checkpoints import best_checkpoint, checkpoints, note_best
+from lep.pretraining.claim import claim
+from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
+from lep.pretraining.original import find_original, measure_original
 from lep.pretraining.schedule import Part, schedule
 from lep.pretraining.settings import PretrainSettings, settings_of
-from lep.tokenizer.scripts import scripts_of
 
 if TYPE_CHECKING:
     from lep.measure.held_out import HeldOut
-    from lep.pretraining.blocks import Blocks, TrainingRows
+    from lep.pretraining.data import Data
+    from lep.pretraining.replay import MixedRows
 
 STAGE = "pretrain"
-_IDENTITY = "pretrain.json"
-_FEW = 0.25
-"""A corpus with a smaller share of letters in the expected scripts is doubted."""
+_UNTIED = "untied"
 
 
 def pretrain(
@@ -47,10 +48,15 @@ def pretrain(
     output: Annotated[str | Path, Option("Folder of the training; the same command resumes where it stopped.")],
     *,
     held_out: Annotated[Sequence[str], Option("Texts to measure on, [NAME=]FILE; not trained on.", many="spread")] = (),
+    original: Annotated[
+        str | Path | None,
+        Option("The model before the change of vocabulary.", default="found by lep.json where it lies beside"),
+    ] = None,
     settings: PretrainSettings | None = None,
     force: Annotated[bool, Option("Begin anew in an output folder that holds something else.", flag="--force")] = False,
     warn: Callable[[str], None] = lambda _: None,
     blocks: Path | None = None,
+    characters: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Train a model on a corpus and write it; returns the manifest. The same call resumes where it was interrupted.
 
@@ -62,17 +68,20 @@ def pretrain(
         corpus: texts, see `lep.corpus.read.read_texts`.
         output: the folder of this training.
         held_out: texts to measure on, FILE or NAME=FILE.
+        original: the model before the change of vocabulary, which limits in per cent are relative to.
         settings: how to train.
         force: begin anew in an output folder that holds something else.
         warn: receives one sentence for anything doubtful.
         blocks: where the tokenized corpus lies; in the output folder where None.
+        characters: how much is read, see `Texts.open`; None for what the settings say.
 
     Raises:
         UserError: an empty corpus, a model without a row for each token, an output folder of another training.
         DarumeruError: the loss is not finite, the disk or the memory is full; checkpoints are kept.
     """
     settings = settings or settings_of()
-    return _Training(Path(output).absolute(), model, corpus, held_out, settings, warn, blocks).run(force)
+    training = _Training(Path(output).absolute(), model, corpus, held_out, original, settings, warn, blocks, characters)
+    return training.run(force)
 
 
 class _Training:
@@ -84,9 +93,11 @@ class _Training:
         model: str | Path,
         corpus: Sequence[str | Path],
         held_out: Sequence[str],
+        original: str | Path | None,
         settings: PretrainSettings,
         warn: Callable[[str], None],
         blocks: Path | None,
+        characters: Sequence[int] | None,
     ) -> None:
         from transformers import AutoTokenizer
 
@@ -95,7 +106,9 @@ class _Training:
         self.output, self.corpus, self.settings, self.warn = output, corpus, settings, warn
         self.checkpoints = output / "checkpoints"
         self.blocks = blocks or output / "blocks"
-        self.source = open_checkpoint(model)
+        self.model = self.source = open_checkpoint(model)
+        if settings.untie and not self.model.embeddings.tied:
+            raise UserError(f"{self.model.folder.name} has a head of its own already; leave --untie out.")
         if output.exists() and output.samefile(self.source.folder):
             raise UserError(
                 f"The output folder {output} is the model itself; inputs are never changed. Name another one."
@@ -115,8 +128,11 @@ class _Training:
         first = settings.new_from
         known = added_ids(read_manifest(self.source.folder))
         self.new_ids = list(range(first, tokens)) if first is not None else [i for i in known if i < rows]
-        self.scripts = scripts_of(settings.lang, settings.scripts)
+        self.texts = Texts(corpus, self.tokenizer, settings)
         self.held_out: HeldOut = HeldOut.read(held_out, field=settings.field, characters=settings.held_out_characters)
+        self.original, self.characters = original, characters
+        self.choice = Choice.of(settings.keep_best, settings.within, self.held_out.pieces)
+        self.before: dict[str, float] | None = None
 
     def run(self, force: bool) -> dict[str, Any]:
         """See `pretrain`."""
@@ -125,38 +141,38 @@ class _Training:
         arguments = training_arguments(self.settings, self.checkpoints, evaluates=bool(self.held_out.pieces))
         first = arguments.process_index == 0
         with arguments.main_process_first(local=False):
-            done = self._claim(force, write=first)
+            done = claim(self.output, self._identity(), STAGE, model=self.model.folder, force=force, write=first)
         if done is not None:
             return done
         with exclusive(self.output) if first else nullcontext():
             return self._run(arguments)
 
     def _run(self, arguments: Any) -> dict[str, Any]:
-        from lep.pretraining.blocks import TrainingRows, open_blocks
-
         with arguments.main_process_first(local=False):
-            settings = self.settings
-            blocks = open_blocks(
-                self.corpus, self.tokenizer, self.blocks, block_size=settings.block_size, field=settings.field,
-                scripts=self.scripts,
-            )  # fmt: skip
-        rows = TrainingRows(blocks, block_size=settings.block_size, packing=settings.packing, seed=settings.seed)
-        epochs = math.ceil(len(rows.rows) * settings.num_train_epochs)
-        batch = settings.total_batch_size
-        steps = settings.max_steps if settings.max_steps > 0 else math.ceil(epochs / batch)
-        rows.length = steps * batch if settings.max_steps > 0 else epochs
-        self._doubt(blocks, steps)
-        arguments.max_steps = steps
+            if self.settings.untie:
+                self.source = untied(self.model, self.output / _UNTIED)
+            data = self.texts.open(self.blocks, self.characters)
+        for doubt in data.doubts(self.held_out.pieces):
+            self.warn(doubt)
+        steps = arguments.max_steps = data.steps
+        if self.choice is not None and self.choice.relative:
+            found = find_original(self.model.folder, self.original)
+            self.before = None if found is None else measure_original(found, self.held_out, self.output, arguments)
+            if found is None:
+                self.warn(
+                    "The model before the change of vocabulary is not found (--original MODEL names it): limits in per cent "
+                    "are relative to step 0."
+                )
 
         ended = False
-        for part in schedule(settings.train, steps):
+        for part in schedule(self.settings.train, steps):
             reached = checkpoints(self.checkpoints)
             if not ended and (not reached or reached[-1][0] < part.stop):
-                ended = self._train(part, rows, arguments, reached[-1] if reached else None)
+                ended = self._train(part, data, arguments, reached[-1] if reached else None)
                 _free()  # after the names of `_train` are gone: its callbacks hold the trainer, and it the model
         with arguments.main_process_first(local=False):
             if arguments.process_index == 0:
-                return self._finish(blocks, steps)
+                return self._finish(data)
         return read_manifest(self.output) or {}
 
     def _config(self) -> Any:
@@ -164,89 +180,62 @@ class _Training:
 
         return AutoConfig.from_pretrained(self.source.folder).get_text_config()
 
-    def _claim(self, force: bool, write: bool) -> dict[str, Any] | None:
-        """Make the output folder this training's own; the manifest, where the training is done already.
-
-        Raises:
-            UserError: the folder is another's.
-        """
-        from lep.pretraining.blocks import blocks_fingerprint
-
-        settings = self.settings
-        wanted = {
-            "model": folder_fingerprint(self.source.folder),
-            "corpus": blocks_fingerprint(
-                self.corpus, self.tokenizer, block_size=settings.block_size, field=settings.field, scripts=self.scripts
-            ),
-            "settings": settings.of_the_result(),
+    def _identity(self) -> dict[str, Any]:
+        """What this training is: the same command has the same, and resumes."""
+        return {
+            "model": folder_fingerprint(self.model.folder),
+            **self.texts.fingerprints(),
+            "settings": self.settings.of_the_result(),
+            **({"characters": list(self.characters)} if self.characters is not None else {}),
         }
-        path = self.output / _IDENTITY
-        if self.output.is_dir() and any(self.output.iterdir()):
-            found = read_json(path) if path.is_file() else None
-            if found == wanted:
-                manifest = read_manifest(self.output)
-                return manifest if manifest is not None and manifest["stage"] == STAGE else None
-            if not force:
-                raise UserError(
-                    f"{_difference(self.output, found, wanted)} Name another folder, or add --force to begin anew."
-                )
-            if write:
-                if self.source.folder.resolve().is_relative_to(self.output):
-                    raise UserError(
-                        f"The model lies inside the output folder {self.output}, so --force would delete it."
-                    )
-                shutil.rmtree(self.output)
-        if write:
-            self.output.mkdir(parents=True, exist_ok=True)
-            write_json(path, wanted)
-        return None
 
-    def _doubt(self, blocks: Blocks, steps: int) -> None:
-        counts, settings = blocks.counts, self.settings
-        if self.scripts and counts.in_scripts < _FEW:
-            self.warn(
-                f"Only {counts.in_scripts:.1%} of the corpus's letters are {' or '.join(self.scripts)}. Is it the right "
-                "corpus? (--lang and --scripts say what is expected.)"
-            )
-        if counts.left_out > 0.1:
-            self.warn(
-                f"{counts.left_out:.0%} of the corpus lie in paragraphs beyond --block-size {settings.block_size} and are "
-                "left out: blocks begin at paragraphs (lines). Break long lines up, or take longer blocks."
-            )
-        if settings.warmup_steps >= steps:
-            self.warn(f"The training has {steps} steps and --warmup-steps {settings.warmup_steps}: it never gets warm.")
-        if not self.held_out.pieces:
-            self.warn("Without --held-out, bits per byte are not measured.")
-
-    def _train(self, part: Part, rows: TrainingRows, arguments: Any, reached: tuple[int, Path] | None) -> bool:
+    def _train(self, part: Part, data: Data, arguments: Any, reached: tuple[int, Path] | None) -> bool:
         """Train one part of the schedule from where it stands; True where a rule ended it early."""
         import torch
         from transformers import AutoModelForCausalLM, PrinterCallback
 
+        from lep.pretraining.adapter import Lora
+        from lep.pretraining.anchor import Anchor
         from lep.pretraining.blocks import Collator, start_token
         from lep.pretraining.callbacks import Bar, Clock, Flow, History, LossKernel, closing
+        from lep.pretraining.hidden import has_dropout
         from lep.pretraining.trainable import check_forward, prepare
         from lep.pretraining.trainer import PretrainTrainer, Rates
 
-        settings = self.settings
+        settings, rows = self.settings, data.rows
         # accelerate has FSDP on accelerators only.
         sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" and arguments.device.type != "cpu"
-        if sharded and part.what == "new-rows":
-            raise UserError("--train new-rows does not work under FSDP: its matrices are few, so take DDP.")
+        lora = "lora" in part.what.split("+")
+        if sharded and (lora or part.what == "new-rows"):
+            raise UserError(f"--train {part.what} does not work under FSDP: what it trains is small, so take DDP.")
+        if sharded and settings.anchor:
+            raise UserError(
+                "--anchor does not work under FSDP: a shard does not know where its weights began. Take DDP."
+            )
         if sharded and settings.weight_decay:
             self.warn("Under FSDP, token rows get no weight decay: a shard does not know which rows a batch used.")
         source = open_checkpoint(reached[1]) if reached else self.source
+        if lora and reached:  # checkpoints hold it merged
+            source = open_checkpoint(self.checkpoints / f"checkpoint-{part.start}") if part.start else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.folder, dtype=torch.float32 if sharded else compute, attn_implementation=settings.attention
         )
         if not sharded:
             model.to(arguments.device)
-        trainable = prepare(model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded)
+        trainable = prepare(
+            model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded, lora=Lora.of(settings)
+        )
         trainable.tensors(source)  # can it be written back?
         check_forward(trainable, packing=settings.packing)
-        passes = (part.stop - part.start) * settings.total_batch_size / len(rows.rows)
-        if part.what == "head" and settings.cache_hidden_gb and passes > 1 and not trainable.tied and not _drops(model):
+        passes = (part.stop - part.start) * settings.total_batch_size / rows.distinct
+        if (
+            part.what == "head"
+            and settings.cache_hidden_gb
+            and passes > 1
+            and not trainable.tied
+            and not has_dropout(model)
+        ):
             trainable.hidden = _hidden_states(self.output, arguments, rows, settings, model, compute)
         clock, bar = Clock(), Bar(part.what)
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs: accelerate launch, not DataParallel
@@ -256,11 +245,19 @@ class _Training:
             trainable,
             arguments,
             source=source,
-            rates=Rates(rate, settings.head_learning_rate or rate, settings.rest_learning_rate or rate),
+            rates=Rates(
+                rate,
+                settings.head_learning_rate or rate,
+                settings.rest_learning_rate or rate,
+                settings.lora_learning_rate,
+            ),
             start=part.start,
             stop=part.stop,
             held_out=self.held_out,
             new_ids=frozenset(self.new_ids),
+            anchor=Anchor(trainable, self.source, settings.anchor, self.new_ids) if settings.anchor else None,
+            characters=lambda step: sum(data.characters(step)),
+            saved=self._note_best,
             train_dataset=rows,
             data_collator=Collator(start_token(self.tokenizer)),
             processing_class=self.tokenizer,
@@ -271,7 +268,7 @@ class _Training:
         self._evaluate_along_the_way(trainer)
         for callback in (
             LossKernel(trainable.cross_entropy),
-            Flow(part.stop),
+            Flow(part.stop, measures=self.choice is not None),
             History(self.output / "history.jsonl"),
             bar,
         ):
@@ -302,8 +299,11 @@ class _Training:
         settings = self.settings
         trainer.add_callback(StopFileCallback(self.checkpoints / "STOP", every=1))
         if settings.suite is None:
-            if settings.stop_if or settings.keep_best:
-                raise UserError("--stop-if and --keep-best look at a benchmark's scores: they need --suite.")
+            if settings.stop_if or (settings.keep_best and self.choice is None):
+                raise UserError(
+                    "--stop-if and --keep-best look at a benchmark's scores: they need --suite. (--keep-best also takes "
+                    "bits_per_byte_NAME of the --held-out texts.)"
+                )
             return
         DarumeruCallback(
             settings.suite,
@@ -312,20 +312,28 @@ class _Training:
             runs=self.output / "runs",
             tokenizer=self.tokenizer,
             rules=settings.stop_if,
-            keep_best=settings.keep_best,
+            keep_best=settings.keep_best if self.choice is None else None,
             name=self.output.name,
             limit=settings.limit,
         ).attach(trainer)
 
-    def _finish(self, blocks: Blocks, steps: int) -> dict[str, Any]:
+    def _note_best(self, log: list[dict[str, Any]]) -> bool:
+        return self.choice is None or note_best(self.checkpoints, self.choice, log, self.before)
+
+    def _finish(self, data: Data) -> dict[str, Any]:
         """Write the model beside its checkpoints, the manifest last."""
         step, last = checkpoints(self.checkpoints)[-1]
+        all_of_it = read_json(last / "trainer_state.json")["log_history"]
+        if not self._note_best(all_of_it):
+            self.warn(
+                f"No checkpoint keeps --within {', '.join(self.settings.within)}; the one that is least above is the result."
+            )
         best = best_checkpoint(self.checkpoints) if self.settings.keep_best else None
         final: Checkpoint = open_checkpoint(best or last)
         for name in final.metadata:
             (self.output / name.name).unlink(missing_ok=True)  # of a run that was killed right here
         write_checkpoint(final, self.output, replace={}, config=read_json(final.folder / "config.json"), link=True)
-        log, all_of_it = (read_json(f / "trainer_state.json")["log_history"] for f in (final.folder, last))
+        log = read_json(final.folder / "trainer_state.json")["log_history"]
         write_jsonl(self.output / "history.jsonl", all_of_it)
         settings = {
             **self.settings.of_the_result(),
@@ -334,13 +342,15 @@ class _Training:
         }
         measures = {
             "steps": step,
-            **({"stopped_before": steps} if step < steps else {}),
+            **({"stopped_before": data.steps} if step < data.steps else {}),
             **({"best_checkpoint": best.name} if best is not None else {}),
+            **({"original": self.before} if self.before is not None else {}),
             **measures_of(log),
-            "blocks": {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(blocks.counts).items()},
+            **data.measures(step),
         }
+        shutil.rmtree(self.output / _UNTIED, ignore_errors=True)
         return write_manifest(
-            self.output, STAGE, inputs={"model": self.source.folder}, settings=settings, measures=measures
+            self.output, STAGE, inputs={"model": self.model.folder}, settings=settings, measures=measures
         )
 
 
@@ -353,38 +363,16 @@ def _free() -> None:
         torch.cuda.empty_cache()
 
 
-def _difference(output: Path, found: Any, wanted: dict[str, Any]) -> str:
-    if found is None:
-        held = (
-            "checkpoints of a run that this command did not begin" if (output / "checkpoints").exists() else "something"
-        )
-        return f"The output folder {output} holds {held}."
-    there, here = found["settings"], wanted["settings"]
-    changed = [f"{key} {there.get(key)!r} there, {here[key]!r} now" for key in here if there.get(key) != here[key]]
-    changed += [f"another {key}" for key in ("model", "corpus") if found[key] != wanted[key]]
-    return f"The output folder {output} holds a training with other settings ({'; '.join(changed)})."
-
-
 def _hidden_states(
-    output: Path, arguments: Any, rows: TrainingRows, settings: PretrainSettings, model: Any, compute: Any
+    output: Path, arguments: Any, rows: MixedRows, settings: PretrainSettings, model: Any, compute: Any
 ) -> Any:
     from lep.pretraining.hidden import HiddenStates
 
     return HiddenStates(
         output / "hidden" / f"{arguments.process_index}.bin",
-        rows=len(rows.rows),
+        rows=rows.distinct,
         width=settings.block_size,
         dim=model.get_input_embeddings().weight.shape[1],
         dtype=compute,
         limit=int(settings.cache_hidden_gb * 1e9),
-    )
-
-
-def _drops(model: Any) -> bool:
-    """Return whether hidden states differ each time because of dropout."""
-    from torch import nn
-
-    config = model.config.get_text_config()
-    return bool(getattr(config, "attention_dropout", 0.0)) or any(
-        isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()
     )

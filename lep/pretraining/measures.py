@@ -22,6 +22,8 @@ def measures_of(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
         speeds = sorted(entry["tokens_per_second"] for entry in losses if "tokens_per_second" in entry)
         if speeds:
             result["tokens_per_second"] = round(speeds[len(speeds) // 2], 1)
+        if "seconds" in last:
+            result["seconds"] = last["seconds"]
         result["peak_memory_gb"] = round(max(entry["memory_gb"] for entry in losses), 3)
     if kernels := list(dict.fromkeys(entry[KERNEL] for entry in log if KERNEL in entry)):
         result[KERNEL] = kernels

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from darumeru.errors import UserError
 
-TRAINABLE = ("embeddings", "head", "new-rows", "embeddings+ends", "all")
+TRAINABLE = ("embeddings", "head", "new-rows", "embeddings+ends", "all", "new-rows+lora", "embeddings+lora", "lora")
 """The parts of a model that can be trained: both matrices; the head alone; rows that the vocabulary added; both matrices
-and the first and last layer; everything."""
+and the first and last layer; everything; LoRA on the layers, alone or beside rows or matrices."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darumeru.options import Option, deciding, option_of, validated
 from darumeru.settings import TaskSettings
+from lep.pretraining.best import parse_limits
+from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 
 
@@ -25,10 +27,13 @@ class PretrainSettings(BaseModel):
     train: Annotated[
         str,
         Option(
-            "embeddings, head, new-rows, embeddings+ends, all; or a schedule in which every part but the last has its "
-            "share of the steps: head:0.1,embeddings."
+            "embeddings, head, new-rows, embeddings+ends, all, new-rows+lora, embeddings+lora, lora; or a schedule in which "
+            "every part but the last has its share of the steps: head:0.1,embeddings."
         ),
     ] = "embeddings"
+    untie: Annotated[
+        bool, Option("Give a tied model a head of its own, at first the embedding's copy.", flag="--untie")
+    ] = False
     learning_rate: Annotated[float, Option("Of the embedding (and of a head tied to it).")] = Field(
         2e-4, gt=0, allow_inf_nan=False
     )
@@ -39,6 +44,16 @@ class PretrainSettings(BaseModel):
     rest_learning_rate: Annotated[float | None, Option("Of layers and norms.", default="--learning-rate")] = Field(
         None, gt=0, allow_inf_nan=False
     )
+    lora_rank: Annotated[int, Option("LoRA: rank of its matrices.")] = Field(16, ge=1)
+    lora_alpha: Annotated[
+        float | None, Option("LoRA: its contribution is multiplied by alpha / rank.", default="twice the rank")
+    ] = Field(None, gt=0, allow_inf_nan=False)
+    lora_layers: Annotated[str, Option("LoRA: all, ends (the first and the last), or numbers from 0: 0,1,29.")] = "all"
+    lora_targets: Annotated[
+        tuple[str, ...],
+        Option("LoRA: linear maps of a layer by their names, q_proj v_proj.", default="all of them", many="spread"),
+    ] = ()
+    lora_learning_rate: Annotated[float, Option("Of LoRA's matrices.")] = Field(5e-4, gt=0, allow_inf_nan=False)
     total_batch_size: Annotated[int, Option("Rows of a step, over all GPUs and accumulated passes.")] = Field(256, ge=1)
     per_device_train_batch_size: Annotated[int, Option("Rows of one pass on one device.")] = Field(8, ge=1)
     block_size: Annotated[int, Option("Most tokens of a block, and of a row.")] = Field(1024, ge=8)
@@ -48,6 +63,13 @@ class PretrainSettings(BaseModel):
     weight_decay: Annotated[float, Option("Of AdamW; token rows decay only in steps that use their token.")] = Field(
         0.1, ge=0, allow_inf_nan=False
     )
+    anchor: Annotated[
+        float,
+        Option(
+            "Pull of old rows, layers and LoRA to where they began, weight decay's counterpart: a step moves them by this "
+            "times the learning rate of the way back."
+        ),
+    ] = Field(0.0, ge=0, allow_inf_nan=False)
     lr_scheduler_type: Annotated[
         Literal["cosine", "linear", "constant", "constant_with_warmup"], Option("How the learning rate falls.")
     ] = "cosine"
@@ -82,6 +104,14 @@ class PretrainSettings(BaseModel):
     scripts: Annotated[
         tuple[str, ...], Option("Unicode scripts instead of those of --lang; 'any' for all.", many="spread")
     ] = ()
+    replay: Annotated[
+        tuple[str, ...],
+        Option(
+            "Texts that are mixed in, FILE=SHARE of the rows of each step: en.jsonl.gz=0.25.",
+            default="none",
+            many="spread",
+        ),
+    ] = ()
     new_from: Annotated[int | None, Option("First new row, where no lep.json tells.")] = Field(None, ge=0)
     save_steps: Annotated[int, Option("Steps between checkpoints.", decides=False)] = Field(500, ge=1)
     save_total_limit: Annotated[
@@ -108,12 +138,35 @@ class PretrainSettings(BaseModel):
         Option('Rules that end the training: "darucopy_ru < 0.9 for 3" (several).', decides=False),
     ] = ()
     keep_best: Annotated[
-        str | None, Option("Keep the checkpoint that is best by this measure; it is the result.", decides=False)
+        str | None,
+        Option(
+            "The best checkpoint by this measure is the result: bits_per_byte or bits_per_byte_NAME of the held-out texts, "
+            "or a measure of the benchmark.",
+            default="the last",
+            decides=False,
+        ),
     ] = None
+    within: Annotated[
+        tuple[str, ...],
+        Option(
+            'Among the checkpoints that keep limits (several): "bits_per_byte_en 1%", of the model before the change of '
+            'vocabulary; "bits_per_byte_en 1.45".',
+            decides=False,
+        ),
+    ] = ()
 
     def of_the_result(self) -> dict[str, Any]:
-        """Return the settings that the trained weights depend on; the others may change when a training resumes."""
-        return deciding(self)
+        """Return the settings that the trained weights depend on; the others may change when a training resumes.
+
+        Those of what is not used (LoRA, replay, anchor, untying) are not among them, so that trainings from before it existed
+        stay what they are. Texts are named without their folders.
+        """
+        lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
+        found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
+        replay = [part.name for part in parse_replay(found.pop("replay"))]
+        for unused in (name for name in ("anchor", "untie") if not found[name]):
+            del found[unused]
+        return found | ({"replay": replay} if replay else {})
 
 
 def settings_of(**values: Any) -> PretrainSettings:
@@ -124,4 +177,6 @@ def settings_of(**values: Any) -> PretrainSettings:
     """
     settings = validated(PretrainSettings, values)
     parse_schedule(settings.train)
+    parse_replay(settings.replay)
+    parse_limits(settings.within)
     return settings

@@ -70,7 +70,13 @@ def sweep(
     if not 0 < fraction <= 1:
         raise UserError(f"--sweep-fraction must be above 0 and at most 1, not {fraction}.")
     place = Path(folder)
-    changes: dict[str, Any] = {"suite": None, "stop_if": (), "keep_best": None, "head_learning_rate": None}
+    changes: dict[str, Any] = {
+        "suite": None,
+        "stop_if": (),
+        "keep_best": None,
+        "within": (),
+        "head_learning_rate": None,
+    }
     if settings.max_steps > 0:
         changes["max_steps"] = max(1, round(settings.max_steps * fraction))
     else:

@@ -22,7 +22,9 @@ from torch import nn
 from darumeru.errors import UserError
 from lep.model.checkpoint import Checkpoint, read_blocks
 from lep.model.embeddings import match_tensor
+from lep.model.layers import transformer_layers
 from lep.model.shards import NewTensor, StoredTensor, read_rows, write_shard
+from lep.pretraining.adapter import Adapter, Lora, add_adapter
 from lep.pretraining.cross_entropy import Logits, fused_kernel, linear_cross_entropy
 from lep.pretraining.hidden import HiddenStates
 from lep.pretraining.kernels import PLAIN
@@ -40,6 +42,7 @@ class Trainable:
         embedding: names of those whose rows are tokens of the input embedding (and of a head tied to it).
         head: names of those that belong to an untied head.
         rows: with `new-rows` the row numbers of the new rows.
+        adapter: LoRA on the layers, where it is trained.
         hidden: hidden states that are kept, for `head`.
     """
 
@@ -50,6 +53,7 @@ class Trainable:
     embedding: tuple[str, ...]
     head: tuple[str, ...]
     rows: torch.Tensor | None = None
+    adapter: Adapter | None = None
     hidden: HiddenStates | None = None
     _matrices: list[tuple[nn.Parameter, nn.Parameter]] = field(default_factory=list)
 
@@ -86,15 +90,18 @@ class Trainable:
         """The trained weights as the tensors of a folder, in its types and by its names.
 
         Args:
-            source: the folder.
+            source: the folder that the others are taken from.
             values: parameters by name; those of the model where None.
 
         Raises:
             UserError: the folder keeps one of them in another form.
         """
-        result = {}
+        result = {} if self.adapter is None else self.adapter.tensors()
+        inside = () if self.adapter is None else self.adapter.parameters
         for name, parameter in self.parameters.items():
-            stored = _stored(self.model, parameter, name, source)
+            if name in inside:
+                continue
+            stored = self.place(name, source)
             value = values(name) if values is not None else parameter.detach()
             rows = self.rows if name.endswith(".new_rows") else None
             if stored is None or stored.shape != (value.shape if rows is None else (stored.shape[0], value.shape[1])):
@@ -118,6 +125,10 @@ class Trainable:
             result[stored.name] = NewTensor(stored.dtype, stored.shape, blocks)
         return result
 
+    def place(self, name: str, source: Checkpoint) -> StoredTensor | None:
+        """Return where a folder stores a trained parameter; None where it does not."""
+        return _stored(self.model, self.parameters[name], name, source)
+
     def save_masters(self, folder: Path) -> None:
         """Write the float32 values, which the model's own type may round, to a safetensors file in `folder`."""
         folder.mkdir()
@@ -138,7 +149,14 @@ class Trainable:
 
 
 def prepare(
-    model: Any, what: str, source: Checkpoint, *, new_ids: Sequence[int] = (), compute: torch.dtype, whole: bool = False
+    model: Any,
+    what: str,
+    source: Checkpoint,
+    *,
+    new_ids: Sequence[int] = (),
+    compute: torch.dtype,
+    whole: bool = False,
+    lora: Lora | None = None,
 ) -> Trainable:
     """Freeze and thaw the weights of a model, and give it a forward pass with a loss that never holds all logits.
 
@@ -153,6 +171,7 @@ def prepare(
         new_ids: for `new-rows`.
         compute: type of multiplications.
         whole: the frozen weights are float32 too (FSDP wants one type).
+        lora: sizes of the adapter, for what ends in `lora`.
 
     Raises:
         UserError: new rows are wanted and not known, or the layers are not found.
@@ -162,7 +181,9 @@ def prepare(
     tied = embedding.weight is head.weight
     # The row of the padding token is a token's row like any other; filling gets no gradient anyway.
     embedding.padding_idx = None
-    if what == "new-rows":
+    parts = what.split("+")
+    adapter = add_adapter(model, lora or Lora(), source) if "lora" in parts else None
+    if "new-rows" in parts:
         if not len(new_ids):
             raise UserError(
                 f"Which rows of {source.folder.name} are new is not known: no lep.json of `lep vocab` and `lep init` "
@@ -178,7 +199,7 @@ def prepare(
         matrices = [(module.weight, parameter) for module, parameter in zip(modules, made, strict=True)]
     else:
         rows, matrices = None, []
-        for parameter in {id(p): p for p in _chosen(model, what)}.values():
+        for parameter in {id(p): p for p in _chosen(model, parts)}.values():
             parameter.data = _exact(model, parameter, source).float()
             parameter.requires_grad_(True)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -191,6 +212,7 @@ def prepare(
         tuple(name for name, p in parameters.items() if id(p) in inside),
         tuple(name for name, p in parameters.items() if id(p) in outside and id(p) not in inside),
         rows,
+        adapter,
         _matrices=matrices,
     )
     # Trained whole in bfloat16, the residual stream stays float32, as mixed precision usually has it.
@@ -254,21 +276,20 @@ def _exact(model: Any, parameter: nn.Parameter, source: Checkpoint) -> torch.Ten
     return read_rows(stored, 0, stored.shape[0]).to(parameter.device).view(parameter.shape)
 
 
-def _chosen(model: Any, what: str) -> Iterator[nn.Parameter]:
+def _chosen(model: Any, parts: Sequence[str]) -> Iterator[nn.Parameter]:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if parts == ["lora"]:
+        return
     yield from head.parameters()
-    if what == "head":
+    if parts == ["head"]:
         return
     yield from embedding.parameters()
-    if what == "all":
+    if parts == ["all"]:
         yield from model.get_decoder().parameters()
-    if what == "embeddings+ends":
-        count = model.config.get_text_config().num_hidden_layers
-        layers = [m for m in model.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-        if not layers:
-            raise UserError(f"The layers of {type(model).__name__} were not found. Train embeddings, or all.")
-        yield from layers[0][0].parameters()
-        yield from layers[0][-1].parameters()
+    if "ends" in parts:
+        _, layers = transformer_layers(model)
+        yield from layers[0].parameters()
+        yield from layers[-1].parameters()
 
 
 def _looked_up(embedding: Any, rows: torch.Tensor | None, cast: torch.dtype | None, detached: bool) -> Any:

@@ -12,7 +12,7 @@ import re
 import resource
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ from transformers.optimization import get_scheduler
 
 from darumeru.errors import DarumeruError, NotFiniteError
 from darumeru.files import read_json
-from lep.measure.held_out import HeldOut
+from lep.measure.held_out import BITS, HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.pretraining.anchor import Anchor
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.trainable import Trainable
@@ -40,11 +41,12 @@ _RESUMABLE = 2
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates of embedding, head and the rest."""
+    """Learning rates of embedding, head, layers and norms, and LoRA."""
 
     embedding: float
     head: float
     rest: float
+    lora: float
 
 
 class PretrainTrainer(Trainer):  # type: ignore[misc]
@@ -59,6 +61,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         stop: step at which it ends.
         held_out: texts to measure on.
         new_ids: the new tokens.
+        anchor: pulls weights back, or None.
+        characters: of a number of steps: how much text they read.
+        saved: is called with the log when a checkpoint has been written, before older ones go.
         settings: further arguments of Trainer.
     """
 
@@ -77,10 +82,14 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         stop: int,
         held_out: HeldOut,
         new_ids: Collection[int] = (),
+        anchor: Anchor | None = None,
+        characters: Callable[[int], int] = lambda _: 0,
+        saved: Callable[[list[dict[str, float]]], object] = lambda _: None,
         **settings: Any,
     ) -> None:
         self.trainable, self.source, self.rates, self.start, self.stop = trainable, source, rates, start, stop
-        self.held_out, self.new_ids = held_out, new_ids
+        self.held_out, self.new_ids, self.anchor = held_out, new_ids, anchor
+        self._characters, self._saved = characters, saved
         embedding = trainable.model.get_input_embeddings()
         self.used = UsedRows(embedding.weight.shape[0], arguments.device, trainable.rows)
         self.peak_memory = 0
@@ -97,13 +106,12 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             decayed = set(self.get_decay_parameter_names(self.trainable.model))
             groups: dict[tuple[float, float, float], list[Any]] = {}
             for name, parameter in parameters.items():
-                head = name in self.trainable.head
-                rate = self.rates.embedding if name in self.trainable.embedding else self.rates.head if head else None
-                rowwise = rate is not None and parameter.dim() == 2 and not self.is_fsdp_enabled
-                plain = rate is None and name in decayed
+                rate = self._rate(name)
+                of_tokens = name in self.trainable.embedding or name in self.trainable.head
+                rowwise = of_tokens and parameter.dim() == 2 and not self.is_fsdp_enabled
+                plain = not of_tokens and name in decayed
                 decay = self.args.weight_decay
-                key = (self.rates.rest if rate is None else rate, decay * plain, decay * rowwise)
-                groups.setdefault(key, []).append(parameter)
+                groups.setdefault((rate, decay * plain, decay * rowwise), []).append(parameter)
             self.optimizer = RowAdamW(
                 [
                     {"params": members, "lr": rate, "weight_decay": plain, "row_decay": rowwise}
@@ -115,8 +123,20 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
                 eps=self.args.adam_epsilon,
                 fused=not self.is_fsdp_enabled,
             )
+            if self.anchor is not None:
+                anchor = self.anchor
+                self.optimizer.register_step_post_hook(lambda optimizer, *_: anchor.pull(optimizer))
             self.optimizer.register_step_post_hook(lambda *_: self.trainable.follow())
         return self.optimizer
+
+    def _rate(self, name: str) -> float:
+        """Return the learning rate of a parameter."""
+        trainable, rates = self.trainable, self.rates
+        if name in trainable.embedding:
+            return rates.embedding
+        if name in trainable.head:
+            return rates.head
+        return rates.lora if trainable.adapter is not None and name in trainable.adapter.parameters else rates.rest
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule over the steps of this part."""
@@ -160,7 +180,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with tokens per second since the last time (evaluation and saving not counted) and memory."""
+        """Log, with text read and seconds of steps so far, tokens per second since the last time, and memory."""
         if "loss" in logs:
             tokens, seconds = self._counted
             spent = self._trained_seconds - seconds
@@ -169,6 +189,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             self._counted = (self.state.num_input_tokens_seen, self._trained_seconds)
             self.peak_memory = peak_memory(self.args.device)
             logs["memory_gb"] = self.peak_memory / 1e9
+        if "loss" in logs or f"eval_{BITS}" in logs:
+            logs["characters"] = self._characters(self.state.global_step)
+            logs["seconds"] = round(self._trained_seconds, 3)
         super().log(logs)
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
@@ -222,6 +245,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
             shutil.rmtree(place / name, ignore_errors=True)
             (place / _UNFINISHED / name).rename(place / name)
             (place / _UNFINISHED).rmdir()
+            self._saved(self.state.log_history)
             self._thin_out(place)
         self.accelerator.wait_for_everyone()
         self.source = open_checkpoint(place / name)
@@ -233,7 +257,8 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         if limit:
             best = best_checkpoint(place)
             for path in kept[:-limit]:
-                if path != best:
+                # LoRA is merged into the weights that this part of the schedule began with.
+                if path != best and not (self.trainable.adapter is not None and self._begins(path)):
                     shutil.rmtree(path)
         for path in (path for path in kept[:-_RESUMABLE] if path.exists()):
             shutil.rmtree(path / _MASTERS, ignore_errors=True)
@@ -244,14 +269,15 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif not self._begins(resume_from_checkpoint):
-            # The model was loaded from this very checkpoint; only the digits that its type rounded off are missing.
+            # The model was loaded from this very checkpoint (with LoRA from where this part began): only the digits that
+            # its type rounded off, and the adapter, are missing.
             self.trainable.load_masters(Path(resume_from_checkpoint) / _MASTERS)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and not self._begins(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
 
-    def _begins(self, checkpoint: str) -> bool:
+    def _begins(self, checkpoint: str | Path) -> bool:
         """Return whether this part of the schedule begins at a checkpoint that another part ended with."""
         return Path(checkpoint).name == f"checkpoint-{self.start}"
 

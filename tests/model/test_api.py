@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from darumeru.engines.api.client import Patience, retry_after, server_url
 from darumeru.engines.base import Engine
 from darumeru.errors import DarumeruError, UserError
 from darumeru.record.run import Journal, Run
-from darumeru.requests import Answer, Request
+from darumeru.requests import Answer, Request, Sampling
 from support.standin import StandIn, continuation, logprobs, standing_in
 
 QUICK = {"backoff": 0.01}
@@ -423,6 +424,29 @@ def test_odd_answers_half_way(
         stand_in.faults = [fault] * 50
         with pytest.raises(DarumeruError, match=message):
             collect(engine, some_requests("c", 1))
+
+
+def test_drawn_answers_carry_their_settings_and_seed(
+    serve: Callable[..., StandIn], tiny_chat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampling = Sampling(0.7, top_p=0.9, top_k=5, min_p=0.1)
+    greedy = Request("g/0/0", "generate", (7, 8), "", max_tokens=3)
+    stand_in = serve()
+    with open_api(stand_in, tiny_chat, concurrency=1) as engine:
+        collect(engine, [replace(greedy, sampling=sampling, seed=41), replace(greedy, id="g/1/0")])
+    of_seed = {body.get("seed"): body for body in stand_in.bodies}
+    told = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "seed": 41}
+    assert told.items() <= of_seed[41].items()
+    assert {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}.items() <= of_seed[None].items()
+    assert not caplog.records
+    plain = serve(extras=False, strict=False)
+    with open_api(plain, tiny_chat, approximate=True) as engine:
+        with pytest.raises(UserError, match="not known to take top_k"):
+            collect(engine, [replace(greedy, sampling=sampling)])
+        collect(engine, [replace(greedy, sampling=Sampling(0.7, top_p=0.9), seed=41)])
+    assert {"temperature": 0.7, "top_p": 0.9, "seed": 41}.items() <= plain.bodies[-1].items()
+    assert not {"top_k", "min_p"} & plain.bodies[-1].keys()
+    assert "may ignore it" in caplog.text
 
 
 def test_logits_are_not_taken_for_log_probabilities(serve: Callable[..., StandIn], tiny_chat: Path) -> None:

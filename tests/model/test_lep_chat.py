@@ -65,8 +65,8 @@ def test_turns_end_and_the_template_is_kept(
 
 def test_a_turn_that_ends_beyond_the_limit_has_not_ended(tiny_chat: Path, tmp_path: Path) -> None:
     model = chain(tiny_chat, tmp_path / "model", ["a", "b", "c", "<|end|>"])
-    assert chat_measures(model, HELD_OUT, limit=3)["chat_ended"] == 0
-    assert chat_measures(model, HELD_OUT, limit=4)["chat_ended"] == 1
+    assert chat_measures(model, HELD_OUT, limit=2)["chat_ended"] == 0
+    assert chat_measures(model, HELD_OUT, limit=3)["chat_ended"] == 1
 
 
 def test_bits_are_those_of_the_last_answer_and_its_end(tiny_chat: Path) -> None:

@@ -181,6 +181,24 @@ def test_a_training_that_was_run_alone_is_taken_over_if_it_is_this_one(
     assert "pretrain" not in todo(inputs, output)
 
 
+def test_a_control_is_one_step_more_and_leads_the_report(inputs: Path, study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output, symlinks=True)
+    assert todo(inputs, output, "pretrain.control=true") == ["control"]
+    run_recipe(load_recipe(inputs / "recipe.yaml", ["pretrain.control=true"]), output)
+    manifest = json.loads((output / "base-ru-control" / "lep.json").read_text())
+    assert manifest["inputs"]["model"]["name"] == "base"
+    assert todo(inputs, output, "pretrain.control=true") == []
+    report = json.loads((output / "report" / "report.json").read_text())
+    assert set(report["adaptation"]["texts"]) == {"ru", "en"}
+    page = (output / "report" / "index.html").read_text()
+    assert page.index("What the vocabulary costs") < page.index("Vocabulary before and after")
+    assert 'src="adaptation.svg"' in page
+    assert (output / "report" / "adaptation.svg").is_file()
+    with pytest.raises(UserError, match="nothing to compare with"):
+        load_recipe(inputs / "recipe.yaml", ["pretrain.control=true", "pretrain.train=new-rows"])
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from lep.pretraining.checkpoints import checkpoints
 from lep.pretraining.job import pretrain
-from support.pretraining import documents, losses, make_base, model_of, small
+from support.pretraining import NEW_FROM, documents, losses, make_base, model_of, small
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path
     assert losses(killed) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6), f"killed after {at} lines"
 
 
-def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["head:0.5,all", "new-rows+lora"])
+def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Path, what: str) -> None:
     found = []
     for name, launcher in (("one", []), ("two", ["torch.distributed.run", "--nproc_per_node", "2", "-m"])):
         subprocess.run(
@@ -68,7 +69,7 @@ def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Pat
                 sys.executable, "-m", *launcher, "lep", "pretrain", "--model", base, "--corpus", corpus, "--output",
                 tmp_path / name, "--block-size", "48", "--total-batch-size", "4", "--per-device-train-batch-size", "1",
                 "--max-steps", "8", "--save-steps", "3", "--logging-steps", "1", "--warmup-steps", "1", "--device", "cpu",
-                "--learning-rate", "1e-2", "--train", "head:0.5,all",
+                "--learning-rate", "1e-2", "--train", what, "--new-from", str(NEW_FROM),
             ],
             cwd=Path(__file__).resolve().parents[2],
             env={**os.environ, "PYTHONPATH": "."},

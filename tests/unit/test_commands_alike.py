@@ -84,8 +84,9 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
     }  # fmt: skip
+    of_drawn_answers = {"--sampling", "--temperature", "--top-p", "--top-k", "--min-p", "--repeats"}
     of_thinking = {"--thinking", "--thinking-budget", "--think-end", "--chat-template-args"}
-    assert reference - options("arena").keys() == of_tasks | of_thinking | {
+    assert reference - options("arena").keys() == of_tasks | of_thinking | of_drawn_answers | {
         "--model",
         "--adapter",
         "--dry-run",

@@ -134,6 +134,10 @@ class APIEngine(Engine):
             DarumeruError: it failed; what it had answered before was yielded.
         """
         todo = [r for r in requests if r.id not in done]
+        if not self.abilities.extras and any(r.sampling for r in todo):
+            log.warning(
+                "The server gets a seed with every request, and may ignore it: asked again, answers may differ."
+            )
         ways = {kind: self._ways.of(kind) for kind in dict.fromkeys(r.kind for r in todo)}
         # The long ones first; then prompts in lexicographic order, so that the server's prefix cache is hit.
         todo.sort(key=lambda r: (r.kind != "generate", r.kind == "choose", -r.max_tokens, r.packed))

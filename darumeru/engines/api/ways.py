@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from darumeru.engines.api.abilities import Abilities
@@ -130,7 +130,7 @@ class Ways:
     async def _generate(self, request: Request) -> Answer:
         able = self.abilities
         most = self._thoughts.most_tokens(request) + request.max_tokens
-        body: dict[str, Any] = self._settings() | {able.limit: most}
+        body: dict[str, Any] = self._settings() | self._drawing(request) | {able.limit: most}
         if request.until and not request.thinking:  # the thought may hold such a text
             body["stop"] = list(request.until)
         if able.extras:
@@ -157,6 +157,24 @@ class Ways:
                 f"The server at {self._served.base_url} returns no token ids for '{request.id}' any more."
             )
         return self._from_text(request, choice)
+
+    def _drawing(self, request: Request) -> dict[str, Any]:
+        """How the request's tokens are drawn; a server may ignore the seed.
+
+        Raises:
+            UserError: the server does not know a setting.
+        """
+        if request.sampling is None:
+            return {}
+        settings = asdict(request.sampling)
+        if not self.abilities.extras:
+            for name in ("top_k", "min_p"):
+                if settings.pop(name):
+                    raise UserError(
+                        f"The server at {self._served.base_url} is not known to take {name}, which only vLLM's is. Leave "
+                        f"--{name.replace('_', '-')} out (with --sampling model: --{name.replace('_', '-')} 0)."
+                    )
+        return settings | {"seed": request.seed}
 
     def _same_prompt(self, request: Request, answer: dict[str, Any]) -> bool:
         """Return whether the model saw the tokens of our prompt.
@@ -291,7 +309,7 @@ class Ways:
 
     async def _choose_from_chat(self, request: Request) -> Answer:
         """Labels among the first tokens that a chat server finds most probable, by their text."""
-        body = self._settings() | self._conversation(request)
+        body = self._settings() | self._drawing(request) | self._conversation(request)
         most = 1 + self._thoughts.most_tokens(request)
         body |= {self.abilities.limit: most, "logprobs": True, "top_logprobs": self.abilities.top}
         answer = await self._served.post("chat/completions", body)

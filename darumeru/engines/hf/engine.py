@@ -200,9 +200,7 @@ class HFEngine(Engine):
             count, widest, most = 1, first.prompt_tokens, first.max_tokens
             for request in ordered[start + 1 : start + self.budget.rows(cost(first), generates=True)]:
                 widest, most = max(widest, request.prompt_tokens), max(most, request.max_tokens)
-                if (request.until, request.stop) != (first.until, first.stop) or not (
-                    pads or request.prompt_tokens == widest
-                ):
+                if _alike(request) != _alike(first) or not (pads or request.prompt_tokens == widest):
                     break
                 if widest + most > (self.options.context_len or widest + most):
                     break  # the longest prompt would go on beyond the context while another one's answer is not complete
@@ -264,6 +262,11 @@ class HFEngine(Engine):
 
             torch.cuda.empty_cache()
         return None
+
+
+def _alike(request: Request) -> tuple[Any, ...]:
+    """Return what the requests of a batch must have in common to be generated together."""
+    return request.until, request.stop, request.sampling
 
 
 def _too_long(request: Request, tokens: int) -> Answer:

@@ -11,6 +11,7 @@ import torch
 
 from darumeru.engines.base import finish
 from darumeru.engines.hf import caches
+from darumeru.engines.hf.drawing import processors
 from darumeru.engines.hf.rows import Row, Values, positions
 from darumeru.requests import Answer, Request, Tokens
 
@@ -114,7 +115,7 @@ class Forward:
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[Request]) -> list[Answer]:
-        """Greedy texts; the batch stops when all its rows, which end in one way, have ended.
+        """Texts, greedy or drawn; the batch stops when all its rows, which are drawn and end in one way, have ended.
 
         Prompts are padded on the left: every row's last token stands in the last column, where generation continues.
         """
@@ -133,6 +134,7 @@ class Forward:
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
             max_new_tokens=max(r.max_tokens for r in batch),
+            logits_processor=processors(batch, self.device),
             **stop,
         )
         caches.forget(self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from darumeru.engines.base import finish, label_logprobs, label_tree
@@ -48,7 +49,7 @@ def sampling(request: Request, part: Part, eos_ids: frozenset[int], *, cached: b
 
     if request.kind == "generate":
         params = SamplingParams(
-            temperature=0.0,
+            **drawing(request),
             max_tokens=request.max_tokens,
             stop=list(request.until) or None,
             stop_token_ids=sorted(eos_ids | ({request.stop} if request.stop is not None else set())),
@@ -67,6 +68,13 @@ def sampling(request: Request, part: Part, eos_ids: frozenset[int], *, cached: b
         )
     params.output_kind = RequestOutputKind.FINAL_ONLY
     return params
+
+
+def drawing(request: Request) -> dict[str, Any]:
+    """Return vLLM's settings for how a request's tokens are drawn; it has a generator for each request with a seed."""
+    if request.sampling is None:
+        return {"temperature": 0.0}
+    return asdict(request.sampling) | {"seed": request.seed}
 
 
 class Open:

@@ -61,7 +61,7 @@ const TEXT = {
     how_published: "Из статьи", how_published_text: "Строки статьи (таблицы 1–4) — справочные. Примеров за ними нет, поэтому нет ни интервала, ни места.", how_badges: "Метки",
     how_badges_text: "Метка показывает, чем запуск отличается от других в разделе или что ставит число под сомнение. Наведите курсор или нажмите, чтобы прочесть почему.",
     not_shown: "Не показаны", as_file: "Таблица файлом:", board: "Таблица лидеров", data: "данные", model_page: "страница модели", scores: "Оценки", task: "Задача", score: "Оценка",
-    interval95: "95 % интервал", measure: "Мера", notes: "Замечания", note_truncated_prompts: "обрезаны подсказки:", note_ties: "равные:", note_empty_answers: "пустые ответы:", note_cut_answers: "ответы до предела:",
+    interval95: "95 % интервал", measure: "Мера", notes: "Замечания", note_truncated_prompts: "обрезаны подсказки:", note_ties: "равные:", note_empty_answers: "пустые ответы:", note_cut_answers: "ответы до предела:", note_repeats: "стандартное отклонение между повторами:",
     units_note: "n — документы; в скобках независимые единицы там, где документы связаны (варианты экзамена).", facts_model: "Модель", facts_setting: "Настройки", facts_environment: "Окружение", card_note: "Для карточки модели на Hugging Face:",
     samples: "Примеры", show: "Показать", search_text: "Искать в запросах, ответах, эталонах", more: "Ещё", all: "все", zero: "zero-shot", few: "few-shot", instruct: "инструктивная", foundation: "базовая",
     model: "Модель", set_col: "Режим", rank: "Место", coverage: "Задачи", date: "Дата", params: "Параметры", vsize: "Словарь", tps: "Токенов/с", spt_ru: "Симв./токен RU", spt_en: "Симв./токен EN", choose: "Выбрать для сравнения",

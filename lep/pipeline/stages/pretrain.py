@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from darumeru.errors import DarumeruError
+from darumeru.options import Option
+from lep.model.checkpoint import locate
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
+from lep.pretraining.control import control_folder, control_settings, train_control
+from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 from lep.pretraining.settings import PretrainSettings
+
+CONTROL = "control"
+"""The step that trains the base in its own vocabulary."""
 
 _CHARACTERS = 100_000_000
 """Characters of the corpus that are counted; longer ones are taken for this long, and said."""
 
 
-class PretrainStage(Stage[PretrainSettings]):
+class Settings(PretrainSettings):
+    """Settings of the stage."""
+
+    control: Annotated[
+        bool,
+        Option(
+            "Train the base in its own vocabulary on as much text too; the report tells what the vocabulary costs.",
+            decides=False,
+        ),
+    ] = False
+
+
+class PretrainStage(Stage[Settings]):
     """See the module."""
 
     name = "pretrain"
     help = "The new embeddings trained on the corpus."
-    schema = PretrainSettings
-    paths = frozenset({"data"})
+    schema = Settings
+    paths = frozenset({"data", "replay"})
     kind = "base-new"
 
-    def read(self, content: Mapping[str, Any], top: Top) -> PretrainSettings:
-        """Return the settings of `lep.pretrain`."""
-        settings = PretrainSettings(**checked(self.schema, inside(content, self.name), self.name, inherited(top)))
+    def read(self, content: Mapping[str, Any], top: Top) -> Settings:
+        """Return the settings of `lep.pretrain`, and whether there is a control.
+
+        Raises:
+            UserError: an unknown key, a value that is not possible, a control that has nothing to train.
+        """
+        settings = Settings(**checked(self.schema, inside(content, self.name), self.name, inherited(top)))
         parse_schedule(settings.train)
+        parse_replay(settings.replay)
+        if settings.control:
+            control_settings(settings)
         return settings
 
     def add_steps(self, study: Study) -> None:
@@ -41,12 +67,29 @@ class PretrainStage(Stage[PretrainSettings]):
             from lep.pretraining.job import pretrain
 
             pretrain(
-                study.steps["init"].output, corpus, Path(output), held_out=study.held_out, settings=settings, warn=talk.warn
+                study.steps["init"].output, corpus, Path(output), held_out=study.held_out, original=study.base,
+                settings=settings, warn=talk.warn,
+            )  # fmt: skip
+
+        replayed = [part.source for part in parse_replay(settings.replay)]
+        study.add(
+            self.name, self.name, output, run, needs=["init"], inputs=[*corpus, *replayed], settings=settings.of_the_result(),
+            model=True, resumes=True,
+        )  # fmt: skip
+        if settings.control:
+            self._add_control(study, Path(output), corpus)
+
+    def _add_control(self, study: Study, adapted: Path, corpus: Sequence[str]) -> None:
+        settings, held_out = study.recipe[self], study.held_out
+
+        def run(talk: Talk) -> None:
+            train_control(
+                locate(study.base), corpus, adapted, held_out=held_out, settings=settings, warn=talk.warn
             )  # fmt: skip
 
         study.add(
-            self.name, self.name, output, run, needs=["init"], inputs=corpus, settings=settings.of_the_result(),
-            model=True, resumes=True,
+            CONTROL, self.name, control_folder(adapted), run, needs=[self.name], inputs=[study.base],
+            settings=settings.of_the_result(), resumes=True,
         )  # fmt: skip
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:
@@ -54,6 +97,10 @@ class PretrainStage(Stage[PretrainSettings]):
         lang = recipe.top.lang
         title = f"base/{lang} (embeddings trained)"
         return [Model(self.kind, title, self.kind, str(output / f"base-{lang}"), self.name)]
+
+    def files(self, settings: Settings) -> list[str]:
+        """Return the texts that are replayed."""
+        return [part.source for part in parse_replay(settings.replay) if not part.source.startswith("hub:")]
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of the training; two checkpoints can be resumed from."""
@@ -64,7 +111,9 @@ class PretrainStage(Stage[PretrainSettings]):
             steps: float | None = s.max_steps
         else:
             corpus = _corpus_tokens(recipe.top, costs)
-            tokens = None if corpus is None else corpus * s.num_train_epochs
+            # What is replayed comes on top of the passes over the corpus.
+            share = 1 - sum(part.share for part in parse_replay(s.replay))
+            tokens = None if corpus is None else corpus * s.num_train_epochs / share
             steps = None if tokens is None else tokens / s.block_size / s.total_batch_size
         each = sum(share * shape.training(rows, what) for what, share in parse_schedule(s.train))
         saved = 0 if steps is None else max(1, round(steps / s.save_steps))
@@ -72,7 +121,9 @@ class PretrainStage(Stage[PretrainSettings]):
         trained = shape.embedding(rows) + (shape.layers if "all" in s.train else 0)
         # float32 weights and two moments lie beside the model of a checkpoint that can be resumed from.
         disk = shape.bytes(rows) * (kept + 1) + 12.0 * trained * min(kept + 1, 3)
-        return {self.name: Price(tokens, None if tokens is None else tokens * each, disk)}
+        price = Price(tokens, None if tokens is None else tokens * each, disk)
+        # The control's tokens are shorter, by a ratio that is not known before there is a vocabulary.
+        return {self.name: price} | ({CONTROL: price} if s.control else {})
 
 
 def _corpus_tokens(top: Top, costs: Costs) -> float | None:
