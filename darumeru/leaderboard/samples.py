@@ -72,7 +72,7 @@ def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Samp
         name, pieces, piece, size = piece_name(task), [], [], 0
         for mark, sample in marked:
             piece.append(_shown(sample, mark))
-            size += sum(len(r.prompt) for r in sample.requests)
+            size += sum(len(r.prompt) + len(r.answer.thought) for r in sample.requests)
             if len(piece) == PIECE or size > PIECE_CHARACTERS:
                 pieces.append(piece)
                 piece, size = [], 0
