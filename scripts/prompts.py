@@ -1,9 +1,11 @@
 """Write docs/prompts.md: of every task a prompt as base models get it and one as instruct models get it.
 
 Usage: python scripts/prompts.py > docs/prompts.md
+       python scripts/prompts.py QWEN3 > docs/thinking-prompts.md
 
 The prompts are those of the first row of the mini bundle, through the same prompter as `darumeru run`. It needs no model: the
-tokenizer knows bytes alone, and its chat template is ChatML, which many models use.
+tokenizer knows bytes alone, and its chat template is ChatML, which many models use. With QWEN3, the folder of Qwen3's tokenizer
+(`scripts/fetch_tokenizers.py`), the page shows the suite's prompts with thinking off and on.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from darumeru.inference.prompt import Limits, Mode, Prompter
+from darumeru.inference.thinking import style_of
+from darumeru.requests import Request
+from darumeru.settings import ThinkingSettings
 from darumeru.task import DarumeruTask
 from darumeru.task.suite import Catalogue
 
@@ -31,9 +36,21 @@ What a model is asked, task by task: the first row of the mini bundle, as a base
 with {EXAMPLES} examples; the default is 5) and as an instruct model gets it (`--mode instruct`, zero-shot, here in ChatML).
 The mini bundle's rows are this project's own; `darumeru run --dry-run` prints such prompts of any data with your model's
 template. BOS, which goes before a base model's prompt where its tokenizer has one, is not shown, and of long lines the middle
-is left out (`[…]`).
+is left out (`[…]`). A model that can think before it answers: [Prompts with thinking off and on](thinking-prompts.md).
 
 Made by `python scripts/prompts.py > docs/prompts.md`; a test holds this page against the tasks.
+"""
+
+
+HEAD_THINKING = """# Prompts with thinking off and on
+
+What Qwen3 is asked, task by task, with its own chat template: the first row of the mini bundle, zero-shot. Each prompt is shown
+once up to where the two ways part. With thinking off (the default) the template closes the thought before it begins, also before
+a turn whose first words are given. With `--thinking on` the model writes its thought where `⟨thought⟩` stands, up to the token
+`</think>`; what follows is given, and the answer goes on from there. See [Thinking](thinking.md).
+
+Made by `python scripts/prompts.py .cache/tokenizers/qwen3 > docs/thinking-prompts.md` (`python scripts/fetch_tokenizers.py`
+fetches the tokenizer); a test holds this page against the tasks.
 """
 
 
@@ -49,11 +66,11 @@ def byte_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, chat_template=CHATML)
 
 
-def prompt_of(task: DarumeruTask, prompter: Prompter, examples: int) -> str:
-    """Return the prompt of the task's first query."""
+def request_of(task: DarumeruTask, prompter: Prompter, examples: int) -> Request:
+    """Return the task's first request."""
     doc = task.docs()[0]
     query = task.asked(doc)[0]
-    return prompter.requests([(f"{task.name}/0/0", query, task.fewshot(doc, examples))])[0].text
+    return prompter.requests([(f"{task.name}/0/0", query, task.fewshot(doc, examples))])[0]
 
 
 def about(task: DarumeruTask) -> str:
@@ -92,9 +109,37 @@ def page() -> Iterator[str]:
             for task in catalogue.load(group.tasks, "mini").values():
                 yield f"\n### {task.name}\n\n{about(task)}\n"
                 for mode, examples in modes:
-                    shown = shortened(prompt_of(task, prompters[mode], examples))
+                    shown = shortened(request_of(task, prompters[mode], examples).text)
                     yield f"\n{mode.capitalize()}:\n\n````text\n{shown}\n````\n"
 
 
+def thinking_page(tokenizer: Any) -> Iterator[str]:
+    """Yield the parts of the page on thinking, for a tokenizer with a chat template that switches it."""
+    yield HEAD_THINKING
+    catalogue, limits = Catalogue(), Limits(max_prompt_len=10**7)
+    off, on = (
+        Prompter(tokenizer, "instruct", limits, style_of(tokenizer, ThinkingSettings(thinking=mode)))
+        for mode in ("off", "on")
+    )
+    for name, task in catalogue.load(catalogue.suite(SUITES[0]).tasks, "mini").items():
+        at_once, first = request_of(task, off, 0).text, request_of(task, on, 0)
+        begin = first.text.removesuffix(on.style.opening)
+        if first.thinking is None or not at_once.startswith(begin):
+            raise ValueError(f"{name}: the two ways do not begin alike")
+        yield f"\n## {name}\n\n````text\n{shortened(begin)}\n````\n"
+        for mode, rest in (("Off", at_once[len(begin) :]), ("On", f"{on.style.opening}⟨thought⟩{first.thinking.text}")):
+            yield f"\n{mode}:\n\n````text\n{rest}\n````\n"
+
+
+def main() -> None:
+    """Write one of the pages."""
+    if len(sys.argv) == 1:
+        sys.stdout.writelines(page())
+        return
+    from transformers import AutoTokenizer
+
+    sys.stdout.writelines(thinking_page(AutoTokenizer.from_pretrained(sys.argv[1])))
+
+
 if __name__ == "__main__":
-    sys.stdout.writelines(page())
+    main()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import tiny
+from support import thinking, tiny
 from support.hub import Hub, serve
 from support.hub_data import fill
 from support.lep_models import ARCHITECTURES
@@ -57,6 +57,12 @@ def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model."""
     return tiny.make_model(tmp_path_factory.mktemp("models") / "tiny-base", chat=False)
+
+
+@pytest.fixture(scope="session")
+def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that thinks before it answers."""
+    return thinking.make_thinking_model(tmp_path_factory.mktemp("models") / "thinking")
 
 
 @pytest.fixture(scope="session")

@@ -86,8 +86,16 @@ def _title(header: Header) -> Text:
     drawn = "" if header.how_drawn == "greedy" else f" · {header.how_drawn}"
     drawn += f", {header.repeats} repeats" if header.repeats > 1 else ""
     return Text(
-        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot · {how}{drawn}{limit}{exact}"
+        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot{_thinking(header)} · "
+        f"{how}{drawn}{limit}{exact}"
     )
+
+
+def _thinking(header: Header) -> str:
+    """Return whether a model that can think did, and how long it might."""
+    if (thinking := header.thinking) is None:
+        return ""
+    return f", thinking {thinking.mode}" + (f" (budget {thinking.budget:,})" if thinking.budget else "")
 
 
 def _notes(task: TaskResult, header: Header) -> list[str]:
@@ -104,6 +112,14 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
         notes.append(f"prompts truncated: {task.truncated_prompts}")
     if task.empty_answers:
         notes.append(f"empty answers: {task.empty_answers}")
+    if task.thought_tokens:
+        notes.append(f"thought: {task.thought_tokens / task.documents:,.0f} tokens a document")
+    if task.unfinished_thoughts:
+        finished = task.finished_score
+        alone = f", {interval_text(finished)[0]} on the {task.finished_documents} finished" if finished else ""
+        notes.append(f"unfinished thoughts: {task.unfinished_thoughts} of {task.requests}{alone}")
+    if task.rethought_answers:
+        notes.append(f"thoughts in answers or in thoughts: {task.rethought_answers}")
     if task.cut_answers:
         notes.append(f"answers at the limit: {task.cut_answers}")
     if task.approximate_answers:
@@ -122,6 +138,14 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
             cut = f", {request.truncated} cut" if request.truncated else ""
             parts.append(Panel(Text(request.prompt), title=f"prompt{suffix} ({request.prompt_tokens} tokens{cut})"))
         answer = request.answer
+        if answer.thought_tokens:
+            ended = "did not end" if answer.unfinished else "ended"
+            parts.append(
+                Panel(Text(answer.thought), title=f"thought{suffix} ({len(answer.thought_tokens)} tokens, {ended})")
+            )
+            parts.append(Text("the answer is empty" if answer.unfinished else request.after_thought))
+        if answer.unfinished:
+            continue
         if answer.logprobs:
             parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer.logprobs)))
         else:
@@ -165,7 +189,7 @@ def plan_view(plan: Plan) -> RenderableType:
     for name, indices in plan.documents.items():
         requests = [r for r in plan.requests if r.id.rsplit("/", 2)[0] == name]
         tokens = sum(r.prompt_tokens for r in requests)
-        most = sum(r.max_tokens for r in requests)
+        most = sum(r.max_tokens + (r.thinking.budget if r.thinking else 0) for r in requests)
         cut = sum(r.truncated > 0 for r in requests)
         table.add_row(
             name, str(len(indices)), str(len(requests)), f"{tokens:,}", str(max(r.prompt_tokens for r in requests)), f"{most:,}",

@@ -16,7 +16,7 @@ from darumeru.inference.opened import OpenedModel
 from darumeru.inference.prompt import Limits, Mode
 from darumeru.inference.sampling import drawn, sampling_of, stated
 from darumeru.record.header import FORMAT
-from darumeru.requests import Request, Sampling
+from darumeru.requests import Request, Sampling, thinking_tokens
 from darumeru.settings import Settings
 from darumeru.task.suite import Catalogue, Suite, read_wording
 
@@ -181,12 +181,18 @@ def _check_lengths(requests: Sequence[Request], limits: Limits) -> None:
         UserError: no prompt is whole, and it is the model's context that cuts them.
     """
     context = limits.context_len
-    if context is None or context >= limits.max_prompt_len or not requests or not all(r.truncated for r in requests):
+    if context is None or not requests or not all(r.truncated for r in requests):
+        return
+    thought = max(map(thinking_tokens, requests))
+    if context - thought >= limits.max_prompt_len:
         return
     shortest = min(r.prompt_tokens + r.truncated for r in requests)
+    spent, remedy = "", "Choose tasks with shorter prompts with --tasks, or another model."
+    if thought:
+        spent, remedy = f", {thought:,} of them for a thought", "Give a smaller --thinking-budget."
     raise UserError(
-        f"The model's context holds {context:,} tokens, and the shortest prompt alone has {shortest:,}: all would lose their "
-        "beginnings. Choose tasks with shorter prompts with --tasks, or another model."
+        f"The model's context holds {context:,} tokens{spent}, and the shortest prompt alone has {shortest:,}: all would lose "
+        f"their beginnings. {remedy}"
     )
 
 

@@ -59,7 +59,7 @@ def _sample(
     doc = task.docs()[index]
     asked = [Asked.of(r, a) for r, a in zip(requests, answers, strict=True)]
     for request, answer in zip(asked, answers, strict=True):
-        if style.answered_thought(answer.tokens):
+        if style.again(answer):
             request.answer.rethought = True
     return Sample(id=index, doc=doc, gold=task.gold(doc), requests=asked)
 
@@ -177,7 +177,7 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
         "truncated_prompts": sum(r.truncated > 0 for r in requests),
         "fewshot_used": sum(fewshot) / len(fewshot),
         "empty_answers": sum(not a.text.strip() for a in generated),
-        "cut_answers": sum(a.finish == "length" for a in generated),
+        "cut_answers": sum(a.finish == "length" and not a.unfinished for a in generated),
         "requests": len(requests),
         "prompt_tokens": sum(r.prompt_tokens for r in requests),
         "generated_tokens": sum(len(a.tokens) for a in generated),
@@ -187,12 +187,18 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
 
 def _of_thoughts(task: DarumeruTask, rows: Sequence[Sample], draw_seed: int) -> dict[str, Any]:
     """Return what thinking cost and what the finished answers are worth; nothing where no model thought."""
+    from darumeru.scoring.aggregate import cluster_sum
     from darumeru.scoring.summary import score_task
 
     answers = [r.answer for row in rows for r in row.requests]
     if not any(a.thought_tokens or a.unfinished or a.rethought for a in answers):
         return {}
-    finished = [row for row in rows if not any(r.answer.unfinished for r in row.requests)]
+    cut = [row for row in rows if any(r.answer.unfinished for r in row.requests)]
+    # Of a sum over a cluster no part is worth anything without the others.
+    summed = any(task.metrics[name] is cluster_sum for name in task.primary)
+    clusters = {row.cluster for row in cut} if summed else set()
+    without = {row.id for row in cut}
+    finished = [row for row in rows if row.id not in without and row.cluster not in clusters]
     found = score_task(table_of(finished), task.metrics, task.primary, draw_seed)[0]["score"] if finished else None
     return {
         "thought_tokens": sum(len(a.thought_tokens) for a in answers),

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from darumeru.errors import UserError, unknown
-from darumeru.requests import Message, Thinking, Tokens
+from darumeru.requests import Answer, Message, Thinking
 from darumeru.settings import ThinkingSettings
 
 Kind = Literal["off", "on"]
@@ -103,12 +103,13 @@ class Style:
         """
         text = self.resume + prefill
         whole: list[int] = tokenizer(self.end + text, add_special_tokens=False)["input_ids"]
-        behind: Tokens = tuple(whole[whole.index(self.end_id) + 1 :])
-        return Thinking(self.budget, self.end_id, behind, self.end + text)
+        if self.end_id not in whole:  # no token of its own, and what follows is spelled together with it
+            whole = [self.end_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return Thinking(self.budget, self.end_id, tuple(whole[whole.index(self.end_id) + 1 :]), self.end + text)
 
-    def answered_thought(self, tokens: Tokens) -> bool:
-        """Return whether an answer opens or closes a thought of its own."""
-        return self.end_id in tokens or (self.start_id is not None and self.start_id in tokens)
+    def again(self, answer: Answer) -> bool:
+        """Return whether there is a second thought: one inside the first, or one in the answer itself."""
+        return self.start_id in (*answer.thought_tokens, *answer.tokens) or self.end_id in answer.tokens
 
 
 PLAIN = Style()
@@ -145,7 +146,7 @@ def _off(template: Template, explicit: bool) -> Style:
     if not template.thinks:
         return Style(template_args=template.given)
     args = template.given | template.switched(False)
-    if template.switch is None and not explicit:
+    if template.switch is None and not explicit and not template.given:
         raise UserError(
             "This model thinks before it answers, and its chat template has no switch that is known here. --thinking on lets "
             "it think; --thinking off takes it as one that answers at once; --chat-template-args KEY=VALUE sets a switch of "
@@ -182,6 +183,11 @@ def _on(template: Template, settings: ThinkingSettings, context_len: int | None)
         raise UserError(
             "--thinking on needs to know the token that ends a thought, and the chat template does not tell. Name it "
             "with --think-end."
+        )
+    prompt = template.prompt(args)
+    if template.given and end[0] in _tail(prompt) and end[0] not in _tail(Template(template.tokenizer, {}).prompt({})):
+        raise UserError(
+            f"--thinking on is not possible with these --chat-template-args: the template closes the thought ({_tail(prompt)})."
         )
     opening, closing = template.thought(args)
     resume = closing.partition(end[0])[2] if end[0] in closing else ""
@@ -225,6 +231,11 @@ class Template:
             if key in _ALWAYS or key not in self.variables:
                 known = sorted(self.variables - _ALWAYS)
                 raise unknown("--chat-template-args key for this model's chat template", key, known)
+        switch = Template(self.tokenizer, {}).switch if self.given else None
+        if switch and switch[0] in self.given:
+            raise UserError(
+                f"--chat-template-args {switch[0]}: this is the switch of thoughts; use --thinking on or off."
+            )
         _ = self.prompt(self.given)
 
     def render(self, turns: list[dict[str, Any]], args: Mapping[str, Any], prompt: bool) -> str:
@@ -287,7 +298,8 @@ class Template:
         """Whether the template has its model think, or knows thoughts that end with a token of their own."""
         if self.switch is not None or self.opens(self.prompt(self.given)):
             return True
-        return self.end(self.given) is not None
+        # A user's arguments may have switched it already.
+        return self.end(self.given) is not None or self.opens(self._tried([_USER], {}, prompt=True) or "") is not None
 
     # -- how a thought opens and closes -------------------------------------------------------------------------------
 
@@ -298,7 +310,10 @@ class Template:
             text = self._tried([_USER, turn], args, prompt=False) or ""
             before, found, rest = text.partition(_THOUGHT)
             closing, answered, _ = rest.partition(_ANSWER)
-            if found and answered:
+            printed = re.search(
+                "['\"]type['\"]", text
+            )  # a template that knows no parts of a content writes the list down
+            if found and answered and not printed:
                 return before.removeprefix(prompt) if before.startswith(prompt) else "", closing
         return "", ""
 

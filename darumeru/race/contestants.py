@@ -13,9 +13,9 @@ from darumeru.race.benchmark import RacedTask, raced_task
 from darumeru.record.draws import aggregates_of, first_split
 from darumeru.record.header import Header
 from darumeru.record.run import Journal, Run
-from darumeru.record.sample import Sample, table_of
+from darumeru.record.sample import GivenAnswer, Sample, table_of
 from darumeru.record.scores import TaskResult
-from darumeru.requests import Request, by_repeat
+from darumeru.requests import Answer, Request, by_repeat
 from darumeru.scoring.aggregate import AGGREGATES, Table
 from darumeru.task.score import over_repeats
 
@@ -89,7 +89,7 @@ class Recorded:
                 task = _task_of_record(name, scores.tasks[name], samples)
             tasks[name] = task
             values[name] = {s.id: sum(float(s.score[m]) for m in task.metrics) / len(task.metrics) for s in samples}
-            spent[name] = {s.id: sum(r.prompt_tokens + len(r.answer.tokens) for r in s.requests) for s in samples}
+            spent[name] = {s.id: sum(r.prompt_tokens + _written(r.answer) for r in s.requests) for s in samples}
         return cls(header.model.name, run, header, tasks, values, spent)
 
     def cost(self, task: str) -> float:
@@ -205,7 +205,12 @@ class Live:
     def tokens(self, task: str, document: int) -> int:
         """See `Contestant`."""
         requests = self.requests[task, document]
-        return sum(r.prompt_tokens + len(self.journal.answers[r.id].tokens) for r in requests)
+        return sum(r.prompt_tokens + _written(self.journal.answers[r.id]) for r in requests)
+
+
+def _written(answer: Answer | GivenAnswer) -> int:
+    """Return how many tokens a model generated for an answer and the thought before it."""
+    return len(answer.thought_tokens) + len(answer.tokens)
 
 
 def raced_tasks(plan: Plan) -> dict[str, RacedTask]:
@@ -272,6 +277,9 @@ def check_alike(contestants: Sequence[Contestant]) -> list[str]:
             if x != y:
                 title = "how answers were drawn" if key == "how_drawn" else key
                 remarks.append(f"{title} differs: {x} ({first.name}), {y} ({other.name}).")
+        if first.header.thinking != other.header.thinking:
+            modes = [f"{c.header.thinking.mode if c.header.thinking else 'none'} ({c.name})" for c in (first, other)]
+            remarks.append(f"thinking differs: {', '.join(modes)}.")
     if any(same_model(a, b) for i, a in enumerate(contestants) for b in contestants[:i]):
         raise UserError("The same model was named twice. A race needs two different ones.")
     return remarks
@@ -304,6 +312,6 @@ def same_model(a: Contestant, b: Contestant) -> bool:
         return True
     x, y = a.header, b.header
     return x.model.weights_sha256 is not None and (
-        (x.model.weights_sha256, x.model.adapter_sha256, x.engine, x.mode, x.num_fewshot, x.how_drawn)
-        == (y.model.weights_sha256, y.model.adapter_sha256, y.engine, y.mode, y.num_fewshot, y.how_drawn)
+        (x.model.weights_sha256, x.model.adapter_sha256, x.engine, x.mode, x.num_fewshot, x.how_drawn, x.thinking)
+        == (y.model.weights_sha256, y.model.adapter_sha256, y.engine, y.mode, y.num_fewshot, y.how_drawn, y.thinking)
     )

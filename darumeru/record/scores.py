@@ -75,13 +75,13 @@ class TaskResult(Part):
     generated_tokens: int = 0
     approximate_answers: int = 0
     thought_tokens: int = 0
-    """Generated for thoughts, their ends included; this and the following keys stand where the model can think."""
+    """Generated for thoughts, their ends included; this and the following keys stand where the model thought."""
     unfinished_thoughts: int = 0
     """Requests whose thought did not end: their answers are empty."""
     rethought_answers: int = 0
-    """Answers that open or close a thought of their own."""
+    """Answers with a second thought, inside the first or in the answer itself."""
     finished_documents: int = 0
-    """Documents all of whose thoughts ended."""
+    """Documents all of whose thoughts ended; where a cluster's values are summed, those of such clusters."""
     finished_score: Score | None = None
     """The score over these documents alone."""
     seconds: float | None = None

@@ -1,0 +1,106 @@
+"""A model that thinks, on both engines and killed: the same tokens thought and said, and nothing thought twice."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darumeru.evaluation import Plan, execute, prepare
+from darumeru.record.run import Journal, Run, load_run
+from darumeru.settings import settings_of
+from support.real import needs_vllm
+from support.runs import comparable, samples
+from support.thinking import BUDGET, LONG, QUESTIONS, make_tasks
+
+WAYS: dict[str, dict[str, Any]] = {
+    "off": {},
+    "on": {"thinking": "on", "thinking_budget": 100},
+    "cut": {"thinking": "on", "thinking_budget": BUDGET},
+}
+
+
+@pytest.mark.xdist_group("vllm")
+@needs_vllm
+def test_both_engines_think_and_say_the_same_tokens(
+    thinking_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    zoo = make_tasks(tmp_path / "zoo")
+
+    def runs(name: str) -> dict[str, Run]:
+        """The three ways, computed by one loaded engine."""
+        plans = {
+            way: prepare(settings_of(model=str(thinking_model), engine=name, **asked, **zoo))
+            for way, asked in WAYS.items()
+        }
+        with plans["on"].opened.load(512) as engine:
+
+            @contextmanager
+            def opened(_: Plan) -> Any:
+                yield engine
+
+            open_engine: Callable[[Plan], Any] = opened
+            return {way: execute(plan, tmp_path / name, open_engine=open_engine) for way, plan in plans.items()}
+
+    want, got = runs("hf"), runs("vllm")
+    for way in WAYS:
+        for task in ("legs", "legs_said"):
+            for a, b in zip(want[way].samples(task), got[way].samples(task), strict=True):
+                x, y = a.requests[0].answer, b.requests[0].answer
+                where = f"{way}, {task}, {a.doc['question']}"
+                assert y.logprobs == pytest.approx(x.logprobs, abs=1e-3), where
+                assert y.model_dump(exclude={"logprobs"}) == x.model_dump(exclude={"logprobs"}), where
+                assert bool(y.thought_tokens) == (way != "off"), where
+                assert (b.pred, b.score) == (a.pred, a.score), where
+                if a.doc["question"] == LONG:
+                    assert y.unfinished == (way == "cut"), where
+
+
+def test_killed_between_thought_and_choice_it_resumes(thinking_model: Path, tmp_path: Path) -> None:
+    """A real process, killed with SIGKILL when the first choice behind a thought is to be written down."""
+    zoo = make_tasks(tmp_path / "zoo")
+    command = [
+        "run", "--model", str(thinking_model), "--data", zoo["data"], "--include-path", str(zoo["include_path"][0]),
+        "--suite", "zoo", "--tasks", "legs", "--engine", "hf", "--dtype", "float32", "--device", "cpu", "--thinking", "on",
+        "--thinking-budget", "100", "--model-args", "batch_tokens=300",
+    ]  # fmt: skip
+    log = tmp_path / "kept.txt"
+    spy = (
+        "import darumeru.record.run as r, os, pathlib, signal\n"
+        "old = r.Journal.append\n"
+        "def append(self, batch, *rest):\n"
+        "    if {kill} and any(a.logprobs for a in batch):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"    pathlib.Path({str(log)!r}).open('a').write(''.join(a.id + '\\n' for a in batch))\n"
+        "    old(self, batch, *rest)\n"
+        "r.Journal.append = append\n"
+        "from darumeru.cli import main\n"
+        "main()\n"
+    )
+
+    def run(folder: str, kill: bool) -> subprocess.CompletedProcess[bytes]:
+        code = spy.replace("{kill}", str(kill))
+        return subprocess.run(
+            [sys.executable, "-c", code, *command, "--output", str(tmp_path / folder)], capture_output=True, check=False
+        )
+
+    killed = run("a", kill=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    stored = set(Journal(next((tmp_path / "a").glob("*/journal.jsonl"))).answers)
+    thoughts = {f"legs/{i}/0#thought" for i in range(len(QUESTIONS))}
+    unfinished = {f"legs/{QUESTIONS.index(q)}/0" for q in QUESTIONS[-1:]}
+    assert stored == thoughts | unfinished
+    os.truncate(log, 0)
+    assert run("a", kill=False).returncode == 0
+    computed = log.read_text(encoding="utf-8").split()
+    assert sorted(computed) == sorted(f"legs/{i}/0" for i in range(len(QUESTIONS) - 1)), "the choices, and no thought"
+    assert run("b", kill=False).returncode == 0
+    resumed, whole = (load_run(next((tmp_path / x).iterdir())) for x in "ab")
+    assert samples(resumed) == samples(whole)
+    assert comparable(resumed.scores) == comparable(whole.scores)
