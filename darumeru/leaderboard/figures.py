@@ -177,7 +177,8 @@ def thinking_chart(data: Any) -> Any:
     import altair as alt
 
     axis = alt.Axis(title="tokens a document", format="~s")
-    x = alt.X("tokens:Q", scale=alt.Scale(type="symlog", constant=10, padding=30), axis=axis)
+    # Without thinking a document takes a few tokens, or none.
+    x = alt.X("tokens:Q", scale=alt.Scale(type="symlog", constant=10, domainMin=0), axis=axis)
     y = alt.Y(
         "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title="Micro-Avg", format=".3f", tickCount=6)
     )

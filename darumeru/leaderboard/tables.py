@@ -36,7 +36,7 @@ def with_bounds(score: Bounded | None) -> str:
 
 
 def setting(entry: Entry) -> str:
-    """`zero-shot`, `5-shot`, `zero-shot, thinking to 2,048 tokens`."""
+    """`zero-shot`, `5-shot`, `zero-shot, thinking on, budget 2,048`."""
     shots = "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
     thinking = thinking_title(entry.header) if entry.header else ""
     return f"{shots}, {thinking}" if thinking else shots
@@ -91,8 +91,8 @@ def _cost_table(board: Board) -> list[str]:
         if spent is not None:
             finished = spent.finished.get("suite")
             cells += [
-                "—" if finished is None else f"{finished:.3f}", f"{spent.unfinished:.1%}", f"{spent.tokens:,.0f}",
-                f"{spent.thought:,.0f}", "—" if spent.seconds is None else f"{spent.seconds:.2f}",
+                "—" if finished is None else f"{finished:.3f}", f"{spent.unfinished:.1%}", f"{spent.tokens:,.1f}",
+                f"{spent.thought:,.1f}", "—" if spent.seconds is None else f"{spent.seconds:.2f}",
             ]  # fmt: skip
         parts.append("| " + " | ".join(cells) + " |")
     return [*parts, ""]

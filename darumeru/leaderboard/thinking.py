@@ -70,11 +70,11 @@ def _finished(tasks: dict[str, TaskResult], suite: SuiteFacts) -> dict[str, floa
 
 
 def thinking_title(header: Header) -> str:
-    """`thinking off`, `thinking to 2,048 tokens`; empty for a model that does not think."""
+    """`thinking off`, `thinking on, budget 2,048`; empty for a model that does not think."""
     facts = header.thinking
     if facts is None:
         return ""
-    return f"thinking to {facts.budget:,} tokens" if facts.mode == "on" and facts.budget else f"thinking {facts.mode}"
+    return f"thinking {facts.mode}" + (f", budget {facts.budget:,}" if facts.budget else "")
 
 
 def series(entry: Entry) -> tuple[str, ...]:
