@@ -1,6 +1,6 @@
 """Speed of `--train new-rows+lora`: steps of `lep pretrain`'s model against a plain loop with PEFT, tokens per CPU second.
 
-    python benchmarks/lora_speed.py --model DIR [--new 4000] [--steps 4] [--rows 8] [--tokens 96] [--threads 1]
+    python benchmarks/lora_speed.py --model DIR [--new 4000] [--steps 4] [--rows 8] [--tokens 96] [--attention eager]
 
 DIR holds SmolLM2-135M-Instruct or another small model; its last `--new` rows are taken for the new ones. The plain loop is what
 a user would write: `get_peft_model`, the embedding trained whole with the old rows' gradient set to zero, and transformers'
@@ -30,14 +30,14 @@ from lep.pretraining.trainable import prepare
 Step = Callable[[torch.Tensor, torch.Tensor], float]
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, attention: str) -> Any:
     """The model in bfloat16."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).train()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=attention).train()
 
 
-def plain_step(folder: Path, new: int) -> Step:
+def plain_step(folder: Path, new: int, attention: str) -> Step:
     """A plain loop."""
-    model = load(folder)
+    model = load(folder, attention)
     wrapped = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=linear_layers(model, "all")))
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(True)
@@ -57,14 +57,14 @@ def plain_step(folder: Path, new: int) -> Step:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
 
-def lep_step(folder: Path, new: int) -> Step:
+def lep_step(folder: Path, new: int, attention: str) -> Step:
     """The model of `lep pretrain`."""
-    model, source = load(folder), open_checkpoint(folder)
+    model, source = load(folder, attention), open_checkpoint(folder)
     rows = source.embeddings.rows
     ready = prepare(
         model, "new-rows+lora", source, new_ids=range(rows - new, rows), compute=torch.bfloat16, lora=Lora()
@@ -81,7 +81,7 @@ def lep_step(folder: Path, new: int) -> Step:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -92,11 +92,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     for name, default in (("new", 4000), ("steps", 4), ("rows", 8), ("tokens", 96), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--profile", action="store_true", help="of the second way")
+    parser.add_argument("--attention", default="sdpa")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     count = open_checkpoint(given.model).embeddings.rows
-    ways = {"plain": plain_step(given.model, given.new), "lep": lep_step(given.model, given.new)}
+    ways = {
+        name: make(given.model, given.new, given.attention) for name, make in (("plain", plain_step), ("lep", lep_step))
+    }
     spent: dict[str, list[float]] = {name: [] for name in ways}
     positions = torch.arange(given.tokens).repeat(given.rows, 1)
     draw = torch.Generator().manual_seed(0)
@@ -109,10 +111,6 @@ def main() -> None:
                 spent[name].append(time.process_time() - began)
     for name, seconds in spent.items():
         print(f"{name}: {given.rows * given.tokens / statistics.median(seconds):,.0f} tokens per CPU second")
-    if given.profile:
-        with torch.profiler.profile() as profile:
-            ways["lep"](ids, positions)
-        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=50))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A base and an instruct model that really differ, propagated by every method with and without the backbone's change.
+"""A base and an instruct model that really differ: what of chat survives propagation by every method, and direct adaptation.
 
     python benchmarks/pair.py --model DIR --output DIR [--quick]
 
@@ -7,14 +7,16 @@ DIR holds SmolLM2-135M-Instruct, which stands in for a base model. The script ma
 * `instruct`: the base trained on chats (Russian instructions with their answers, texts to copy and to write on in both
   languages), embeddings whole and layers by LoRA, at a rate that takes it far from the base. How far is printed: ‖D − Id‖ / ‖Id‖
   of conversion's map D, and the mean cosine of rows;
-* `adapted`: the base with Russian tokens, its rows and a LoRA of its layers trained on Russian and English prose;
-* one model for each method of `lep propagate`, with the change of the backbone (delta) and without (instruct), and, for
-  comparison, the instruct model with the new tokens as their mean initialisation, nothing carried over.
+* `adapted`: the base with Russian tokens, their rows and a LoRA of the layers trained on Russian and English prose;
+* one model for each method of `lep propagate`, with the change of the backbone (delta) and without (instruct);
+* for comparison the instruct model with the new tokens as their mean initialisation, nothing trained and nothing carried over;
+* `direct` and `direct-chats`: the instruct model itself adapted as the base was, as where no base is to be had; the second
+  replays self-made chats (its own answers, copies, texts written on).
 
 Measured on conversations that nothing was trained on: bits per byte of good answers in Russian and English, the share of turns
-that end and that keep to the template (`lep.measure.chat`), and DaruCopy on sentences of the mini bundle.
-A table is printed at the end; benchmarks/results/pair.json is written after each model (with --quick, OUTPUT/pair.json). What
-OUTPUT holds already is not made again. Needs the shared data folder (DARUMERU_SHARED).
+that end and that keep to the template (`lep.measure.chat`), and DaruCopy on sentences of the mini bundle. A table is printed at
+the end; benchmarks/results/pair.json is written after each model (with --quick, OUTPUT/pair.json). What OUTPUT holds already is
+not made again. Needs the shared data folder (DARUMERU_SHARED).
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import darumeru
 import lep
 from lep.calibration.chat import read_chats
 from lep.corpus.read import read_texts
 from lep.model.manifest import read_manifest
+from lep.pretraining.settings import settings_of
 from lep.propagation import method as methods
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +48,7 @@ HELD_OUT = 24
 """Instructions, and as many texts in each language, that nothing is trained on."""
 SHORT, LONG = 150, 500
 """Characters of a text to copy or to write on."""
-BACKBONES = ("delta", "instruct")
+BACKBONES: tuple[Literal["delta", "instruct"], ...] = ("delta", "instruct")
 
 
 def write_rows(file: Path, rows: Iterator[dict[str, Any]]) -> Path:
@@ -70,12 +73,12 @@ def make_texts(place: Path, options: argparse.Namespace) -> dict[str, Path]:
         found[f"corpus-{language}"] = write_rows(place / f"corpus-{language}.jsonl", ({"text": t} for t in texts))
         for part, first, count in (("chats", 1000, 2000), ("held-out", 1600, 400)):
             rows = paragraphs(language, first=first, count=count)
-            found[f"{part}-{language}"] = write_rows(place / f"{part}-{language}.jsonl", rows)
-    rows = [json.loads(line) for line in (SHARED / INSTRUCTIONS).read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["instances"] and len(row["instances"][0]["output"]) <= LONG]
-    instructions = write_rows(place / "instructions.jsonl", iter(rows[HELD_OUT:]))
-    held_out = write_rows(place / "instructions-held-out.jsonl", iter(rows[:HELD_OUT]))
-    length = {"copy_characters": (SHORT, LONG), "force": True}
+            found[f"{part}-{language}"] = write_rows(place / f"{part}-{language}-texts.jsonl", rows)
+    every = [json.loads(line) for line in (SHARED / INSTRUCTIONS).read_text(encoding="utf-8").splitlines()]
+    answered = [row for row in every if row["instances"] and len(row["instances"][0]["output"]) <= LONG]
+    instructions = write_rows(place / "instructions.jsonl", iter(answered[HELD_OUT:]))
+    held_out = write_rows(place / "instructions-held-out.jsonl", iter(answered[:HELD_OUT]))
+    length: dict[str, Any] = {"copy_characters": (SHORT, LONG), "force": True}
     lep.make_data(
         None, [instructions], place / "chats.jsonl", answers=True, copy=options.texts, continuations=options.texts,
         copy_corpus=[found["chats-ru"], found["chats-en"]], **length,
@@ -85,7 +88,8 @@ def make_texts(place: Path, options: argparse.Namespace) -> dict[str, Path]:
             None, prompts, place / f"chats-{language}.jsonl", answers=True, continuations=HELD_OUT,
             copy_corpus=[found[f"held-out-{language}"]], **length,
         )  # fmt: skip
-    return {name: place / f"{name}.jsonl" for name in ("corpus-ru", "corpus-en", "chats", "chats-ru", "chats-en")}
+    names = ("corpus-ru", "corpus-en", "chats", "chats-ru", "chats-en", "instructions")
+    return {name: place / f"{name}.jsonl" for name in names}
 
 
 def once(folder: Path, make: Callable[[], object]) -> Path:
@@ -100,7 +104,7 @@ def once(folder: Path, make: Callable[[], object]) -> Path:
 def make_pair(texts: dict[str, Path], options: argparse.Namespace) -> tuple[Path, Path]:
     """The instruct model and the adapted base."""
     out, model = options.output, options.model
-    training = {
+    training: dict[str, Any] = {
         "recipe": "instruct", "train_embeddings": True, "learning_rate": options.rate, "batch": 4, "max_length": 512,
         "max_steps": options.steps, "dtype": "bfloat16", "save_every": 1000,
     }  # fmt: skip
@@ -109,15 +113,37 @@ def make_pair(texts: dict[str, Path], options: argparse.Namespace) -> tuple[Path
         out / "tokenizer",
         lambda: lep.extend_vocabulary(model, [texts["corpus-ru"]], out / "tokenizer", add=options.add),
     )
-    once(out / "adapted-0", lambda: lep.initialise(model, out / "tokenizer", out / "adapted-0"))
-    settings = lep.PretrainSettings(
-        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=256, total_batch_size=8,
-        per_device_train_batch_size=4, warmup_steps=min(20, options.adapt_steps // 4), max_steps=options.adapt_steps,
-        save_steps=10_000, logging_steps=20,
-    )  # fmt: skip
-    corpus = [texts["corpus-ru"], texts["corpus-en"]]
-    adapted = once(out / "adapted", lambda: lep.pretrain(out / "adapted-0", corpus, out / "adapted", settings=settings))
+    adapted = adapt(model, "adapted", texts, options)
     return instruct, adapted
+
+
+def adapt(model: Path, name: str, texts: dict[str, Path], options: argparse.Namespace, *chats: Path) -> Path:
+    """The model in the new vocabulary, trained on Russian texts; English ones and, where given, chats are replayed."""
+    start, output = options.output / f"{name}-0", options.output / name
+    once(start, lambda: lep.initialise(model, options.output / "tokenizer", start))
+    settings = settings_of(
+        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=256, total_batch_size=8,
+        per_device_train_batch_size=4, warmup_steps=min(10, options.adapt_steps // 4), max_steps=options.adapt_steps,
+        save_steps=10_000, logging_steps=10, replay=(f"{texts['corpus-en']}=0.25", *(f"{file}=0.15" for file in chats)),
+    )  # fmt: skip
+    return once(output, lambda: lep.pretrain(start, [texts["corpus-ru"]], output, settings=settings))
+
+
+def own_chats(instruct: Path, texts: dict[str, Path], options: argparse.Namespace) -> Path:
+    """Self-made chats of the instruct model: its own answers, copies, texts written on."""
+    output: Path = options.output / "own-chats.jsonl"
+    count = options.texts // 4
+    settings: dict[str, Any] = {
+        "copy": count, "continuations": count, "copy_corpus": [options.output / "chats-ru-texts.jsonl"],
+        "copy_characters": (SHORT, LONG), "force": True,
+    }  # fmt: skip
+    asked = {"engine": options.engine, "limit": count, "max_tokens": 256}
+    try:
+        lep.make_data(str(instruct), [texts["instructions"]], output, **asked, **settings)
+    except darumeru.DarumeruError as error:  # a model that ends none of its answers
+        print(error, flush=True)
+        lep.make_data(None, [], output, **settings)
+    return output
 
 
 def measure(folder: Path, texts: dict[str, Path], options: argparse.Namespace) -> dict[str, float]:
@@ -133,7 +159,9 @@ def measure(folder: Path, texts: dict[str, Path], options: argparse.Namespace) -
     return found | {f"copy_{task[-2:]}": run.scores["tasks"][task]["score"]["value"] for task in tasks}
 
 
-def models(instruct: Path, adapted: Path, options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+def models(
+    instruct: Path, adapted: Path, texts: dict[str, Path], options: argparse.Namespace
+) -> Iterator[tuple[str, Path]]:
     """Yield each model to be measured; those that are made for it alone are deleted afterwards."""
     out, base = options.output, options.model
     yield "base, own vocabulary", base
@@ -142,6 +170,9 @@ def models(instruct: Path, adapted: Path, options: argparse.Namespace) -> Iterat
     place = out / "propagated"
     lep.initialise(instruct, out / "tokenizer", place, force=True)
     yield "instruct, new tokens as means", place
+    yield "instruct, adapted itself", adapt(instruct, "direct", texts, options)
+    chats = own_chats(instruct, texts, options)
+    yield "instruct, adapted itself with chats", adapt(instruct, "direct-chats", texts, options, chats)
     for name in methods.names():
         for backbone in BACKBONES:
             manifest = lep.propagate(base, adapted, instruct, place, method=name, backbone=backbone, force=True)
@@ -168,15 +199,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="a few steps only, to see that all of it works")
-    parser.add_argument("--steps", type=int, default=160, help="of the instruct model's training")
+    parser.add_argument("--steps", type=int, default=100, help="of the instruct model's training")
     parser.add_argument("--rate", type=float, default=2e-3, help="of that training")
-    parser.add_argument("--texts", type=int, default=250, help="to copy, and as many to write on, in that training")
+    parser.add_argument("--texts", type=int, default=200, help="to copy, and as many to write on, in that training")
     parser.add_argument("--add", type=int, default=2000, help="new tokens")
-    parser.add_argument("--adapt-steps", type=int, default=200, help="of the base's adaptation")
+    parser.add_argument("--adapt-steps", type=int, default=40, help="of each adaptation, 2,048 tokens each")
     parser.add_argument("--train", default="new-rows+lora", help="as lep pretrain --train")
     parser.add_argument("--documents", type=int, default=300, help="of each language that the adaptation reads")
-    parser.add_argument("--chats", type=int, default=48, help="held-out conversations of each language")
-    parser.add_argument("--copies", type=int, default=12, help="sentences of each language to copy")
+    parser.add_argument("--chats", type=int, default=16, help="held-out conversations of each language")
+    parser.add_argument("--copies", type=int, default=8, help="sentences of each language to copy")
     parser.add_argument("--engine", default="hf", help="of DaruCopy")
     options = parser.parse_args()
     if options.quick:
@@ -189,7 +220,7 @@ def main() -> None:
     texts = make_texts(options.output, options)
     instruct, adapted = make_pair(texts, options)
     rows: dict[str, dict[str, float]] = {}
-    for title, folder in models(instruct, adapted, options):
+    for title, folder in models(instruct, adapted, texts, options):
         rows[title] = measure(folder, texts, options)
         print(f"{title}: {rows[title]}", flush=True)
         minutes = (time.perf_counter() - began) / 60

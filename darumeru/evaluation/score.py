@@ -96,7 +96,7 @@ def score_samples(
     for name, rows in samples.items():
         task = tasks[name]
         try:
-            scored[name] = [_scored(task, row) for row in rows]
+            scored[name] = [_scored(task, row, by_repeat(row.requests)) for row in rows]
         except Exception as error:  # a fault in one task must not lose the scores of the others
             log.debug("task %s", name, exc_info=True)
             failed[name] = f"{type(error).__name__}: {error}"
@@ -141,12 +141,12 @@ def score_samples(
     )
 
 
-def _scored(task: DarumeruTask, row: Sample) -> Sample:
-    """Return a document with what its answers are worth."""
+def _scored(task: DarumeruTask, row: Sample, repeats_of: Sequence[Sequence[Asked]]) -> Sample:
+    """Return a document with what its answers are worth, the repeats that are given."""
     score = over_repeats(
         [
             task.rated(row.doc, [r.answer.answer() for r in asked], [r.reference_tokens for r in asked])
-            for asked in by_repeat(row.requests)
+            for asked in repeats_of
         ]
     )
     repeats = [Repeat(score=s.metrics, pred=s.pred, extra=s.extra) for s in score.repeats]
@@ -193,12 +193,12 @@ def _of_thoughts(task: DarumeruTask, rows: Sequence[Sample], draw_seed: int) -> 
     answers = [r.answer for row in rows for r in row.requests]
     if not any(a.thought_tokens or a.unfinished or a.rethought for a in answers):
         return {}
-    cut = [row for row in rows if any(r.answer.unfinished for r in row.requests)]
-    # Of a sum over a cluster no part is worth anything without the others.
-    summed = any(task.metrics[name] is cluster_sum for name in task.primary)
-    clusters = {row.cluster for row in cut} if summed else set()
-    without = {row.id for row in cut}
-    finished = [row for row in rows if row.id not in without and row.cluster not in clusters]
+    finished = [found for row in rows if (found := _finished(task, row)) is not None]
+    if any(task.metrics[name] is cluster_sum for name in task.primary):
+        # Of a sum over a cluster no part is worth anything without the others.
+        whole = {row.id for row in finished}
+        broken = {row.cluster for row in rows if row.id not in whole}
+        finished = [row for row in finished if row.cluster not in broken]
     found = score_task(table_of(finished), task.metrics, task.primary, draw_seed)[0]["score"] if finished else None
     return {
         "thought_tokens": sum(len(a.thought_tokens) for a in answers),
@@ -207,6 +207,15 @@ def _of_thoughts(task: DarumeruTask, rows: Sequence[Sample], draw_seed: int) -> 
         "finished_documents": len(finished),
         "finished_score": found,
     }
+
+
+def _finished(task: DarumeruTask, row: Sample) -> Sample | None:
+    """Return a scored document with what its finished answers are worth; None where no thought ended."""
+    repeats = by_repeat(row.requests)
+    finished = [asked for asked in repeats if not any(r.answer.unfinished for r in asked)]
+    if len(finished) == len(repeats):
+        return row
+    return _scored(task, row, finished).model_copy(update={"repeats": []}) if finished else None
 
 
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:

@@ -81,9 +81,9 @@ class TaskResult(Part):
     rethought_answers: int = 0
     """Answers with a second thought, inside the first or in the answer itself."""
     finished_documents: int = 0
-    """Documents all of whose thoughts ended; where a cluster's values are summed, those of such clusters."""
+    """Documents with an answer whose thoughts ended; where a cluster's values are summed, all of it has one."""
     finished_score: Score | None = None
-    """The score over these documents alone."""
+    """The score over these documents alone; of several repeats, over the finished ones."""
     seconds: float | None = None
     """The engine's time."""
 

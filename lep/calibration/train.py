@@ -16,13 +16,14 @@ from darumeru.files import read_json
 from darumeru.options import Option
 from lep.calibration.chat import Writers, read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, trained_parameters
-from lep.calibration.merge import load, merge, stored_tensors
+from lep.calibration.merge import merge, stored_tensors
 from lep.calibration.recipe import Recipe, choose_recipe
 from lep.calibration.rows import deal
 from lep.calibration.sft import hushed, keeps_apart, progress_callback, train
 from lep.calibration.work import claim, newest_checkpoint, step_of
 from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint, new_folder
+from lep.model.loading import load_model
 from lep.model.manifest import write_manifest
 from lep.options import Force, Model, Output
 
@@ -95,7 +96,7 @@ def calibrate(
     work.mkdir(parents=True, exist_ok=True)
     with exclusive(work), hushed():
         claim(work, identity, force)
-        base = load(source.folder, dtype)
+        base = load_model(source.folder, dtype)
         tied = is_tied(base)
         isolated = keeps_apart(base, examples)
         if not isolated:

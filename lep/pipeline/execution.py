@@ -255,7 +255,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 def missing(recipe: Recipe) -> list[str]:
     """Return the files that the recipe names and that are not there."""
     top = recipe.top
-    files = [*top.corpus, *top.held_out.values()]
+    files = [*top.corpus, *top.held_out.values(), *filter(None, [recipe.report.chats])]
     files += [file for stage in STAGES for file in stage.files(recipe[stage])]
     return [f for f in dict.fromkeys(files) if not f.startswith("hub:") and not Path(f).is_file()]
 

@@ -47,9 +47,10 @@ def held_out(
     float32 on a CPU, the stored type on a GPU.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from darumeru.files import write_json
+    from lep.model.loading import load_model
 
     folder = locate(model)
     old, new = Vocabulary.load(base), Vocabulary.load(folder)
@@ -57,7 +58,7 @@ def held_out(
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     dtype: Any = torch.float32 if place == "cpu" else "auto"
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(place).eval()
+    loaded = load_model(folder, dtype).to(place)
     texts = HeldOut.read(sources, field=field, characters=characters)
     measured: dict[str, Any] = {}
     for name, pieces in texts.pieces.items():
@@ -164,6 +165,32 @@ def examples(
         asked = ask(settings_of(model=source, **settings), queries, output.parent, f"examples-{name}", progress)
         answers[name] = [answer.text if answer else None for answer in asked.answers]
     write_json(output, {"prompts": list(prompts), "answers": answers, "max_tokens": tokens})
+
+
+def chats(
+    models: Mapping[str, str],
+    conversations: str,
+    output: Path,
+    *,
+    limit: int,
+    device: str,
+    progress: Progress | None = None,
+) -> None:
+    """Measure whether models still chat (`lep.measure.chat`); a turn has to end within `limit` characters."""
+    import torch
+
+    from darumeru.files import write_json
+    from lep.calibration.chat import read_chats
+    from lep.measure.chat import chat_measures
+
+    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    asked = list(read_chats(Path(conversations)))
+    found = {}
+    for done, (name, source) in enumerate(models.items()):
+        if progress:
+            progress(done, len(models))
+        found[name] = chat_measures(locate(source), asked, limit=limit, device=place)
+    write_json(output, {"models": found, "conversations": len(asked), "characters": limit})
 
 
 def machine() -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Table(dict[str, Any]):
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
     """Return what the pages show as tables."""
-    return [t for t in (_vocabulary(report), _speed(report), _bits(report), _map_table(report), _scores(report),
+    return [t for t in (_vocabulary(report), _speed(report), _bits(report), _chats(report), _map_table(report), _scores(report),
                         _differences(report), _training_table(report), _stage_table(report)) if t["rows"]]  # fmt: skip
 
 
@@ -149,6 +149,21 @@ def _bits(report: Mapping[str, Any]) -> Table:
         "writes greedily after the beginnings of the text."
     )
     return make_table("Held-out text", head, rows, note)
+
+
+def _chats(report: Mapping[str, Any]) -> Table:
+    found = report["chats"] or {"models": {}, "conversations": 0, "characters": 0}
+    rows = [
+        [m["title"], f"{c['chat_bits_per_byte']:.4f}", f"{c['chat_ended']:.1%}", f"{c['chat_template_kept']:.1%}"]
+        for m in report["models"]
+        if (c := found["models"].get(m["id"])) is not None
+    ]
+    note = (
+        f"{found['conversations']:,} held-out conversations. Bits per byte: of their last answers, with what ends them. Turns "
+        f"ended: greedy answers that say something and end within {found['characters']:,} characters. Template kept: those "
+        "without a control token inside."
+    )
+    return make_table("Chat", ["model", "answers: bits per byte", "turns ended", "template kept"], rows, note)
 
 
 def _map_table(report: Mapping[str, Any]) -> Table:

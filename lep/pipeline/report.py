@@ -77,6 +77,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
         },
         "adaptation": _adaptation(recipe, steps),
         "benchmark": _benchmark(measured, steps, output),
+        "chats": read_json(steps["chats"].output) if "chats" in steps else None,
         "examples": read_json(steps["examples"].output) if "examples" in steps else None,
         "trainings": _trainings(steps),
         "stages": {name: {key: record.get(key) for key in ("stage", "seconds", "finished")}

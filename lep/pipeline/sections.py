@@ -49,6 +49,11 @@ class Shown(Strict):
     examples: Annotated[tuple[str, ...], Option("Prompts whose answers the report shows side by side.")] = ()
     max_tokens: Annotated[int, Option("Most tokens of such an answer.")] = Field(96, ge=1)
     characters: Annotated[int, Option("Of each held-out text that are measured.")] = Field(20_000, ge=100)
+    chats: Annotated[
+        str | None,
+        Option("Held-out conversations (.jsonl, messages): whether the models still chat.", default="not measured"),
+    ] = None
+    chat_characters: Annotated[int, Option("Characters within which a turn has to end there.")] = Field(400, ge=1)
     speed_tokens: Annotated[
         int, Option("Tokens written after each prefix of a held-out text, to measure the speed.")
     ] = Field(64, ge=1)

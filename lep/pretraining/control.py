@@ -41,7 +41,7 @@ def control_settings(settings: PretrainSettings) -> PretrainSettings:
         parts.append((rest, share))
     *first, (last, _) = parts
     changes: dict[str, Any] = {"train": ",".join([*(f"{what}:{share:g}" for what, share in first), last])}
-    changes |= {"suite": None, "eval_every": None, "stop_if": (), "new_from": None}
+    changes |= {"suite": None, "eval_every": None, "stop_if": (), "new_from": None, "shared_learning_rate": 0.0}
     if settings.suite is not None:
         changes |= {"keep_best": None, "within": ()}
     return settings.model_copy(update=changes)

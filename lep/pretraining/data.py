@@ -140,15 +140,7 @@ class Data:
             yield f"The training has {self.steps} steps and --warmup-steps {settings.warmup_steps}: it never gets warm."
         if not held_out:
             yield "Without --held-out, bits per byte are not measured."
-        if settings.train == "new-rows" or not scripts:
-            return
-        for name, pieces in held_out.items():
-            shares = script_shares(pieces)
-            if shares and not self.texts.replay and sum(shares.get(script, 0.0) for script in scripts) < _FEW:
-                yield (
-                    f"The held-out text {name} is in {next(iter(shares))} script, and nothing like it is replayed: training "
-                    "the old weights on the corpus alone forgets it. Mix such texts in with --replay FILE=0.25."
-                )
+        yield from forgotten(settings, held_out)
 
     def characters(self, steps: int) -> list[int]:
         """How much was read in the first steps of each text that is replayed, and of the corpus."""
@@ -166,3 +158,22 @@ class Data:
                 for part, blocks, passes in zip(self.texts.replay, self.replay, self.rows.passes(steps), strict=False)
             ]
         return found
+
+
+def forgotten(settings: PretrainSettings, texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield a sentence for each text in another script than the corpus, where old weights are trained and nothing is replayed.
+
+    Args:
+        settings: of the training.
+        texts: held-out texts by name, in pieces.
+    """
+    scripts = scripts_of(settings.lang, settings.scripts)
+    if settings.train == "new-rows" or not scripts or settings.replay:
+        return
+    for name, pieces in texts.items():
+        shares = script_shares(pieces)
+        if shares and sum(shares.get(script, 0.0) for script in scripts) < _FEW:
+            yield (
+                f"The held-out text {name} is in {next(iter(shares))} script, and nothing like it is replayed: training the "
+                "old weights on the corpus alone forgets it. Mix such texts in with --replay FILE=0.25."
+            )

@@ -29,7 +29,7 @@ from lep.pretraining.checkpoints import best_checkpoint, checkpoints, note_best
 from lep.pretraining.claim import claim
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
-from lep.pretraining.original import find_original, measure_original
+from lep.pretraining.original import find_original, measure_original, need_original
 from lep.pretraining.schedule import Part, schedule
 from lep.pretraining.settings import PretrainSettings, settings_of
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from lep.measure.held_out import HeldOut
     from lep.pretraining.data import Data
     from lep.pretraining.replay import MixedRows
+    from lep.pretraining.shared_map import SharedMap
+    from lep.pretraining.trainable import Trainable
 
 STAGE = "pretrain"
 _UNTIED = "untied"
@@ -192,8 +194,9 @@ class _Training:
     def _train(self, part: Part, data: Data, arguments: Any, reached: tuple[int, Path] | None) -> bool:
         """Train one part of the schedule from where it stands; True where a rule ended it early."""
         import torch
-        from transformers import AutoModelForCausalLM, PrinterCallback
+        from transformers import PrinterCallback
 
+        from lep.model.loading import load_model
         from lep.pretraining.adapter import Lora
         from lep.pretraining.anchor import Anchor
         from lep.pretraining.blocks import Collator, start_token
@@ -208,6 +211,11 @@ class _Training:
         lora = "lora" in part.what.split("+")
         if sharded and (lora or part.what == "new-rows"):
             raise UserError(f"--train {part.what} does not work under FSDP: what it trains is small, so take DDP.")
+        if settings.quantize != "none" and (sharded or {"all", "ends"} & {*part.what.split("+")}):
+            raise UserError(
+                f"--quantize {settings.quantize} is for frozen layers on one device or under DDP; --train {part.what} "
+                f"{'under FSDP cuts them up' if sharded else 'trains them'}. Take new-rows+lora or embeddings+lora."
+            )
         if sharded and settings.anchor:
             raise UserError(
                 "--anchor does not work under FSDP: a shard does not know where its weights began. Take DDP."
@@ -218,11 +226,10 @@ class _Training:
         if lora and reached:  # checkpoints hold it merged
             source = open_checkpoint(self.checkpoints / f"checkpoint-{part.start}") if part.start else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=torch.float32 if sharded else compute, attn_implementation=settings.attention
-        )
-        if not sharded:
-            model.to(arguments.device)
+        model = load_model(
+            source.folder, torch.float32 if sharded else compute, attention=settings.attention,
+            quantize=settings.quantize, device=None if sharded else arguments.device,
+        )  # fmt: skip
         trainable = prepare(
             model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded, lora=Lora.of(settings)
         )
@@ -250,12 +257,14 @@ class _Training:
                 settings.head_learning_rate or rate,
                 settings.rest_learning_rate or rate,
                 settings.lora_learning_rate,
+                settings.shared_learning_rate,
             ),
             start=part.start,
             stop=part.stop,
             held_out=self.held_out,
             new_ids=frozenset(self.new_ids),
             anchor=Anchor(trainable, self.source, settings.anchor, self.new_ids) if settings.anchor else None,
+            shared=self._shared(trainable),
             characters=lambda step: sum(data.characters(step)),
             saved=self._note_best,
             train_dataset=rows,
@@ -287,6 +296,18 @@ class _Training:
         if trainable.hidden is not None:
             shutil.rmtree(self.output / "hidden", ignore_errors=True)
         return step < part.stop
+
+    def _shared(self, trainable: Trainable) -> list[SharedMap]:
+        if not self.settings.shared_learning_rate:
+            return []
+        if not self.new_ids:
+            raise UserError(
+                f"--shared-learning-rate moves the rows of new tokens, and {self.model.folder.name} has none that are known "
+                "(--new-from ROW names the first)."
+            )
+        from lep.pretraining.shared_map import shared_maps
+
+        return shared_maps(trainable, need_original(self.model.folder, self.original), self.source.folder, self.new_ids)
 
     def _evaluate_along_the_way(self, trainer: Any) -> None:
         """Add the callbacks that obey `darumeru watch` and, where it was asked for, run the benchmark here.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darumeru.options import Option, deciding, option_of, validated
 from darumeru.settings import TaskSettings
+from lep.model.loading import Quantization
 from lep.pretraining.best import parse_limits
 from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
@@ -54,6 +55,13 @@ class PretrainSettings(BaseModel):
         Option("LoRA: linear maps of a layer by their names, q_proj v_proj.", default="all of them", many="spread"),
     ] = ()
     lora_learning_rate: Annotated[float, Option("Of LoRA's matrices.")] = Field(5e-4, gt=0, allow_inf_nan=False)
+    shared_learning_rate: Annotated[
+        float,
+        Option(
+            "Of a linear map of each new token's pieces in the vocabulary before, which moves all new rows together; 1e-4 is "
+            "a good rate. 0: every row learns by itself."
+        ),
+    ] = Field(0.0, ge=0, allow_inf_nan=False)
     total_batch_size: Annotated[int, Option("Rows of a step, over all GPUs and accumulated passes.")] = Field(256, ge=1)
     per_device_train_batch_size: Annotated[int, Option("Rows of one pass on one device.")] = Field(8, ge=1)
     block_size: Annotated[int, Option("Most tokens of a block, and of a row.")] = Field(1024, ge=8)
@@ -89,6 +97,9 @@ class PretrainSettings(BaseModel):
         Literal["auto", "float32", "bfloat16"],
         Option("Of computation; trained weights are float32. auto: bfloat16 on a GPU that has it."),
     ] = "auto"
+    quantize: Annotated[
+        Quantization, Option("Linear maps of frozen layers while training, with bitsandbytes; what is written is not.")
+    ] = "none"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.", decides=False)] = "auto"
     attention: Annotated[
         Literal["eager", "sdpa", "flex_attention"] | None,
@@ -158,14 +169,16 @@ class PretrainSettings(BaseModel):
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of what is not used (LoRA, replay, anchor, untying) are not among them, so that trainings from before it existed
-        stay what they are. Texts are named without their folders.
+        Those of what is not used (LoRA, replay, anchor, untying, a shared map, quantization) are not among them, so that
+        trainings from before it existed stay what they are. Texts are named without their folders.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
         found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
         replay = [part.name for part in parse_replay(found.pop("replay"))]
-        for unused in (name for name in ("anchor", "untie") if not found[name]):
+        for unused in (name for name in ("anchor", "untie", "shared_learning_rate") if not found[name]):
             del found[unused]
+        if self.quantize == "none":
+            del found["quantize"]
         return found | ({"replay": replay} if replay else {})
 
 

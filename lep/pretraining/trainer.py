@@ -12,7 +12,7 @@ import re
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.pretraining.anchor import Anchor
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
+from lep.pretraining.shared_map import SharedMap
 from lep.pretraining.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ _RESUMABLE = 2
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates of embedding, head, layers and norms, and LoRA."""
+    """Learning rates of embedding, head, layers and norms, LoRA, and the maps that new rows share."""
 
     embedding: float
     head: float
     rest: float
     lora: float
+    shared: float = 0.0
 
 
 class PretrainTrainer(Trainer):  # type: ignore[misc]
@@ -62,6 +64,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         held_out: texts to measure on.
         new_ids: the new tokens.
         anchor: pulls weights back, or None.
+        shared: maps that move all new rows of a matrix together.
         characters: of a number of steps: how much text they read.
         saved: is called with the log when a checkpoint has been written, before older ones go.
         settings: further arguments of Trainer.
@@ -83,12 +86,13 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         held_out: HeldOut,
         new_ids: Collection[int] = (),
         anchor: Anchor | None = None,
+        shared: Sequence[SharedMap] = (),
         characters: Callable[[int], int] = lambda _: 0,
         saved: Callable[[list[dict[str, float]]], object] = lambda _: None,
         **settings: Any,
     ) -> None:
         self.trainable, self.source, self.rates, self.start, self.stop = trainable, source, rates, start, stop
-        self.held_out, self.new_ids, self.anchor = held_out, new_ids, anchor
+        self.held_out, self.new_ids, self.anchor, self.shared = held_out, new_ids, anchor, shared
         self._characters, self._saved = characters, saved
         embedding = trainable.model.get_input_embeddings()
         self.used = UsedRows(embedding.weight.shape[0], arguments.device, trainable.rows)
@@ -112,6 +116,8 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
                 plain = not of_tokens and name in decayed
                 decay = self.args.weight_decay
                 groups.setdefault((rate, decay * plain, decay * rowwise), []).append(parameter)
+            if self.shared:
+                groups.setdefault((self.rates.shared, 0.0, 0.0), []).extend(shared.change for shared in self.shared)
             self.optimizer = RowAdamW(
                 [
                     {"params": members, "lr": rate, "weight_decay": plain, "row_decay": rowwise}
@@ -123,6 +129,9 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
                 eps=self.args.adam_epsilon,
                 fused=not self.is_fsdp_enabled,
             )
+            for shared in self.shared:
+                self.optimizer.register_step_pre_hook(lambda *_, shared=shared: shared.before_step())
+                self.optimizer.register_step_post_hook(lambda *_, shared=shared: shared.after_step())
             if self.anchor is not None:
                 anchor = self.anchor
                 self.optimizer.register_step_post_hook(lambda optimizer, *_: anchor.pull(optimizer))

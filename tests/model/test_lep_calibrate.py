@@ -14,10 +14,11 @@ import transformers
 
 from darumeru.errors import DarumeruError, UserError
 from lep import cli
-from lep.calibration import calibrate, train
+from lep.calibration import calibrate, merge, train
 from lep.calibration.chat import Example, Writers, read_chats, render_all
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.rows import deal
+from lep.model.checkpoint import write_checkpoint
 from lep.model.manifest import read_manifest
 from support.chats import chat, learned, prompter_of, rendered
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
@@ -210,7 +211,7 @@ def test_instruct_trains_all_layers_and_the_head_only(chat_model: MakeModel, dat
 def test_a_lost_head_is_noticed(
     chat_model: MakeModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Merging as it goes wrong without care: the head of a tied model comes back as it was before the training."""
+    """Training, merging and writing as they go wrong without care: the head is untied, LoRA's change or the head is left out."""
     import peft
 
     folder = chat_model("llama-tied")
@@ -225,17 +226,18 @@ def test_a_lost_head_is_noticed(
         with pytest.raises(DarumeruError, match="did not keep head and embedding of LlamaForCausalLM one matrix"):
             calibrate(folder, data, tmp_path / "untied", **settings)
 
-    merges = peft.LoraModel.merge_and_unload
-    old = transformers.AutoModelForCausalLM.from_pretrained(folder).get_output_embeddings().weight.detach()
+    deltas = peft.tuners.lora.Linear.get_delta_weight
+    with monkeypatch.context() as patch:
+        patch.setattr(peft.tuners.lora.Linear, "get_delta_weight", lambda self, name: 0 * deltas(self, name))
+        with pytest.raises(DarumeruError, match="Merging changed the model: logits differ by up to"):
+            calibrate(folder, data, tmp_path / "lost", **settings)
 
-    def losing(self: Any) -> Any:
-        model = merges(self)
-        with torch.no_grad():
-            model.get_output_embeddings().weight.copy_(old)
-        return model
+    def forgetting(*arguments: Any, replace: dict[str, Any], **others: Any) -> None:
+        layers = {name: tensor for name, tensor in replace.items() if "embed" not in name}
+        write_checkpoint(*arguments, replace=layers, **others)
 
-    monkeypatch.setattr(peft.LoraModel, "merge_and_unload", losing)
-    with pytest.raises(DarumeruError, match="Merging changed the model: logits differ by up to"):
+    monkeypatch.setattr(merge, "write_checkpoint", forgetting)
+    with pytest.raises(DarumeruError, match="The written folder is another model: logits differ by up to"):
         calibrate(folder, data, tmp_path / "lost", **settings)
     assert not (tmp_path / "lost").exists()
     # Nothing that was trained is lost: the same command merges what is there.

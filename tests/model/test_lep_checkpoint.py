@@ -15,7 +15,7 @@ from lep.model.folders import folder_fingerprint, new_folder
 from lep.model.shards import NewTensor, read_rows
 from support.lep_models import ARCHITECTURES
 
-TIED = {"llama-tied", "qwen2", "gemma2", "gemma3", "gpt2", "gemma3-multimodal"}
+TIED = {"llama-tied", "qwen2", "gemma2", "gemma3", "gpt2", "gemma3-multimodal", "qwen3-vl"}
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -38,7 +38,7 @@ def study(inputs: Path) -> Path:
     assert [line.split(" ")[0] for line in said] == [
         "vocab", "init", "pretrain", "instruct-data", "instruct", "propagate-conversion", "propagate-swap", "calibrate-data",
         "calibrate", "run-instruct", "text-instruct", "run-instruct-conversion", "text-instruct-conversion",
-        "run-instruct-swap", "text-instruct-swap", "run-calibrated", "text-calibrated", "speed", "examples", "report",
+        "run-instruct-swap", "text-instruct-swap", "run-calibrated", "text-calibrated", "chats", "speed", "examples", "report",
     ]  # fmt: skip
     return output
 
@@ -72,7 +72,9 @@ def test_the_report_states_what_the_stages_measured(study: Path) -> None:
     assert report["benchmark"]["models"]["instruct"]["differences"] == []
     assert set(report["writing"]["models"]) == {"instruct", "instruct-conversion", "calibrated"}
     assert list(report["examples"]["answers"]) == ["instruct", "instruct-conversion", "calibrated"]
+    assert list(report["chats"]["models"]) == ["instruct", "instruct-conversion", "instruct-swap", "calibrated"]
     page = (study / "report" / "report.md").read_text()
+    assert f"{report['chats']['models']['calibrated']['chat_bits_per_byte']:.4f}" in page
     assert f"{manifest['embedding']['distance_from_identity']:.4f}" in page
     assert f"{report['held_out']['calibrated']['ru']['bits_per_byte']:.4f}" in page
     assert "made for this study" in page
@@ -104,14 +106,15 @@ def test_nothing_is_run_twice_and_a_report_is_written_again_from_what_was_measur
 EVALUATIONS = {
     f"{kind}-{model}" for kind in ("run", "text") for model in ("instruct-conversion", "instruct-swap", "calibrated")
 }
-LAST = {"run-calibrated", "text-calibrated", "speed", "examples"}
-PROPAGATED = {"propagate-conversion", "propagate-swap", "calibrate", *EVALUATIONS, "speed", "examples"}
+LAST = {"run-calibrated", "text-calibrated", "chats", "speed", "examples"}
+PROPAGATED = {"propagate-conversion", "propagate-swap", "calibrate", *EVALUATIONS, "chats", "speed", "examples"}
 
 
 @pytest.mark.parametrize(
     ("change", "again"),
     [
         ("report.examples=[Кто ты]", {"examples"}),
+        ("report.chat_characters=20", {"chats"}),
         ("evaluate.limit=3", {"run-instruct", *(name for name in EVALUATIONS if name.startswith("run"))}),
         ("report.characters=200", {"text-instruct", *(name for name in EVALUATIONS if name.startswith("text"))}),
         ("calibrate.train.learning_rate=0.001", {"calibrate", *LAST}),
@@ -162,6 +165,7 @@ def test_what_changed_is_made_anew_and_the_rest_stays(inputs: Path, study: Path,
         "propagate-swap",
         "run-instruct-swap",
         "text-instruct-swap",
+        "chats",
     }
     assert states["propagate-swap"].why == "instruct-ru-swap is gone"
 
@@ -358,6 +362,16 @@ def test_the_laptops_recipe_is_planned_and_its_texts_are_set_from_outside(inputs
         price.tokens is not None for stage, _, price in found.stages if stage in ("instruct", "pretrain", "evaluate")
     )
     assert found.total.bytes and found.total.flop
+
+
+def test_the_plan_warns_of_a_language_that_is_not_replayed(inputs: Path, tmp_path: Path) -> None:
+    def notes(*changes: str) -> str:
+        recipe = load_recipe(inputs / "recipe.yaml", changes)
+        return " ".join(estimate(recipe, tmp_path, plan(recipe, tmp_path)).notes)
+
+    assert "The held-out text en is in Latin script, and nothing like it is replayed" in notes()
+    assert "nothing like it is replayed" not in notes("pretrain.train=new-rows")
+    assert "nothing like it is replayed" not in notes(f"pretrain.replay={inputs / 'held-en.jsonl'}=0.25")
 
 
 def test_tokens_of_a_corpus_are_counted(inputs: Path, tmp_path: Path) -> None:

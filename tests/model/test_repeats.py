@@ -170,7 +170,7 @@ def test_the_record_has_means_repeats_and_their_spread(tiny_chat: Path, tmp_path
 def test_a_greedy_record_knows_nothing_of_repeats(tiny_chat: Path, tmp_path: Path) -> None:
     greedy = {"temperature": None, "repeats": 1}
     run = execute(plan_of(tiny_chat, **greedy), tmp_path, open_engine=KnowingEngine)
-    assert run.path.name == execute(plan_of(tiny_chat, **greedy, sampling="greedy"), tmp_path).path.name
+    assert run.path == execute(plan_of(tiny_chat, **greedy, sampling="greedy"), tmp_path).path, "finished"
     text = "".join(p.read_text(encoding="utf-8") for p in sorted(run.path.rglob("*.json*")))
     assert '"repeat' not in text.replace('"repeated_golds"', "")
     assert run.header["generation"] == {"do_sample": False, "temperature": 0.0}

@@ -194,3 +194,27 @@ def test_what_cannot_be_thought_is_refused_before_anything_is_computed(
         plan(thinking_model, thinking_budget=64)
     with pytest.raises(UserError, match=r"Unknown --chat-template-args key .* 'enable_thought'.*enable_thinking"):
         plan(thinking_model, chat_template_args={"enable_thought": False})
+
+
+def test_with_repeats_the_finished_ones_of_each_document_count(
+    thinking_model: Path, zoo: dict[str, Any], tmp_path: Path
+) -> None:
+    """Thoughts are drawn anew in each repeat; hot as they are, some end in the budget and some do not."""
+    run = evaluate(
+        thinking_model, output=tmp_path, engine="hf", thinking="on", thinking_budget=BUDGET, temperature=1.5, repeats=3,
+        tasks=("legs_said",), **zoo,
+    )  # fmt: skip
+    values, cut = [], 0
+    for sample in run.samples("legs_said"):
+        ended = [not r.answer.unfinished for r in sample.requests]
+        right = [float(r.answer.text == sample.gold) for r in sample.requests]
+        assert len({tuple(r.answer.thought_tokens) for r in sample.requests}) > 1, "each repeat is thought anew"
+        assert sample.score["right"] == pytest.approx(sum(right) / 3)
+        cut += ended.count(False)
+        if any(ended):
+            values.append(sum(r for r, e in zip(right, ended, strict=True) if e) / sum(ended))
+    result = run.scores.tasks["legs_said"]
+    assert 0 < cut == result.unfinished_thoughts < 3 * len(QUESTIONS)
+    assert result.finished_documents == len(values)
+    assert result.finished_score is not None
+    assert result.finished_score.value == pytest.approx(sum(values) / len(values))

@@ -9,6 +9,7 @@ import yaml
 
 from lep.pipeline import load_recipe, plan
 from lep.tokenizer.scripts import count_script
+from support.chats import chat
 from support.tiny import make_model, mini_texts
 
 NAME = "tiny <b>study</b> | 1"
@@ -36,7 +37,8 @@ RECIPE: dict[str, Any] = {
     },
     "evaluate": {"suite": "darumeru-train", "tasks": ["bpb_ru", "parus_tenth"], "data": "mini", "engine": "hf", "limit": 2,
                  "device": "cpu", "models": ["propagated", "calibrated"]},
-    "report": {"examples": [PROMPT], "max_tokens": 4, "characters": 300, "speed_tokens": 4},
+    "report": {"examples": [PROMPT], "max_tokens": 4, "characters": 300, "speed_tokens": 4,
+               "chats": "chats.jsonl", "chat_characters": 30},
 }  # fmt: skip
 
 
@@ -67,6 +69,8 @@ def make_inputs(folder: Path) -> Path:
     texts(folder / "held-en.jsonl", english, 6, seed=3)
     rows = [{"prompt": f"Скажи {word}", "output": f"{word} {word}"} for word in dict.fromkeys(russian[:40])]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    talk = [{"messages": chat(row["prompt"], row["output"])} for row in rows[:3]]
+    (folder / "chats.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in talk))
     write_recipe(folder)
     return folder
 

@@ -12,6 +12,7 @@ from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
 from darumeru.settings import as_before
 from lep.pipeline import measures
+from lep.pipeline.memory import reading
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, of_model, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited, named_files
@@ -24,6 +25,7 @@ from lep.pipeline.stages.propagate import propagate
 _MAKERS: tuple[Stage[Any], ...] = (init, pretrain, instruct, propagate, calibrate)
 KINDS = ("base", *(str(stage.kind) for stage in _MAKERS))
 """Kinds of models that may be evaluated."""
+_CHATTING = (instruct.kind, propagate.kind, calibrate.kind)
 _KINDS: Any = tuple[one_of(lambda: KINDS), ...]  # type: ignore[misc]
 
 
@@ -38,7 +40,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
         "model revision adapter tokenizer training base_url api_key_env served_model approximate",
         {"models": (Annotated[_KINDS, Option("Which models are evaluated; instruct always is.")], KINDS)},
     )
-    paths = frozenset({"data", "lock", "wording", "include_path", "corpus"})
+    paths = frozenset({"chats", "data", "lock", "wording", "include_path", "corpus"})
 
     def read(self, content: Mapping[str, Any], top: Top) -> dict[str, Any]:
         """Return the settings of `darumeru.evaluate`, and `models`."""
@@ -52,6 +54,8 @@ class EvaluateStage(Stage[dict[str, Any]]):
             self._add_held_out(study, model)
         propagated = [m for m in chosen if m.kind == propagate.kind][:1]
         shown = [study.instruct, *propagated, *(m for m in chosen if m.kind == calibrate.kind)]
+        if study.recipe.report.chats is not None:
+            self._add_chats(study, [m for m in chosen if m.kind in _CHATTING], study.recipe.report.chats)
         if len(shown) > 1:
             self._add_speed(study, shown)
         if study.recipe.report.examples:
@@ -89,6 +93,26 @@ class EvaluateStage(Stage[dict[str, Any]]):
             f"text-{model.id}", self.name, output, run, needs=[model.step] if model.step else [],
             inputs=[*([] if model.step else [model.source]), study.base, *top.held_out.values()],
             settings={"characters": characters, "names": list(top.held_out), "piece": PIECE},
+        )  # fmt: skip
+
+    def _add_chats(self, study: Study, models: Sequence[Model], conversations: str) -> None:
+        limit, device = study.recipe.report.chat_characters, _settings(study.recipe)["device"]
+        output = _output(study, "chats")
+
+        def run(talk: Talk) -> None:
+            with talk.stage("Chats") as progress:
+                measures.chats(
+                    {m.id: m.source for m in models},
+                    conversations,
+                    output,
+                    limit=limit,
+                    device=device,
+                    progress=progress,
+                )
+
+        study.add(
+            "chats", self.name, output, run, needs=_made(models), inputs=[*_given(models), conversations],
+            settings={"limit": limit},
         )  # fmt: skip
 
     def _add_speed(self, study: Study, models: Sequence[Model]) -> None:
@@ -142,13 +166,18 @@ class EvaluateStage(Stage[dict[str, Any]]):
         told = 3 * len(shown.examples) * float(100 + shown.max_tokens)
         wrote = 3 * 8 * texts * float(60 + shown.speed_tokens)
         each = costs.shape.forward(costs.rows)
-        prices = {"examples": Price(told, told * each, 0.0), "speed": Price(wrote, wrote * each, 0.0)}
+        stored, exact = (
+            reading(costs.shape, costs.rows, width) for width in (costs.shape.width, 2 if costs.gpu else 4)
+        )
+        prices = {
+            "examples": Price(told, told * each, 0.0, stored), "speed": Price(wrote, wrote * each, 0.0, stored)
+        }  # fmt: skip
         old = [("base", costs.shape.forward(costs.shape.rows))]
         made = [(m.id, each if m.kind != instruct.kind else old[0][1])
                 for stage in _MAKERS for m in stage.models(recipe, costs.output)]  # fmt: skip
         for model, flop in [*old, *made]:
-            prices[f"run-{model}"] = Price(tokens, None if tokens is None else tokens * flop, 0.0)
-            prices[f"text-{model}"] = Price(text, text * flop, 0.0)
+            prices[f"run-{model}"] = Price(tokens, None if tokens is None else tokens * flop, 0.0, stored)
+            prices[f"text-{model}"] = Price(text, text * flop, 0.0, exact)
         return prices
 
 
