@@ -139,6 +139,7 @@ def test_what_a_watch_is_asked_reaches_the_checkpoints(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("darumeru.watch.watcher._check_settings", catch)
     args = ["watch", tmp_path, "--exact", "--lock", "b.json", "--wording", "w.yaml", "--likelihood", "--once"]
+    args += ["--thinking", "on", "--thinking-budget", "300", "--think-end", "</t>", "--chat-template-args", "a=b"]
     CliRunner().invoke(app, list(map(str, args)))
     (settings,) = asked
     assert (settings.exact, str(settings.lock), str(settings.wording), settings.likelihood) == (
@@ -148,6 +149,8 @@ def test_what_a_watch_is_asked_reaches_the_checkpoints(monkeypatch: pytest.Monke
         True,
     )
     assert settings.suite == "darumeru-train"
+    thinking = (settings.thinking, settings.thinking_budget, settings.think_end, settings.chat_template_args)
+    assert thinking == ("on", 300, "</t>", {"a": "b"})
 
 
 def test_an_arena_takes_revisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
