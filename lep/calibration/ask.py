@@ -70,7 +70,7 @@ def ask(settings: Settings, queries: Sequence[Query], journals: Path, name: str,
         with opened.load(longest_input(todo)) as loaded:
             faults, _ = ask_engine(loaded, todo, journal, progress)
     answers = tuple(journal.answers.get(r.id) for r in requests)
-    rethought = tuple(a is not None and opened.style.answered_thought(a.tokens) for a in answers)
+    rethought = tuple(a is not None and opened.style.again(a) for a in answers)
     return Asked(tuple(requests), answers, rethought, faults, facts)
 
 
