@@ -324,3 +324,12 @@ def test_a_second_thought_is_noticed(qwen3: Any) -> None:
     assert style.again(Answer("t", thought_tokens=(5, start, 6, end), tokens=(6,))), "nested"
     assert style.again(Answer("t", thought_tokens=(5, end), tokens=(6, end))), "closed twice"
     assert not Style().again(Answer("t", tokens=(start, end)))
+
+
+def test_a_watch_finds_the_evaluations_of_an_older_version() -> None:
+    """What is asked of a checkpoint is told by a fingerprint, made here before there was thinking."""
+    from darumeru.evaluation import asked, settings_of
+
+    settings = {"model": "x", "suite": "darumeru-train", "engine": "hf", "limit": 3}
+    assert asked(settings_of(**settings)) == "dee664b16a1afa5c7c3bf2a8c66405c68863864b7884ba93c5b8b71a42ee4f44"
+    assert asked(settings_of(**settings, thinking="off")) != asked(settings_of(**settings))
