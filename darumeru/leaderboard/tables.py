@@ -8,6 +8,7 @@ from urllib.parse import quote
 from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
 from darumeru.leaderboard.entry import Bounded, Entry, data_title
 from darumeru.leaderboard.published import OLDER_LCS
+from darumeru.leaderboard.thinking import thinking_title
 from darumeru.record.draws import first_split
 from darumeru.record.header import GroupFacts
 from darumeru.record.run import Run
@@ -35,8 +36,10 @@ def with_bounds(score: Bounded | None) -> str:
 
 
 def setting(entry: Entry) -> str:
-    """`zero-shot`, `5-shot`."""
-    return "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
+    """`zero-shot`, `5-shot`, `zero-shot, thinking on, budget 2,048`."""
+    shots = "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
+    thinking = thinking_title(entry.header) if entry.header else ""
+    return f"{shots}, {thinking}" if thinking else shots
 
 
 def label(entry: Entry) -> str:
@@ -66,10 +69,33 @@ def to_markdown(board: Board) -> str:
         "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, corrected for the "
         "number of models, 5 % level). Where runs differ in more than the model, `table.csv` says in `badges` how.\n"
     )
+    parts += _cost_table(board)
     if board.problems:
         parts.append("Not shown:\n")
         parts += [f"* {escape_markdown(p.name)}: {escape_markdown(p.reason)}" for p in board.problems]
     return "\n".join(parts) + "\n"
+
+
+def _cost_table(board: Board) -> list[str]:
+    """Return what the answers of models that can think cost; nothing where there are none."""
+    rows = [(r.entry, r.entry.spent) for r in board.rows if r.entry.thinks]
+    if not rows:
+        return []
+    head = [
+        "Model", "Setting", board.suite.summary, "on finished answers", "unfinished thoughts", "tokens a document",
+        "of these in thoughts", "seconds a document",
+    ]  # fmt: skip
+    parts = ["What thinking costs:\n", "| " + " | ".join(head) + " |", "| :-- | :-- |" + " --: |" * (len(head) - 2)]
+    for entry, spent in rows:
+        cells = [escape_markdown(label(entry)), setting(entry), number(entry.scores.get("suite"))]
+        if spent is not None:
+            finished = spent.finished.get("suite")
+            cells += [
+                "—" if finished is None else f"{finished:.3f}", f"{spent.unfinished:.1%}", f"{spent.tokens:,.1f}",
+                f"{spent.thought:,.1f}", "—" if spent.seconds is None else f"{spent.seconds:.2f}",
+            ]  # fmt: skip
+        parts.append("| " + " | ".join(cells) + " |")
+    return [*parts, ""]
 
 
 def to_latex(board: Board) -> str:

@@ -23,6 +23,7 @@ class Scripted:
 
     interleaves = False
     follows = False
+    thinks = False
     tokenizer = TOKENIZER
 
     def __init__(self, **answers: Answer) -> None:
@@ -150,3 +151,18 @@ def test_the_fingerprint_tells_how_is_thought_and_leaves_other_requests_as_they_
     ]
     assert len({of(None), *ways}) == 5
     assert of(Thinking(20, END, (4,), "</t>")) == ways[0], "the text says nothing new"
+
+
+def test_an_engine_that_gives_thought_and_answer_at_once_gets_the_request_as_it_is(tmp_path: Path) -> None:
+    class AtOnce(Scripted):
+        thinks = True
+
+    request = asking("generate", max_tokens=5)
+    whole = Answer("t/0/0", text="три ", tokens=(3,), finish="stop", thought="раз", thought_tokens=(1, END))
+    engine: Any = AtOnce(t_0_0=whole)
+    told: list[tuple[int, int]] = []
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert ask(engine, [request], journal, lambda done, total: told.append((done, total)))[0] == {}
+    assert engine.asked == [request]
+    assert journal.answers == {"t/0/0": whole}
+    assert told[-1][0] == told[-1][1]

@@ -118,8 +118,12 @@ class APIEngine(Engine):
                 "longest prompt with its answer. Start the server with a longer one (vLLM: --max-model-len "
                 f"{self.options.max_len}), or give a smaller --max-prompt-len."
             )
-        self.abilities = await try_out(self._served, lambda text: self._encode(text, False), self.server.approximate)
-        self._ways = Ways(self._served, self.abilities, self.tokenizer, self.eos_ids, self.server.approximate)
+        self.abilities = await try_out(
+            self._served, lambda text: self._encode(text, False), self.server.approximate, self.options.template_args
+        )
+        self._ways = Ways(self._served, self.abilities, self.tokenizer, self.eos_ids, self.options)
+        # Who renders conversations goes on with none that holds a thought: thought and answer come from one call.
+        self.thinks = self.abilities.prompts == "messages"
         log.debug("%s can: %s", self._served.base_url, self.abilities)
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
