@@ -176,9 +176,10 @@ def thinking_chart(data: Any) -> Any:
     """Micro-Avg against the tokens generated for a document, a line a model from thinking off through its budgets."""
     import altair as alt
 
-    axis = alt.Axis(title="tokens a document", format="~s")
-    # Without thinking a document takes a few tokens, or none.
-    x = alt.X("tokens:Q", scale=alt.Scale(type="symlog", constant=10, domainMin=0), axis=axis)
+    # Without thinking a document takes a few tokens, or none; budgets are powers of two.
+    x = alt.X(
+        "tokens:Q", scale=alt.Scale(type="sqrt"), axis=alt.Axis(title="tokens a document", format=",d", tickCount=6)
+    )
     y = alt.Y(
         "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title="Micro-Avg", format=".3f", tickCount=6)
     )
@@ -190,7 +191,7 @@ def thinking_chart(data: Any) -> Any:
         base.mark_circle(size=80, opacity=1).encode(
             y=y, tooltip=_tips("model:N", "setting:N", "tokens:Q", "score:Q", "low:Q", "high:Q", "unfinished:Q")
         ),
-        base.mark_text(align="left", dx=8, dy=-8, fontSize=10).encode(y=y, text="setting:N"),
+        base.mark_text(align="right", dx=-5, dy=-10, fontSize=10).encode(y=y, text="setting:N"),
     ).properties(width=640, height=340)
 
 

@@ -136,6 +136,7 @@ def model_index(run: Run, name: str | None = None) -> str:
 
     header, scores = run.header, run.scores
     model = name or header.model.name
+    thinking = {"thinking": title.removeprefix("thinking ")} if (title := thinking_title(header)) else {}
     results = []
     for task, result in scores.tasks.items():
         split, source = first_split(header.tasks[task].data)
@@ -153,6 +154,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_value=None if result.score.value is None else round(result.score.value, 6),
                 metric_args={
                     "num_fewshot": header.num_fewshot,
+                    **thinking,
                     "mode": header.mode,
                     "documents": result.documents,
                     "low_95": result.score.low,
@@ -170,7 +172,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_type="micro_avg" if suite.title == "Micro-Avg" else "mean",
                 metric_name=suite.title,
                 metric_value=round(suite.value, 6),
-                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot},
+                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot, **thinking},
             )
         )
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
@@ -192,6 +194,7 @@ def run_markdown(run: Run) -> str:
     """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
     shots = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
+    shots += f", {title}" if (title := thinking_title(header)) else ""
     lines = [
         f"{escape_markdown(header.model.name)}, {header.mode}, {shots}, "
         f"data: {escape_markdown(data_title(header))}\n",

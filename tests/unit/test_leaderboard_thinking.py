@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from darumeru.leaderboard import build, compare
 from darumeru.leaderboard.figures import thinking_values
 from darumeru.leaderboard.site import Built
+from darumeru.leaderboard.tables import model_index, run_markdown
 from darumeru.record.run import Run
 from support.synthetic import NASTY, make_run
 
@@ -85,3 +87,11 @@ def test_two_runs_that_think_otherwise_are_compared_with_a_warning(runs: Path) -
     assert remarks[0].startswith("Thinking differs: thinking off against thinking on, budget 512.")
     assert remarks[1].startswith("B: 20.0% of the thoughts did not end; these answers are empty and count as wrong.")
     assert not compare(Run(runs / "plain"), Run(runs / "plain")).remarks
+
+
+def test_a_model_card_says_whether_the_model_thought(runs: Path) -> None:
+    card = yaml.safe_load(model_index(Run(runs / "512")))
+    metrics = [metric for result in card["model-index"][0]["results"] for metric in result["metrics"]]
+    assert {metric["args"]["thinking"] for metric in metrics} == {"on, budget 512"}
+    assert run_markdown(Run(runs / "512")).startswith("hybrid, instruct, zero-shot, thinking on, budget 512, data:")
+    assert "thinking" not in model_index(Run(runs / "plain"))
