@@ -109,12 +109,12 @@ class SamplingSettings(Strict):
     """How answers are drawn, and how often."""
 
     sampling: Annotated[
-        Literal["greedy", "model"],
+        Literal["auto", "greedy", "model"],
         Option(
-            "greedy, or model: as the model's generation_config.json recommends. --temperature and the like draw too, and go "
-            "before what the model recommends."
+            "greedy, or as the model's generation_config.json recommends; auto: greedy, unless the model thinks. Options such as "
+            "--temperature go before what it recommends."
         ),
-    ] = "greedy"
+    ] = "auto"
     temperature: Annotated[
         float | None, Option("Draw each token from softmax(logits / temperature); 0 is greedy.", default="greedy")
     ] = Field(None, ge=0, le=100, allow_inf_nan=False)

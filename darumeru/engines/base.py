@@ -104,6 +104,9 @@ class Engine(LM):  # type: ignore[misc]
     """Whether a server has the weights, so that the model's folder needs none."""
     interleaves: ClassVar[bool] = False
     """Whether it works on all requests at once, so that the time between two answers is not the time of the second."""
+    follows: bool = False
+    """Whether `answers` takes `follow: Callable[[Answer], Request | None]`, which gives the request that follows an answer, and
+    answers that one too; others are asked again."""
     tokenizer: Any
     eos_ids: frozenset[int]
 

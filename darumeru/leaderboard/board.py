@@ -283,7 +283,7 @@ def _settings(entry: Entry) -> dict[str, str]:
         "engine": header.engine.name,
         "dtype": str(entry.dtype),
         "max_prompt_len": str(header.max_prompt_len),
-        "generation": ", ".join(f"{k} {v}" for k, v in sorted(header.generation.items())),
+        "generation": header.how_drawn + (f", {header.repeats} repeats" if header.repeats > 1 else ""),
     }
 
 

@@ -1,6 +1,7 @@
 """Of a request that is thought about the engine gets two: which, in what order, and what of them is kept."""
 
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ class Scripted:
     """An engine that answers as it is told, and remembers what it was asked."""
 
     interleaves = False
+    follows = False
     tokenizer = TOKENIZER
 
     def __init__(self, **answers: Answer) -> None:
@@ -34,13 +36,28 @@ class Scripted:
                 yield [self.script[request.id.replace("/", "_").replace("#", "_")]]
 
 
+class Following(Scripted):
+    """One that asks itself what follows an answer."""
+
+    follows = True
+
+    def answers(  # type: ignore[override]
+        self, requests: Sequence[Request], done: Container[str] = (), follow: Any = None
+    ) -> Iterator[list[Answer]]:
+        for batch in super().answers(requests, done):
+            yield batch
+            if follow and (behind := follow(batch[0])) is not None:
+                yield from super().answers([behind])
+
+
 def asking(kind: Any, **more: Any) -> Request:
     return Request("t/0/0", kind, (1, 2, 3), "…", thinking=Thinking(20, END, (4, 5), "</t>:"), **more)
 
 
-def test_a_choice_is_asked_behind_the_thought(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Scripted, Following])
+def test_a_choice_is_asked_behind_the_thought(kind: Any, tmp_path: Path) -> None:
     request = asking("choose", labels=(((1,),), ((2,),)))
-    engine: Any = Scripted(
+    engine: Any = kind(
         t_0_0_thought=Answer("t/0/0#thought", text="раз два </t>", tokens=(1, 2, END), finish="stop"),
         t_0_0=Answer("t/0/0", logprobs=(-1.0, -2.0)),
     )
@@ -57,6 +74,18 @@ def test_a_choice_is_asked_behind_the_thought(tmp_path: Path) -> None:
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1]
     assert Journal(journal.path).answers == journal.answers, "as a process finds it that goes on"
+
+
+def test_an_engine_that_follows_is_asked_again_only_for_what_an_earlier_process_thought(tmp_path: Path) -> None:
+    requests = [replace(asking("generate", max_tokens=7), id=f"t/{n}/0") for n in range(2)]
+    thought = {f"t_{n}_0_thought": Answer(f"t/{n}/0#thought", tokens=(n, END), finish="stop") for n in range(2)}
+    said = {f"t_{n}_0": Answer(f"t/{n}/0", text="раз", tokens=(1,), finish="stop") for n in range(2)}
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append([thought["t_0_0_thought"]], 0.0, False)
+    engine: Any = Following(**thought, **said)
+    ask(engine, requests, journal)
+    assert [r.id for r in engine.asked] == ["t/1/0#thought", "t/1/0", "t/0/0"]
+    assert [journal.answers[f"t/{n}/0"].thought_tokens for n in range(2)] == [(0, END), (1, END)]
 
 
 def test_stop_strings_are_the_answers_own(tmp_path: Path) -> None:
