@@ -100,7 +100,7 @@ def merge(place: Path, _: argparse.Namespace) -> dict[str, Any]:
                 if "lora_B" in name:
                     value.normal_(std=1e-3)
         adapter.mkdir()
-        tensors = {n: v.contiguous() for n, v in get_peft_model_state_dict(wrapped).items()}
+        tensors = {n: v.detach().clone() for n, v in get_peft_model_state_dict(wrapped).items()}
         save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
         return {"made": "adapter; run again"}
     with torch.device("meta"):

@@ -113,7 +113,7 @@ def estimate(recipe: Recipe, output: Path, states: Sequence[State], device: str 
     free = shutil.disk_usage(place).free
     stages = [(stage, len(prices), _sum(prices)) for stage, prices in todo.items()]
     needed = f"Disk: {(total.bytes or 0) / 1e9:,.2f} GB at most, {free / 1e9:,.2f} GB free."
-    room = f"Memory: {(total.memory or 0) / 1e9:,.1f} GB at most" + (
+    room = f"Memory: about {(total.memory or 0) / 1e9:,.1f} GB" + (
         f", {chosen.memory / 1e9:,.1f} GB free." if chosen.memory else "."
     )
     gpu = device != "cpu"

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from lep.pipeline.price import Shape
 
-PROCESS = 0.5e9
-"""Python with torch and transformers."""
+PROCESS = 0.8e9
+"""Python with torch, transformers and a trainer, before any weight."""
 _MASTER = 16.0
 _BITS = {"none": None, "8bit": 1.0, "4bit": 0.55}
 _LOGITS = 1 << 24

@@ -78,7 +78,7 @@ class Price:
         tokens: that are read and written.
         flop: operations.
         bytes: of disk.
-        memory: bytes of memory at most; of the GPU's, where a GPU is planned for and `trains`.
+        memory: bytes of memory, estimated; of the GPU's, where a GPU is planned for and `trains`.
         trains: on the GPU, where there is one.
         instead: what would need less.
     """
