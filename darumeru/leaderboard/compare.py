@@ -16,7 +16,7 @@ from darumeru.leaderboard.about import distinct_names
 from darumeru.leaderboard.board import members_of
 from darumeru.leaderboard.entry import Entry, Problem
 from darumeru.leaderboard.load import read_run, suite_of
-from darumeru.leaderboard.thinking import Spent, thinking_title
+from darumeru.leaderboard.thinking import Spent
 from darumeru.record.draws import aggregates_of, documents_key, first_split, paired_draws
 from darumeru.record.header import SuiteFacts
 from darumeru.record.run import Run
@@ -167,7 +167,7 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
         x, y = getattr(a.stated, name), getattr(b.stated, name)
         if x != y:
             found.append(f"{_TITLES.get(name, name)} differs: {x} against {y}.")
-    if (x := thinking_title(a.stated) or "none") != (y := thinking_title(b.stated) or "none"):
+    if (x := a.stated.how_thought) != (y := b.stated.how_thought):
         found.append(f"Thinking differs: {x} against {y}. What is compared is the model with its way of answering.")
     found += [
         _unfinished(side, entry.spent) for side, entry in (("A", a), ("B", b)) if entry.spent and entry.spent.unfinished

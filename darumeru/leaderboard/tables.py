@@ -136,7 +136,7 @@ def model_index(run: Run, name: str | None = None) -> str:
 
     header, scores = run.header, run.scores
     model = name or header.model.name
-    thinking = {"thinking": title.removeprefix("thinking ")} if (title := thinking_title(header)) else {}
+    thinking = {"thinking": header.how_thought} if header.thinking else {}
     results = []
     for task, result in scores.tasks.items():
         split, source = first_split(header.tasks[task].data)

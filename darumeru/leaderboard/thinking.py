@@ -70,11 +70,8 @@ def _finished(tasks: dict[str, TaskResult], suite: SuiteFacts) -> dict[str, floa
 
 
 def thinking_title(header: Header) -> str:
-    """`thinking off`, `thinking on, budget 2,048`; empty for a model that does not think."""
-    facts = header.thinking
-    if facts is None:
-        return ""
-    return f"thinking {facts.mode}" + (f", budget {facts.budget:,}" if facts.budget else "")
+    """`thinking off`, `thinking on, budget 2,048`; empty for a model that cannot think."""
+    return f"thinking {header.how_thought}" if header.thinking else ""
 
 
 def series(entry: Entry) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def test_a_board_without_thinking_says_nothing_of_it(tmp_path: Path) -> None:
 
 def test_two_runs_that_think_otherwise_are_compared_with_a_warning(runs: Path) -> None:
     remarks = compare(Run(runs / "off"), Run(runs / "512")).remarks
-    assert remarks[0].startswith("Thinking differs: thinking off against thinking on, budget 512.")
+    assert remarks[0].startswith("Thinking differs: off against on, budget 512.")
     assert remarks[1].startswith("B: 20.0% of the thoughts did not end; these answers are empty and count as wrong.")
     assert not compare(Run(runs / "plain"), Run(runs / "plain")).remarks
 
