@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from lm_eval.api.model import LM
 
 from darumeru.errors import UserError, unknown
-from darumeru.requests import Answer, Request, Tokens
+from darumeru.requests import Answer, Kind, Request, Tokens
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -198,6 +198,13 @@ class Engine(LM):  # type: ignore[misc]
         Args:
             requests: all requests of the run, so that batches do not depend on where an earlier run stopped.
             done: ids of requests that need no answer any more.
+        """
+
+    def check_kinds(self, kinds: Collection[Kind]) -> None:
+        """Refuse kinds of requests that it cannot answer; said before the first is asked, whose thought may take long.
+
+        Raises:
+            UserError: it cannot answer one of them.
         """
 
     @abstractmethod

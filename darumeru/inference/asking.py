@@ -75,6 +75,7 @@ def ask(
     Raises:
         DarumeruError: the engine left requests unanswered without a reason.
     """
+    engine.check_kinds({r.kind for r in requests if r.id not in journal.answers})
     asking = _Asking(engine, journal, _costs(requests, at_once=engine.thinks), progress)
     asked = requests if engine.thinks else [first(r) for r in requests]
     asking.pass_over(asked, _follow(requests) if engine.follows else None)
@@ -147,11 +148,13 @@ class _Asking:
 
     def keep(self, answers: Sequence[Answer], seconds: float) -> None:
         """Put answers into the journal, each with the thought that it follows, if there is one."""
-        self._journal.append([self._whole(a) for a in answers], seconds, self._engine.interleaves)
+        fresh = {a.id: a for a in answers}
+        self._journal.append([self._whole(a, fresh) for a in answers], seconds, self._engine.interleaves)
         self._done += sum(self._costs[a.id] for a in answers)
 
-    def _whole(self, answer: Answer) -> Answer:
-        thought = self._journal.answers.get(thought_id(answer))
+    def _whole(self, answer: Answer, fresh: Mapping[str, Answer]) -> Answer:
+        id_ = thought_id(answer)
+        thought = fresh.get(id_) or self._journal.answers.get(id_)
         return answer if thought is None else joined(answer, thought, self._engine.tokenizer)
 
     def _tell(self) -> None:

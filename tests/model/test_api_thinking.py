@@ -91,6 +91,22 @@ def test_thoughts_over_raw_prompts_are_exact_for_texts_and_choices(raw: Run, mod
             assert logprob == pytest.approx(wanted, abs=1e-6)
 
 
+def test_a_server_that_takes_texts_only_says_the_same(raw: Run, serve: Serve, model: Path, tmp_path: Path) -> None:
+    server = serve(tokens=False)
+    run = evaluate(server, model, tmp_path, "cp_sent_ru", thinking="on", thinking_budget=40)
+    assert all(isinstance(body["prompt"], str) for body in server.bodies[-6:])
+    assert stated(run, "cp_sent_ru", *WHOLE, "approximate") == stated(raw, "cp_sent_ru", *WHOLE, "approximate")
+
+
+def test_what_a_server_cannot_answer_is_refused_before_anything_is_thought(
+    serve: Serve, model: Path, tmp_path: Path
+) -> None:
+    server = serve(tokens=False)
+    with pytest.raises(UserError, match="does not give the exact log-probabilities of labels"):
+        evaluate(server, model, tmp_path, "cp_sent_ru", "rucola", thinking="on", thinking_budget=40)
+    assert not [body for body in server.bodies if body["max_tokens"] == 40]
+
+
 @pytest.mark.parametrize("told", ["reasoning", "content"])
 def test_a_server_that_only_chats_and_tells_tokens_says_the_same(
     told: str, raw: Run, serve: Serve, model: Path, tmp_path: Path

@@ -28,6 +28,10 @@ class Scripted:
 
     def __init__(self, **answers: Answer) -> None:
         self.script = answers
+        self.checked: set[str] = set()
+
+    def check_kinds(self, kinds: set[Any]) -> None:
+        self.checked |= kinds
         self.asked: list[Request] = []
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
@@ -65,6 +69,7 @@ def test_a_choice_is_asked_behind_the_thought(kind: Any, tmp_path: Path) -> None
     journal = Journal(tmp_path / "journal.jsonl")
     told: list[tuple[int, int]] = []
     faults, _ = ask(engine, [request], journal, lambda done, total: told.append((done, total)))
+    assert engine.checked == {"choose"}  # before the thought, which is generated
     thought, choice = engine.asked
     assert (thought.kind, thought.prompt, thought.max_tokens, thought.stop) == ("generate", (1, 2, 3), 20, END)
     assert (choice.kind, choice.prompt, choice.labels) == ("choose", (1, 2, 3, 1, 2, END, 4, 5), request.labels)
@@ -166,3 +171,24 @@ def test_an_engine_that_gives_thought_and_answer_at_once_gets_the_request_as_it_
     assert engine.asked == [request]
     assert journal.answers == {"t/0/0": whole}
     assert told[-1][0] == told[-1][1]
+
+
+def test_a_thought_and_its_answer_may_come_together(tmp_path: Path) -> None:
+    class Together(Scripted):
+        follows = True
+
+        def answers(  # type: ignore[override]
+            self, requests: Sequence[Request], done: Container[str] = (), follow: Any = None
+        ) -> Iterator[list[Answer]]:
+            if requests[0].id not in done:
+                thought = self.script["t_0_0_thought"]
+                assert follow(thought) is not None
+                yield [thought, self.script["t_0_0"]]
+
+    engine: Any = Together(
+        t_0_0_thought=Answer("t/0/0#thought", text="раз </t>", tokens=(1, END), finish="stop"),
+        t_0_0=Answer("t/0/0", text="три ", tokens=(3,), finish="stop"),
+    )
+    journal = Journal(tmp_path / "journal.jsonl")
+    ask(engine, [asking("generate", max_tokens=5)], journal)
+    assert (journal.answers["t/0/0"].text, journal.answers["t/0/0"].thought_tokens) == ("три ", (1, END))
