@@ -165,7 +165,7 @@ def test_a_query_that_is_asked_once_is_part_of_every_repeat() -> None:
 class ThinkingEngine:
     """Thinks one token and ends the thought."""
 
-    interleaves = follows = False
+    interleaves = follows = thinks = False
     tokenizer = SimpleNamespace(decode=lambda ids, **_: " ".join(map(str, ids)))
 
     def __init__(self) -> None:
