@@ -166,10 +166,14 @@ class ThinkingEngine:
     """Thinks one token and ends the thought."""
 
     interleaves = follows = thinks = False
+
     tokenizer = SimpleNamespace(decode=lambda ids, **_: " ".join(map(str, ids)))
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+
+    def check_kinds(self, kinds: set[str]) -> None:
+        pass
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         todo = [r for r in requests if r.id not in done]
