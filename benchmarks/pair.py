@@ -46,7 +46,7 @@ CORPORA = {"ru": "corpus/ru/ruslit_prose.jsonl.gz", "en": "corpus/en/gutenberg_p
 INSTRUCTIONS = "prompts/ru_alpaca_seed_tasks.jsonl"
 HELD_OUT = 24
 """Instructions, and as many texts in each language, that nothing is trained on."""
-SHORT, LONG = 150, 500
+SHORT, LONG = 120, 350
 """Characters of a text to copy or to write on."""
 TURN = 160
 """Characters within which a turn has to end."""

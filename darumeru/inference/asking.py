@@ -67,7 +67,7 @@ def ask(
 
     Of a request that is thought about the engine gets two, one after the other: all thoughts first, with the requests that need
     none, then the answers behind them; or each answer as soon as its thought is known (`Engine.follows`). A thought is in the
-    journal as it comes, and is not thought again.
+    journal as it comes, and is not thought again. An engine that gives both at once (`Engine.thinks`) gets the request as it is.
 
     Returns:
         Why requests were not answered, by their ids (the same call asks them again), and the seconds that the engine worked.
@@ -75,8 +75,10 @@ def ask(
     Raises:
         DarumeruError: the engine left requests unanswered without a reason.
     """
-    asking = _Asking(engine, journal, _costs(requests), progress)
-    asking.pass_over([first(r) for r in requests], _follow(requests) if engine.follows else None)
+    engine.check_kinds({r.kind for r in requests if r.id not in journal.answers})
+    asking = _Asking(engine, journal, _costs(requests, at_once=engine.thinks), progress)
+    asked = requests if engine.thinks else [first(r) for r in requests]
+    asking.pass_over(asked, _follow(requests) if engine.follows else None)
     # Those behind all thoughts, answered or not, so that an engine's batches do not depend on where a run stopped.
     thoughts = {r.id: journal.answers[thought_id(r)] for r in requests if thought_id(r) in journal.answers}
     behind = [second(r, thoughts[r.id]) for r in requests if r.id in thoughts and ended(r, thoughts[r.id])]
@@ -102,11 +104,11 @@ def _follow(requests: Iterable[Request]) -> Callable[[Answer], Request | None]:
     return follow
 
 
-def _costs(requests: Iterable[Request]) -> dict[str, int]:
-    """Return the tokens' worth of each request that the engine gets, by its id."""
+def _costs(requests: Iterable[Request], at_once: bool) -> dict[str, int]:
+    """Return the tokens' worth of each request that the engine gets, by its id; thought and answer are one, or two."""
     costs: dict[str, int] = {}
     for r in requests:
-        thought = r.thinking.budget if r.thinking else 0
+        thought = r.thinking.budget if r.thinking and not at_once else 0
         if thought:
             costs[thought_id(r)] = r.prompt_tokens + thought
         costs[r.id] = r.prompt_tokens + answer_tokens(r) - costs.get(thought_id(r), 0)
@@ -146,11 +148,13 @@ class _Asking:
 
     def keep(self, answers: Sequence[Answer], seconds: float) -> None:
         """Put answers into the journal, each with the thought that it follows, if there is one."""
-        self._journal.append([self._whole(a) for a in answers], seconds, self._engine.interleaves)
+        fresh = {a.id: a for a in answers}
+        self._journal.append([self._whole(a, fresh) for a in answers], seconds, self._engine.interleaves)
         self._done += sum(self._costs[a.id] for a in answers)
 
-    def _whole(self, answer: Answer) -> Answer:
-        thought = self._journal.answers.get(thought_id(answer))
+    def _whole(self, answer: Answer, fresh: Mapping[str, Answer]) -> Answer:
+        id_ = thought_id(answer)
+        thought = fresh.get(id_) or self._journal.answers.get(id_)
         return answer if thought is None else joined(answer, thought, self._engine.tokenizer)
 
     def _tell(self) -> None:

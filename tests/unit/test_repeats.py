@@ -165,11 +165,15 @@ def test_a_query_that_is_asked_once_is_part_of_every_repeat() -> None:
 class ThinkingEngine:
     """Thinks one token and ends the thought."""
 
-    interleaves = follows = False
+    interleaves = follows = thinks = False
+
     tokenizer = SimpleNamespace(decode=lambda ids, **_: " ".join(map(str, ids)))
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+
+    def check_kinds(self, kinds: set[str]) -> None:
+        pass
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         todo = [r for r in requests if r.id not in done]

@@ -23,10 +23,15 @@ class Scripted:
 
     interleaves = False
     follows = False
+    thinks = False
     tokenizer = TOKENIZER
 
     def __init__(self, **answers: Answer) -> None:
         self.script = answers
+        self.checked: set[str] = set()
+
+    def check_kinds(self, kinds: set[Any]) -> None:
+        self.checked |= kinds
         self.asked: list[Request] = []
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
@@ -64,6 +69,7 @@ def test_a_choice_is_asked_behind_the_thought(kind: Any, tmp_path: Path) -> None
     journal = Journal(tmp_path / "journal.jsonl")
     told: list[tuple[int, int]] = []
     faults, _ = ask(engine, [request], journal, lambda done, total: told.append((done, total)))
+    assert engine.checked == {"choose"}  # before the thought, which is generated
     thought, choice = engine.asked
     assert (thought.kind, thought.prompt, thought.max_tokens, thought.stop) == ("generate", (1, 2, 3), 20, END)
     assert (choice.kind, choice.prompt, choice.labels) == ("choose", (1, 2, 3, 1, 2, END, 4, 5), request.labels)
@@ -150,3 +156,39 @@ def test_the_fingerprint_tells_how_is_thought_and_leaves_other_requests_as_they_
     ]
     assert len({of(None), *ways}) == 5
     assert of(Thinking(20, END, (4,), "</t>")) == ways[0], "the text says nothing new"
+
+
+def test_an_engine_that_gives_thought_and_answer_at_once_gets_the_request_as_it_is(tmp_path: Path) -> None:
+    class AtOnce(Scripted):
+        thinks = True
+
+    request = asking("generate", max_tokens=5)
+    whole = Answer("t/0/0", text="три ", tokens=(3,), finish="stop", thought="раз", thought_tokens=(1, END))
+    engine: Any = AtOnce(t_0_0=whole)
+    told: list[tuple[int, int]] = []
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert ask(engine, [request], journal, lambda done, total: told.append((done, total)))[0] == {}
+    assert engine.asked == [request]
+    assert journal.answers == {"t/0/0": whole}
+    assert told[-1][0] == told[-1][1]
+
+
+def test_a_thought_and_its_answer_may_come_together(tmp_path: Path) -> None:
+    class Together(Scripted):
+        follows = True
+
+        def answers(  # type: ignore[override]
+            self, requests: Sequence[Request], done: Container[str] = (), follow: Any = None
+        ) -> Iterator[list[Answer]]:
+            if requests[0].id not in done:
+                thought = self.script["t_0_0_thought"]
+                assert follow(thought) is not None
+                yield [thought, self.script["t_0_0"]]
+
+    engine: Any = Together(
+        t_0_0_thought=Answer("t/0/0#thought", text="раз </t>", tokens=(1, END), finish="stop"),
+        t_0_0=Answer("t/0/0", text="три ", tokens=(3,), finish="stop"),
+    )
+    journal = Journal(tmp_path / "journal.jsonl")
+    ask(engine, [asking("generate", max_tokens=5)], journal)
+    assert (journal.answers["t/0/0"].text, journal.answers["t/0/0"].thought_tokens) == ("три ", (1, END))
