@@ -155,7 +155,9 @@ def _memory(s: PretrainSettings, costs: Costs) -> float:
     return max(
         training(
             costs.shape, costs.rows, what, new=costs.new, tokens=s.per_device_train_batch_size * s.block_size,
-            width=4 if wide else 2, quantize=s.quantize, checkpointing=s.gradient_checkpointing, rank=s.lora_rank,
+            width=4 if wide else 2, checkpointing=s.gradient_checkpointing, rank=s.lora_rank,
+            # On a CPU bitsandbytes keeps so much beside its weights that nothing is saved (`benchmarks/memory.py`).
+            quantize=s.quantize if costs.gpu else "none",
         )
         for what, _ in parse_schedule(s.train)
     )  # fmt: skip
@@ -167,7 +169,7 @@ def _smaller(s: PretrainSettings, costs: Costs) -> list[Instead]:
         "gradient_checkpointing": True, "dtype": "bfloat16", "per_device_train_batch_size": 1, "quantize": "8bit",
         "train": "new-rows+lora",
     }  # fmt: skip
-    if s.quantize == "4bit":
+    if s.quantize == "4bit" or not costs.gpu:
         changes.pop("quantize")
     found, done = [], {}
     for key, value in changes.items():
