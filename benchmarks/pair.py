@@ -46,8 +46,10 @@ CORPORA = {"ru": "corpus/ru/ruslit_prose.jsonl.gz", "en": "corpus/en/gutenberg_p
 INSTRUCTIONS = "prompts/ru_alpaca_seed_tasks.jsonl"
 HELD_OUT = 24
 """Instructions, and as many texts in each language, that nothing is trained on."""
-SHORT, LONG = 150, 500
+SHORT, LONG = 120, 350
 """Characters of a text to copy or to write on."""
+TURN = 160
+"""Characters within which a turn has to end."""
 BACKBONES: tuple[Literal["delta", "instruct"], ...] = ("delta", "instruct")
 
 
@@ -122,8 +124,8 @@ def adapt(model: Path, name: str, texts: dict[str, Path], options: argparse.Name
     start, output = options.output / f"{name}-0", options.output / name
     once(start, lambda: lep.initialise(model, options.output / "tokenizer", start))
     settings = settings_of(
-        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=256, total_batch_size=8,
-        per_device_train_batch_size=4, warmup_steps=min(10, options.adapt_steps // 4), max_steps=options.adapt_steps,
+        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=512, total_batch_size=4,
+        per_device_train_batch_size=2, warmup_steps=min(10, options.adapt_steps // 4), max_steps=options.adapt_steps,
         save_steps=10_000, logging_steps=10, replay=(f"{texts['corpus-en']}=0.25", *(f"{file}=0.15" for file in chats)),
     )  # fmt: skip
     return once(output, lambda: lep.pretrain(start, [texts["corpus-ru"]], output, settings=settings))
@@ -151,7 +153,7 @@ def measure(folder: Path, texts: dict[str, Path], options: argparse.Namespace) -
     found: dict[str, float] = {}
     for language in CORPORA:
         chats = list(read_chats(texts[f"chats-{language}"]))[: options.chats]
-        found |= {f"{name}_{language}": v for name, v in lep.chat_measures(folder, chats, limit=LONG // 2).items()}
+        found |= {f"{name}_{language}": v for name, v in lep.chat_measures(folder, chats, limit=TURN).items()}
     tasks = ["cp_sent_ru", "cp_sent_en"]
     run = darumeru.evaluate(
         folder, output=options.output / "runs", tasks=tasks, data="mini", limit=options.copies, engine=options.engine
@@ -206,7 +208,7 @@ def main() -> None:
     parser.add_argument("--adapt-steps", type=int, default=40, help="of each adaptation, 2,048 tokens each")
     parser.add_argument("--train", default="new-rows+lora", help="as lep pretrain --train")
     parser.add_argument("--documents", type=int, default=300, help="of each language that the adaptation reads")
-    parser.add_argument("--chats", type=int, default=16, help="held-out conversations of each language")
+    parser.add_argument("--chats", type=int, default=12, help="held-out conversations of each language")
     parser.add_argument("--copies", type=int, default=8, help="sentences of each language to copy")
     parser.add_argument("--engine", default="hf", help="of DaruCopy")
     options = parser.parse_args()

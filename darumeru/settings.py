@@ -14,6 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from darumeru.options import Option, Strict, validated
 
+
+def _switched(value: Any) -> Any:
+    """Return the word for what YAML reads as a truth value: `thinking: on`."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 # Settings that more than one class has.
 Suite = Annotated[str, Option("Suite; 'darumeru list suites' names them.")]
 Engine = Annotated[str, Option("hf, vllm, auto (vLLM where it is installed), or api.")]
@@ -23,6 +29,21 @@ ApiKeyEnv = Annotated[
     str | None, Option("api: environment variable that holds the API key.", decides=False, metavar="NAME")
 ]
 Approximate = Annotated[bool, Option("api: accept numbers that the server cannot give exactly; the record says so.")]
+Thinking = Annotated[
+    Literal["auto", "off", "on"],
+    BeforeValidator(_switched),
+    Option("Whether the model thinks before it answers; auto: off, where its chat template can switch it."),
+]
+THINKING_BUDGET = 2048
+ThinkingBudget = Annotated[
+    int, Field(ge=1), Option("Most tokens of a thought; one that is longer counts as an empty answer.")
+]
+ThinkEnd = Annotated[
+    str | None, Option("The token that ends a thought.", default="as the chat template has it", metavar="TOKEN")
+]
+ChatTemplateArgs = Annotated[
+    dict[str, Any], Option("Arguments of the chat template (comma-separated, or repeated).", many="comma")
+]
 Tokenizer = Annotated[
     Path | None, Option("Folder of the tokenizer.", default="the checkpoint, or the folder above", metavar="FOLDER")
 ]
@@ -31,11 +52,6 @@ Tokenizer = Annotated[
 def _mode(value: Any) -> Any:
     """Return the mode by the name that records have for it."""
     return "foundation" if value == "base" else value
-
-
-def _switched(value: Any) -> Any:
-    """Return the word for what YAML reads as a truth value: `thinking: on`."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class Training(BaseModel):
@@ -109,12 +125,12 @@ class SamplingSettings(Strict):
     """How answers are drawn, and how often."""
 
     sampling: Annotated[
-        Literal["greedy", "model"],
+        Literal["auto", "greedy", "model"],
         Option(
-            "greedy, or model: as the model's generation_config.json recommends. --temperature and the like draw too, and go "
-            "before what the model recommends."
+            "greedy, or as the model's generation_config.json recommends; auto: greedy, unless the model thinks. Options such as "
+            "--temperature go before what it recommends."
         ),
-    ] = "greedy"
+    ] = "auto"
     temperature: Annotated[
         float | None, Option("Draw each token from softmax(logits / temperature); 0 is greedy.", default="greedy")
     ] = Field(None, ge=0, le=100, allow_inf_nan=False)
@@ -136,21 +152,10 @@ class SamplingSettings(Strict):
 class ThinkingSettings(Strict):
     """Whether a model thinks before it answers."""
 
-    thinking: Annotated[
-        Literal["auto", "off", "on"],
-        BeforeValidator(_switched),
-        Option("Whether the model thinks before it answers; auto: off, where its chat template can switch it."),
-    ] = "auto"
-    thinking_budget: Annotated[
-        int, Option("Most tokens of a thought; one that is longer counts as an empty answer.")
-    ] = Field(default=2048, ge=1)
-    think_end: Annotated[
-        str | None,
-        Option("The token that ends a thought.", default="as the chat template has it", metavar="TOKEN"),
-    ] = None
-    chat_template_args: Annotated[
-        dict[str, Any], Option("Arguments of the chat template (comma-separated, or repeated).", many="comma")
-    ] = {}
+    thinking: Thinking = "auto"
+    thinking_budget: ThinkingBudget = THINKING_BUDGET
+    think_end: ThinkEnd = None
+    chat_template_args: ChatTemplateArgs = {}
 
     @model_validator(mode="after")
     def _belongs(self) -> Self:

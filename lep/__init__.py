@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lep.measure.chat import chat_measures
     from lep.measure.inspection import inspect_folder
     from lep.model.checkpoint import Checkpoint, open_checkpoint
+    from lep.pretraining.control import train_control
     from lep.pretraining.job import pretrain
     from lep.pretraining.settings import PretrainSettings
     from lep.pretraining.sweep import sweep
@@ -59,6 +60,7 @@ _PLACES = {
     "script_shares": "tokenizer.scripts",
     "swap_vocabulary": "vocab.commands",
     "sweep": "pretraining.sweep",
+    "train_control": "pretraining.control",
     "train_vocabulary": "vocab.train",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "script_shares",
     "swap_vocabulary",
     "sweep",
+    "train_control",
     "train_vocabulary",
 ]
 

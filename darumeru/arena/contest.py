@@ -156,6 +156,8 @@ def _players(settings: ArenaSettings) -> Iterator[Player]:
                 device=settings.device, max_prompt_len=settings.max_prompt_len, seed=settings.seed,
                 trust_remote_code=settings.trust_remote_code, exact=settings.exact, base_url=base_url,
                 served_model=served_model, api_key_env=settings.api_key_env, approximate=settings.approximate,
+                thinking=settings.thinking, thinking_budget=settings.thinking_budget, think_end=settings.think_end,
+                chat_template_args=settings.chat_template_args,
             ),
         )  # fmt: skip
 
@@ -188,7 +190,9 @@ def _judge(settings: ArenaSettings) -> Player:
                 model_args=settings.judge_model_args, max_prompt_len=settings.judge_max_prompt_len, seed=settings.seed,
                 trust_remote_code=settings.trust_remote_code, exact=settings.exact, base_url=settings.judge_base_url,
                 served_model=settings.judge_served_model, api_key_env=settings.judge_api_key_env,
-                approximate=settings.judge_approximate, **local,
+                approximate=settings.judge_approximate, thinking=settings.judge_thinking,
+                thinking_budget=settings.judge_thinking_budget, think_end=settings.judge_think_end,
+                chat_template_args=settings.judge_chat_template_args, **local,
             ),
         )  # fmt: skip
     except UserError as error:
@@ -323,6 +327,8 @@ def _verdicts(
         if cut := max(r1.truncated, r2.truncated):
             why = f"too long for the judge: {cut + len((r1 if r1.truncated == cut else r2).prompt)} tokens"
             settled[n, a, b] = Verdict(n, a, b, "unjudged", None, why=why)
+        elif any(r.id in found and found[r.id].unfinished for r in (r1, r2)):
+            settled[n, a, b] = Verdict(n, a, b, "unjudged", None, why="the judge's thought did not end")
         elif r1.id in found and r2.id in found:
             a_first, b_first = (Opinion.of(found[r.id].logprobs) for r in (r1, r2))
             settled[n, a, b] = Verdict.of(n, a, b, a_first, b_first)

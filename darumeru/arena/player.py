@@ -8,7 +8,8 @@ from pathlib import PurePath
 from typing import Any
 
 from darumeru.errors import UserError
-from darumeru.inference import ModelSettings, OpenedModel
+from darumeru.inference import OpenedModel
+from darumeru.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Player:
     opened: OpenedModel
 
     @classmethod
-    def of(cls, name: str, settings: ModelSettings) -> Player:
+    def of(cls, name: str, settings: Settings) -> Player:
         """Look through the model that settings name; see `OpenedModel.of`."""
-        return cls(name, OpenedModel.of(settings))
+        return cls(name, OpenedModel.of(settings, thinking=settings))
 
     @property
     def special_texts(self) -> list[str]:
@@ -41,6 +42,7 @@ class Player:
             "max_prompt_len": settings.max_prompt_len,
             "seed": settings.seed,
             "exact": settings.exact,
+            **self.opened.thinking_facts(),
         }
 
 

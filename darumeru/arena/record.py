@@ -119,11 +119,22 @@ class Arena:
 
 def answer_row(number: int, request: Request, answer: Answer) -> dict[str, Any]:
     """Return an answer as a line of its file."""
-    return {
-        "prompt": number,
-        "text": answer.text,
-        "tokens": len(answer.tokens),
-        "finish": answer.finish,
-        "prompt_tokens": len(request.prompt),
-        "truncated": request.truncated,
-    } | ({"approximate": True} if answer.approximate else {})
+    return (
+        {
+            "prompt": number,
+            "text": answer.text,
+            "tokens": len(answer.tokens),
+            "finish": answer.finish,
+            "prompt_tokens": len(request.prompt),
+            "truncated": request.truncated,
+        }
+        | ({"approximate": True} if answer.approximate else {})
+        | _thought(answer)
+    )
+
+
+def _thought(answer: Answer) -> dict[str, Any]:
+    """Return the thought before an answer, where there is one."""
+    if not answer.thought_tokens and not answer.unfinished:
+        return {}
+    return {"thought": answer.thought, "thought_tokens": len(answer.thought_tokens), "unfinished": answer.unfinished}

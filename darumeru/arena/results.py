@@ -138,6 +138,16 @@ def _answer_facts(given: Sequence[tuple[Request, Answer]]) -> dict[str, Any]:
         "empty": sum(not a.text.strip() for _, a in given),
         "prompts_cut": sum(r.truncated > 0 for r, _ in given),
         "approximate": sum(a.approximate for _, a in given),
+    } | _thinking_facts([a for _, a in given])
+
+
+def _thinking_facts(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return what thinking cost; nothing where no model thought."""
+    if not any(a.thought_tokens or a.unfinished for a in answers):
+        return {}
+    return {
+        "thought_tokens_mean": float(np.mean([len(a.thought_tokens) for a in answers])),
+        "unfinished_thoughts": sum(a.unfinished for a in answers),
     }
 
 
@@ -220,6 +230,10 @@ def remarks(
         facts = row["answers"]
         if facts["prompts_cut"]:
             found.append(f"{row['name']}: {facts['prompts_cut']} prompts were too long and were truncated.")
+        if unfinished := facts.get("unfinished_thoughts"):
+            found.append(
+                f"{row['name']}: {unfinished} of {facts['count']} thoughts did not end (--thinking-budget): empty answers."
+            )
         if facts["empty"]:
             found.append(f"{row['name']}: {facts['empty']} of {facts['count']} answers are empty.")
         if facts["at_limit"] > facts["count"] / 2:

@@ -8,16 +8,29 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from darumeru.options import Option
-from darumeru.settings import ApiKeyEnv, Approximate, Dtype, Engine, EngineSettings, ModelArgs
+from darumeru.settings import (
+    THINKING_BUDGET,
+    ApiKeyEnv,
+    Approximate,
+    ChatTemplateArgs,
+    Dtype,
+    Engine,
+    EngineSettings,
+    ModelArgs,
+    ThinkEnd,
+    Thinking,
+    ThinkingBudget,
+    ThinkingSettings,
+)
 
 Lang = Literal["ru", "en"]
 
 
-class ArenaSettings(EngineSettings):
+class ArenaSettings(ThinkingSettings, EngineSettings):
     """What an arena is asked to do. Two arenas with equal settings on equal models and prompts are one arena.
 
-    The settings of the engine are those of the models that answer; `seed`, `device`, `exact` and `trust_remote_code` hold for
-    the judge too, the others have a twin `judge_…`.
+    The settings of the engine and of thinking are those of the models that answer; `seed`, `device`, `exact` and
+    `trust_remote_code` hold for the judge too, the others have a twin `judge_…`.
     """
 
     models: Annotated[tuple[str, ...], Option("Models to compare, two or more.", metavar="MODEL")]
@@ -56,3 +69,7 @@ class ArenaSettings(EngineSettings):
     ] = None
     judge_api_key_env: ApiKeyEnv = None
     judge_approximate: Approximate = False
+    judge_thinking: Thinking = "auto"
+    judge_thinking_budget: ThinkingBudget = THINKING_BUDGET
+    judge_think_end: ThinkEnd = None
+    judge_chat_template_args: ChatTemplateArgs = {}

@@ -30,4 +30,4 @@ def demo(
         model = fetch_smollm2(models)
     command = f"darumeru run --model {model} --data mini --engine {settings['engine']} --output {output}"
     console().print(command, soft_wrap=True)
-    evaluate(settings_of(model=str(model), data="mini", **settings), output)
+    evaluate(settings_of(model=str(model), data="mini", **settings), output=output)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from darumeru.cli.terminal import Json, print_json, progress, quiet
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import with_options
-from darumeru.settings import Settings, settings_of
+from darumeru.settings import THINKING_BUDGET, Settings, settings_of
+
+if TYPE_CHECKING:
+    from darumeru.record.run import Run
 
 
-@with_options(Settings, without="tokenizer training")
+@with_options(Settings, without="tokenizer training thinking_budget")
 def run(
     settings: dict[str, Any],
+    thinking_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Most tokens of a thought; one that is longer counts as an empty answer. Several, with commas between them, "
+            f"make one run each. [default: {THINKING_BUDGET}]",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder under which each run gets a folder.")] = Path(
         "runs"
     ),
@@ -27,12 +38,32 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Evaluate a model and write the record of the run; an interrupted run resumes."""
+    each = [settings | more for more in _budgets(thinking_budget)]
     if until is None:
-        evaluate(settings_of(**settings), output, dry_run, as_json)
+        # All are checked before the first is computed.
+        evaluate(*[settings_of(**one) for one in each], output=output, dry_run=dry_run, as_json=as_json)
+    elif len(each) > 1:
+        raise UserError("--until is of one run: give one --thinking-budget.")
     elif dry_run:
         raise UserError("--dry-run says what a whole run asks; leave out --until.")
     else:
-        estimate(settings, until, output, as_json)
+        estimate(each[0], until, output, as_json)
+
+
+def _budgets(text: str | None) -> list[dict[str, int]]:
+    """Return the settings of each run: its budget, or none of its own.
+
+    Raises:
+        UserError: no whole numbers.
+    """
+    if text is None:
+        return [{}]
+    try:
+        return [{"thinking_budget": budget} for budget in dict.fromkeys(map(int, text.split(",")))]
+    except ValueError:
+        raise UserError(
+            f"--thinking-budget '{text}' is no number of tokens. Give one, such as 2048, or several with commas: 512,2048,8192."
+        ) from None
 
 
 def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool = False) -> None:
@@ -80,8 +111,8 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
     console().print(f"Record: {found.run}", soft_wrap=True)
 
 
-def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: bool = False) -> None:
-    """Evaluate a model and print its scores.
+def evaluate(*each: Settings, output: Path, dry_run: bool = False, as_json: bool = False) -> None:
+    """Evaluate a model, once for each of some settings, and print its scores.
 
     Raises:
         UserError: what was asked for cannot be done so.
@@ -91,23 +122,28 @@ def evaluate(settings: Settings, output: Path, dry_run: bool = False, as_json: b
     from darumeru.cli.tables import console, plan_view, scores_table, time_line
     from darumeru.evaluation import execute, prepare
 
-    with console(stderr=True).status("Building prompts"):
-        plan = prepare(settings)
-    if dry_run:
-        console().print(plan_view(plan))
-        if plan.missing:
-            raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
-        return
-    with progress(f"{plan.model.name} on {plan.engine}") as report:
-        done = execute(plan, output, report)
-    if as_json:
-        print_json({"run": str(done.path), **done.scores.to_json()})
-    else:
-        console().print(scores_table(done))
-        console().print(time_line(done))
-        console().print(f"Record: {done.path}", soft_wrap=True)
-    if failed := done.scores.failed:
-        raise DarumeruError(
-            f"{len(failed)} of {len(done.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
-            "Start the same command again to compute what is missing."
-        )
+    finished: list[Run] = []
+    for settings in each:
+        with console(stderr=True).status("Building prompts"):
+            plan = prepare(settings)
+        if dry_run:
+            console().print(plan_view(plan))
+            if plan.missing:
+                raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
+            continue
+        with progress(f"{plan.model.name} on {plan.engine}") as report:
+            done = execute(plan, output, report)
+        finished.append(done)
+        if not as_json:
+            console().print(scores_table(done))
+            console().print(time_line(done))
+            console().print(f"Record: {done.path}", soft_wrap=True)
+    if as_json and not dry_run:
+        told = [{"run": str(done.path), **done.scores.to_json()} for done in finished]
+        print_json(told if len(each) > 1 else told[0])
+    for done in finished:
+        if failed := done.scores.failed:
+            raise DarumeruError(
+                f"{len(failed)} of {len(done.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
+                "Start the same command again to compute what is missing."
+            )

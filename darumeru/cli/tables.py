@@ -85,17 +85,11 @@ def _title(header: Header) -> Text:
     limit = f", at most {header.limit} documents a task" if header.limit else ""
     drawn = "" if header.how_drawn == "greedy" else f" · {header.how_drawn}"
     drawn += f", {header.repeats} repeats" if header.repeats > 1 else ""
+    thought = f", thinking {header.how_thought}" if header.thinking else ""
     return Text(
-        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot{_thinking(header)} · "
+        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot{thought} · "
         f"{how}{drawn}{limit}{exact}"
     )
-
-
-def _thinking(header: Header) -> str:
-    """Return whether a model that can think did, and how long it might."""
-    if (thinking := header.thinking) is None:
-        return ""
-    return f", thinking {thinking.mode}" + (f" (budget {thinking.budget:,})" if thinking.budget else "")
 
 
 def _notes(task: TaskResult, header: Header) -> list[str]:
@@ -113,7 +107,7 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
     if task.empty_answers:
         notes.append(f"empty answers: {task.empty_answers}")
     if task.thought_tokens:
-        notes.append(f"thought: {task.thought_tokens / task.documents:,.0f} tokens a document")
+        notes.append(f"thought: {task.thought_tokens / task.requests:,.0f} tokens an answer")
     if task.unfinished_thoughts:
         finished = task.finished_score
         alone = f", {interval_text(finished)[0]} on the {task.finished_documents} finished" if finished else ""
@@ -154,7 +148,7 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
     gold = sample.gold if isinstance(sample.gold, str) else ", ".join(map(str, sample.gold))
     facts = [("gold", gold)]
     if sample.pred is not None:
-        facts.append(("chosen", sample.pred))
+        facts.append(("chosen", sample.pred or "nothing"))
     facts += [(k, f"{v:.4g}") for k, v in sample.score.items()]
     facts += [(k, str(v)) for k, v in sample.extra.items()]
     grid = Table.grid(padding=(0, 2))

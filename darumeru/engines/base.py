@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from lm_eval.api.model import LM
 
 from darumeru.errors import UserError, unknown
-from darumeru.requests import Answer, Request, Tokens
+from darumeru.requests import Answer, Kind, Request, Tokens
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -86,6 +86,10 @@ class EngineOptions:
     """The server to ask, for an engine that needs one."""
     tokenizer_path: Path | None = None
     """The tokenizer's folder, where it is not the model's; for an engine that loads a tokenizer of its own."""
+    template_args: dict[str, Any] = field(default_factory=dict)
+    """What the chat template is given beside the conversation; for a server that renders it itself."""
+    thought_opening: str = ""
+    """What such a server leaves to the model to write where our prompts write it: the opening of its thought."""
 
 
 class Engine(LM):  # type: ignore[misc]
@@ -104,6 +108,11 @@ class Engine(LM):  # type: ignore[misc]
     """Whether a server has the weights, so that the model's folder needs none."""
     interleaves: ClassVar[bool] = False
     """Whether it works on all requests at once, so that the time between two answers is not the time of the second."""
+    follows: bool = False
+    """Whether `answers` takes `follow: Callable[[Answer], Request | None]`, which gives the request that follows an answer, and
+    answers that one too; others are asked again."""
+    thinks: bool = False
+    """Whether it takes a request with its thinking and gives thought and answer at once; others get a request for each."""
     tokenizer: Any
     eos_ids: frozenset[int]
 
@@ -189,6 +198,13 @@ class Engine(LM):  # type: ignore[misc]
         Args:
             requests: all requests of the run, so that batches do not depend on where an earlier run stopped.
             done: ids of requests that need no answer any more.
+        """
+
+    def check_kinds(self, kinds: Collection[Kind]) -> None:
+        """Refuse kinds of requests that it cannot answer; said before the first is asked, whose thought may take long.
+
+        Raises:
+            UserError: it cannot answer one of them.
         """
 
     @abstractmethod

@@ -139,7 +139,7 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
     opened = OpenedModel.of(
         settings, mode=settings.mode, thinking=settings, name=called, model=model, tokenizer=tokenizer
     )
-    sampling = sampling_of(settings, opened.model.generation)
+    sampling = sampling_of(settings, opened.model.generation, thinks=settings.thinking == "on")
     fewshot = settings.num_fewshot
     if fewshot is None:
         fewshot = FOUNDATION_FEWSHOT if opened.mode == "foundation" else 0

@@ -123,7 +123,7 @@ def _asked_alike(task: str, new: Entry, old: Entry) -> None:
         "task version": [h.tasks[task].version for h in pair],
         "mode": [h.mode for h in pair],
         "number of examples": [h.num_fewshot for h in pair],
-        "--thinking": [h.thinking.mode if h.thinking else "none" for h in pair],
+        "thinking": [h.how_thought for h in pair],
         "way in which answers are drawn": [h.how_drawn for h in pair],
         "--likelihood": [h.likelihood for h in pair],
     }

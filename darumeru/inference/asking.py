@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,7 +66,8 @@ def ask(
     """Have an engine answer what the journal does not hold yet.
 
     Of a request that is thought about the engine gets two, one after the other: all thoughts first, with the requests that need
-    none, then the answers behind them. A thought is in the journal as soon as it is known, and is not thought again.
+    none, then the answers behind them; or each answer as soon as its thought is known (`Engine.follows`). A thought is in the
+    journal as it comes, and is not thought again. An engine that gives both at once (`Engine.thinks`) gets the request as it is.
 
     Returns:
         Why requests were not answered, by their ids (the same call asks them again), and the seconds that the engine worked.
@@ -74,27 +75,40 @@ def ask(
     Raises:
         DarumeruError: the engine left requests unanswered without a reason.
     """
-    asking = _Asking(engine, journal, _costs(requests), progress)
-    asking.pass_over([first(r) for r in requests])
+    engine.check_kinds({r.kind for r in requests if r.id not in journal.answers})
+    asking = _Asking(engine, journal, _costs(requests, at_once=engine.thinks), progress)
+    asked = requests if engine.thinks else [first(r) for r in requests]
+    asking.pass_over(asked, _follow(requests) if engine.follows else None)
     # Those behind all thoughts, answered or not, so that an engine's batches do not depend on where a run stopped.
     thoughts = {r.id: journal.answers[thought_id(r)] for r in requests if thought_id(r) in journal.answers}
     behind = [second(r, thoughts[r.id]) for r in requests if r.id in thoughts and ended(r, thoughts[r.id])]
     cut = [r for r in requests if r.id in thoughts and r.id not in journal.answers and not ended(r, thoughts[r.id])]
     if cut:
-        asking.keep([unfinished(r, thoughts[r.id], engine.tokenizer) for r in cut], 0.0)
+        asking.keep([unfinished(r) for r in cut], 0.0)
     if behind:
-        asking.pass_over(behind, thoughts)
+        asking.pass_over(behind)
     missing = [r.id for r in requests if r.id not in journal.answers and r.id not in asking.faults]
     if missing:
         raise DarumeruError(f"The engine left {len(missing)} requests unanswered, the first is '{missing[0]}'.")
     return asking.faults, asking.worked
 
 
-def _costs(requests: Iterable[Request]) -> dict[str, int]:
-    """Return the tokens' worth of each request that the engine gets, by its id."""
+def _follow(requests: Iterable[Request]) -> Callable[[Answer], Request | None]:
+    """Return what tells which request follows the answer that is a thought."""
+    thinking = {thought_id(r): r for r in requests if r.thinking}
+
+    def follow(answer: Answer) -> Request | None:
+        request = thinking.get(answer.id)
+        return second(request, answer) if request is not None and ended(request, answer) else None
+
+    return follow
+
+
+def _costs(requests: Iterable[Request], at_once: bool) -> dict[str, int]:
+    """Return the tokens' worth of each request that the engine gets, by its id; thought and answer are one, or two."""
     costs: dict[str, int] = {}
     for r in requests:
-        thought = r.thinking.budget if r.thinking else 0
+        thought = r.thinking.budget if r.thinking and not at_once else 0
         if thought:
             costs[thought_id(r)] = r.prompt_tokens + thought
         costs[r.id] = r.prompt_tokens + answer_tokens(r) - costs.get(thought_id(r), 0)
@@ -118,24 +132,30 @@ class _Asking:
         self.worked = 0.0
         self._tell()
 
-    def pass_over(self, requests: Sequence[Request], thoughts: Mapping[str, Answer] = {}) -> None:
-        """Have the engine answer what the journal does not hold of some requests, each behind its thought, if it has one."""
+    def pass_over(self, requests: Sequence[Request], follow: Callable[[Answer], Request | None] | None = None) -> None:
+        """Have the engine answer what the journal does not hold of some requests, and of those that follow their answers."""
         last = time.perf_counter()
-        for batch in self._engine.answers(requests, self._journal.answers.keys()):
+        more = {"follow": follow} if follow else {}
+        for batch in self._engine.answers(requests, self._journal.answers.keys(), **more):
             took = time.perf_counter() - last
             self.worked += took
             self.faults |= {asked_id(a.id): a.error for a in batch if a.error}
             self._done += sum(self._costs[a.id] for a in batch if a.error)
             if good := [a for a in batch if not a.error]:
-                tokenizer = self._engine.tokenizer
-                self.keep([joined(a, thoughts[a.id], tokenizer) if a.id in thoughts else a for a in good], took)
+                self.keep(good, took)
             self._tell()
             last = time.perf_counter()
 
     def keep(self, answers: Sequence[Answer], seconds: float) -> None:
-        """Put answers into the journal."""
-        self._journal.append(answers, seconds, self._engine.interleaves)
+        """Put answers into the journal, each with the thought that it follows, if there is one."""
+        fresh = {a.id: a for a in answers}
+        self._journal.append([self._whole(a, fresh) for a in answers], seconds, self._engine.interleaves)
         self._done += sum(self._costs[a.id] for a in answers)
+
+    def _whole(self, answer: Answer, fresh: Mapping[str, Answer]) -> Answer:
+        id_ = thought_id(answer)
+        thought = fresh.get(id_) or self._journal.answers.get(id_)
+        return answer if thought is None else joined(answer, thought, self._engine.tokenizer)
 
     def _tell(self) -> None:
         if self._progress:

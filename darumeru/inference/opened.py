@@ -177,6 +177,8 @@ class OpenedModel:
             exact=settings.exact,
             server=self.server,
             tokenizer_path=settings.tokenizer,
+            template_args=dict(self.style.template_args),
+            thought_opening=self.style.opening if self.style.thinks else "",
         )
 
     def load(self, max_len: int) -> Engine:

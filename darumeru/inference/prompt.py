@@ -219,6 +219,7 @@ class Prompter:
         prompts = self._prompts(
             [(messages, query) for messages, (_, query, _) in zip(conversations, todo, strict=True)]
         )
+        _check_examples(todo, self.style)
         requests = []
         for (id_, query, shots), messages, prompt in zip(todo, conversations, prompts, strict=True):
             request = Request(id_, query.kind, (), "", num_fewshot=len(shots), messages=tuple(messages))
@@ -227,7 +228,7 @@ class Prompter:
                 # A text of its own follows what the model takes for the start of a text.
                 prompt = Prompt("", PackedTokens.of([self.first_token]))
             elif self.style.thinks:
-                _check_thinking(request, shots, self.style)
+                _check_asks(request)
                 request = replace(request, thinking=self._thinking(split_prefill(query.messages)[1]))
             thought = thinking_tokens(request)
             limit = self.limits.prompt(_answer_tokens(request), thought)
@@ -299,23 +300,33 @@ def _answer_tokens(request: Request) -> int:
     return max(map(len, sequences))
 
 
-def _check_thinking(request: Request, shots: Sequence[Sequence[Message]], style: Style) -> None:
+def _check_asks(request: Request) -> None:
     """Refuse what no model can think about.
 
     Raises:
-        UserError: the answer is given, or an example holds the end of a thought.
+        UserError: the answer is given.
     """
-    task = request.id.rsplit("/", 2)[0]
     if request.kind == "likelihood":
         raise UserError(
-            f"'{task}' asks for the likelihood of a given text, which is not thought about: use --thinking off, or leave "
-            "it out with --tasks."
+            f"'{request.id.rsplit('/', 2)[0]}' asks for the likelihood of a given text, which is not thought about: use "
+            "--thinking off, or leave it out with --tasks."
         )
-    if any(style.end in message["content"] for shot in shots for message in shot):
-        raise UserError(
-            f"An example of '{task}' holds '{style.end}', which ends a thought: examples show answers without thoughts. Use "
-            "--num-fewshot 0, or take the thought out of the data."
-        )
+
+
+def _check_examples(todo: Iterable[tuple[str, Query, Sequence[Sequence[Message]]]], style: Style) -> None:
+    """Refuse thoughts in examples, which templates leave out or take for the model's own.
+
+    Raises:
+        UserError: an example holds the end of a thought.
+    """
+    if not style.end:
+        return
+    for id_, _, shots in todo:
+        if any(style.end in message["content"] for shot in shots for message in shot):
+            raise UserError(
+                f"An example of '{id_.rsplit('/', 2)[0]}' holds '{style.end}', which ends a thought: examples show answers "
+                "without thoughts. Use --num-fewshot 0, or take the thought out of the data."
+            )
 
 
 def _merge_system(messages: Sequence[Message]) -> list[Message]:

@@ -33,25 +33,27 @@ _OTHER = {
 """What else a model may recommend, by the value that does nothing; no engine here applies it."""
 
 
-def sampling_of(settings: SamplingSettings, generation: Mapping[str, Any]) -> Sampling | None:
+def sampling_of(settings: SamplingSettings, generation: Mapping[str, Any], *, thinks: bool = False) -> Sampling | None:
     """Return how tokens are drawn; None where answers are greedy.
 
     Args:
         settings: what is asked.
         generation: the model's own generation settings.
+        thinks: whether the model thinks before it answers; greedy thoughts go in circles, so its own settings are the default.
 
     Raises:
         UserError: settings that contradict each other, or a model that recommends no sampling.
     """
     given = {name: value for name in _NAMES if (value := getattr(settings, name)) is not None}
-    by_model = settings.sampling == "model"
+    by_default = settings.sampling == "auto" and thinks and recommends(generation)
+    by_model = settings.sampling == "model" or by_default
     values = (recommended(generation) if by_model else {}) | given
-    if values.get("temperature", 1.0) == 0 or not (given or by_model):
-        idle = next((name for name in given if name != "temperature"), None)
-        if idle:
+    asked = "--sampling greedy" if settings.sampling == "greedy" else "--temperature 0"
+    if settings.sampling == "greedy" or values.get("temperature", 1.0) == 0 or not (given or by_model):
+        if idle := next((name for name, value in given.items() if name != "temperature" or value), None):
             raise UserError(
-                f"--{idle.replace('_', '-')} {given[idle]} has no effect on greedy answers, which --temperature 0 asks for. "
-                "Leave one of the two out."
+                f"--{idle.replace('_', '-')} {given[idle]} has no effect on greedy answers, which {asked} asks for. Leave one of "
+                "the two out."
             )
         if settings.repeats > 1:
             raise UserError(
@@ -67,15 +69,20 @@ def sampling_of(settings: SamplingSettings, generation: Mapping[str, Any]) -> Sa
     return Sampling(**values)
 
 
+def recommends(generation: Mapping[str, Any]) -> bool:
+    """Return whether a model's generation settings (its generation_config.json) recommend to draw."""
+    given = any(generation.get(name) is not None for name in _NAMES)
+    return bool(generation.get("do_sample", given)) and generation.get("temperature") != 0
+
+
 def recommended(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sampling settings among a model's generation settings (its generation_config.json).
+    """Return the sampling settings among a model's generation settings.
 
     Raises:
         UserError: they recommend none, or impossible ones.
     """
     found = {name: generation[name] for name in _NAMES if generation.get(name) is not None}
-    draws = generation.get("do_sample", bool(found)) and found.get("temperature") != 0
-    if not draws:
+    if not recommends(generation):
         raise UserError(
             "--sampling model: the model's generation_config.json recommends no sampling. Give --temperature (and --top-p, "
             "--top-k, --min-p), or leave --sampling out for greedy answers."

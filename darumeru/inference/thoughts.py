@@ -11,9 +11,9 @@ from darumeru.scoring.bootstrap import seed_of
 _MARK = "#thought"
 
 
-def thought_id(request: Request) -> str:
-    """Return the id under which a journal keeps the thought of a request."""
-    return request.id + _MARK
+def thought_id(asked: Request | Answer) -> str:
+    """Return the id under which a journal keeps the thought before the answer to a request."""
+    return asked.id + _MARK
 
 
 def asked_id(id_: str) -> str:
@@ -46,10 +46,9 @@ def ended(request: Request, thought: Answer) -> bool:
     return request.thinking is not None and thought.tokens[-1:] == (request.thinking.end,)
 
 
-def unfinished(request: Request, thought: Answer, tokenizer: Any) -> Answer:
+def unfinished(request: Request) -> Answer:
     """Return the answer of a model whose thought did not end: an empty one."""
-    empty = Answer(request.id, finish="length" if request.kind == "generate" else "", unfinished=True)
-    return joined(empty, thought, tokenizer)
+    return Answer(request.id, finish="length" if request.kind == "generate" else "", unfinished=True)
 
 
 def joined(answer: Answer, thought: Answer, tokenizer: Any) -> Answer:

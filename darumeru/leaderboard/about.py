@@ -8,6 +8,7 @@ from pathlib import Path
 
 from darumeru.errors import UserError
 from darumeru.leaderboard.entry import Entry, data_title
+from darumeru.leaderboard.thinking import thinking_title
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
 def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
     """Return runs with distinct names: where two runs of one name differ, what tells them apart is added.
 
-    The first of these that suffices: setting, kind of number, engine, step of training, limit, run id.
+    The first of these that suffices: step of training, thinking, few-shot examples, data, kind of number, engine, limit, run id.
     """
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -92,6 +93,7 @@ def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
 
 _FEATURES: tuple[Callable[[Entry], str], ...] = (
     lambda e: f"step {t.step}" if (t := e.stated.training) and t.step is not None else "",
+    lambda e: thinking_title(e.stated),
     lambda e: f"{e.num_fewshot}-shot",
     lambda e: data_title(e.stated),
     lambda e: str(e.dtype),

@@ -18,6 +18,7 @@ from darumeru.errors import UserError, unknown
 from darumeru.files import fingerprint
 from darumeru.leaderboard.entry import Entry, Problem, data_title
 from darumeru.record.header import GroupFacts, SuiteFacts
+from darumeru.record.scores import TaskResult
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import degrees_of_mean, difference, holm, shared_ranks
 
@@ -283,7 +284,7 @@ def _settings(entry: Entry) -> dict[str, str]:
         "engine": header.engine.name,
         "dtype": str(entry.dtype),
         "max_prompt_len": str(header.max_prompt_len),
-        "generation": ", ".join(f"{k} {v}" for k, v in sorted(header.generation.items())),
+        "generation": header.how_drawn + (f", {header.repeats} repeats" if header.repeats > 1 else ""),
     }
 
 
@@ -300,6 +301,8 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Poo
         badges.append(Badge("suite", {"name": header.suite.name}, "warn"))
     if entry.record and entry.record.failed:
         badges.append(Badge("failed", {"tasks": ", ".join(entry.record.failed)}, "warn"))
+    if header.thinking:
+        badges.append(Badge(f"thinking_{header.thinking.mode}", {"budget": header.thinking.budget}))
     if "mini" in data_title(header):
         badges.append(Badge("mini", {}, "warn"))
     if header.limit:
@@ -329,11 +332,27 @@ def warnings(entry: Entry) -> list[Badge]:
         if total := sum(counts.values()):
             where = ", ".join(name for name, count in counts.items() if count)
             found.append(Badge(kind, {"n": total, "tasks": where}, "warn"))
+    found += _thoughts(entry, records)
     # An answer at the limit is what a copy task's measure is about; where half of the answers of a task are, say so.
     repeats = {name: len(r.repeats.values) if r.repeats else 1 for name, r in records.items()}
     cut = [name for name, r in records.items() if 2 * r.cut_answers > r.documents * repeats[name]]
     if cut:
         found.append(Badge("cut_answers", {"tasks": ", ".join(cut)}))
+    return found
+
+
+def _thoughts(entry: Entry, records: Mapping[str, TaskResult]) -> list[Badge]:
+    """Return what thoughts put in doubt: those that did not end, and those inside answers."""
+    found = []
+    cut = {name: r.unfinished_thoughts for name, r in records.items() if r.unfinished_thoughts}
+    if cut and entry.spent:
+        finished = entry.spent.finished.get("suite")
+        values = {"n": sum(cut.values()), "share": f"{entry.spent.unfinished:.0%}", "tasks": ", ".join(cut)}
+        found.append(
+            Badge("unfinished_thoughts", values | {"score": "—" if finished is None else f"{finished:.3f}"}, "warn")
+        )
+    if inside := {name: r.rethought_answers for name, r in records.items() if r.rethought_answers}:
+        found.append(Badge("rethought_answers", {"n": sum(inside.values()), "tasks": ", ".join(inside)}, "warn"))
     return found
 
 
@@ -364,6 +383,13 @@ def to_frame(board: Board) -> pd.DataFrame:
             "vocab_size": e.header.model.vocab_size if e.header else None,
             "parameters": e.header.model.parameters if e.header else None,
             "tokens_per_second": e.tokens_per_second,
+            "thinking": e.thinks,
+            "thinking_budget": e.thinking_budget,
+            "tokens_per_document": e.spent.tokens if e.spent else None,
+            "thought_tokens_per_document": e.spent.thought if e.spent else None,
+            "seconds_per_document": e.spent.seconds if e.spent else None,
+            "unfinished_thoughts": e.spent.unfinished if e.spent else None,
+            "micro_avg_finished": e.spent.finished.get("suite") if e.spent else None,
             "tasks": row.covered,
             "tasks_of_suite": len(board.tasks),
             "date": e.date,
@@ -382,7 +408,7 @@ def to_frame(board: Board) -> pd.DataFrame:
         record["badges"] = "; ".join(b.kind for b in row.badges)
         records.append(record)
     frame = pd.DataFrame.from_records(records)
-    for column in ("rank", "num_fewshot", "vocab_size", "parameters"):
+    for column in ("rank", "num_fewshot", "vocab_size", "parameters", "thinking_budget"):
         if column in frame:
             frame[column] = frame[column].astype("Int64")
     return frame

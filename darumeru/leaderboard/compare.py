@@ -16,6 +16,7 @@ from darumeru.leaderboard.about import distinct_names
 from darumeru.leaderboard.board import members_of
 from darumeru.leaderboard.entry import Entry, Problem
 from darumeru.leaderboard.load import read_run, suite_of
+from darumeru.leaderboard.thinking import Spent
 from darumeru.record.draws import aggregates_of, documents_key, first_split, paired_draws
 from darumeru.record.header import SuiteFacts
 from darumeru.record.run import Run
@@ -166,6 +167,11 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
         x, y = getattr(a.stated, name), getattr(b.stated, name)
         if x != y:
             found.append(f"{_TITLES.get(name, name)} differs: {x} against {y}.")
+    if (x := a.stated.how_thought) != (y := b.stated.how_thought):
+        found.append(f"Thinking differs: {x} against {y}. What is compared is the model with its way of answering.")
+    found += [
+        _unfinished(side, entry.spent) for side, entry in (("A", a), ("B", b)) if entry.spent and entry.spent.unfinished
+    ]
     worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
     for what in ("version", "scoring"):
         other = [t for t in a.tasks if t in b.tasks and getattr(a.tasks[t], what) != getattr(b.tasks[t], what)]
@@ -175,6 +181,15 @@ def _remarks(a: Entry, b: Entry) -> list[str]:
     if worded:
         found.append(f"Worded differently: {', '.join(worded)}.")
     return found
+
+
+def _unfinished(side: str, spent: Spent) -> str:
+    finished = (
+        f" On finished answers alone its score is {score:.3f}."
+        if (score := spent.finished.get("suite")) is not None
+        else ""
+    )
+    return f"{side}: {spent.unfinished:.1%} of the thoughts did not end; these answers are empty and count as wrong.{finished}"
 
 
 def _shared(

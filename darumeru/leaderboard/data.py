@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from darumeru.leaderboard.board import Board, Row
+from darumeru.leaderboard.entry import Entry
 from darumeru.leaderboard.tables import label
+from darumeru.leaderboard.thinking import series
 
 MARK = "darumeru leaderboard"
 
@@ -50,7 +52,23 @@ def _row_json(row: Row, board: Board, pages: Mapping[str, str]) -> dict[str, Any
         "tps": None if e.tokens_per_second is None else round(e.tokens_per_second, 1), "covered": row.covered,
         "date": e.date, "page": f"runs/{pages[e.id]}/index.html" if e.id in pages else None,
         "badges": [[b.kind, b.values, b.level] for b in row.badges], "s": scores,
+        "thinking": e.thinks, "budget": e.thinking_budget, "cost": _cost(e), "series": " · ".join(series(e)) if model else None,
     }  # fmt: skip
+
+
+def _cost(entry: Entry) -> dict[str, float | None] | None:
+    """Return what a run's answers cost a document."""
+    spent = entry.spent
+    if spent is None:
+        return None
+    finished = spent.finished.get("suite")
+    return {
+        "tokens": round(spent.tokens, 2),
+        "thought": round(spent.thought, 2),
+        "seconds": None if spent.seconds is None else round(spent.seconds, 4),
+        "unfinished": round(spent.unfinished, 4),
+        "finished": None if finished is None else round(finished, 4),
+    }
 
 
 def table_json(board: Board) -> dict[str, Any]:
@@ -58,7 +76,7 @@ def table_json(board: Board) -> dict[str, Any]:
     rows = []
     for row in board.rows:
         item = _row_json(row, board, {})
-        for key in ("label", "page", "badges", "s", "spt"):
+        for key in ("label", "page", "badges", "s", "spt", "series"):
             del item[key]
         item["scores"] = {
             ("micro_avg" if c == "suite" else c): dict(zip(("value", "low", "high"), row.entry.scores[c], strict=True))

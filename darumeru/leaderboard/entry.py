@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from darumeru.leaderboard.thinking import Spent
 from darumeru.record.draws import first_split
 from darumeru.record.header import Header
 from darumeru.record.scores import Scores, TaskResult
@@ -90,6 +91,18 @@ class Entry:
     symbols_per_token: tuple[float | None, float | None] = (None, None)
     """Russian, English."""
     tokens_per_second: float | None = None
+    spent: Spent | None = None
+    """What its answers cost; None for a published row."""
+
+    @property
+    def thinks(self) -> str | None:
+        """Return `on` or `off` for a run of a model that can think."""
+        return self.header.thinking.mode if self.header and self.header.thinking else None
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """Return the most tokens of a thought, where it thinks."""
+        return self.header.thinking.budget if self.header and self.header.thinking else None
 
     @property
     def date(self) -> str | None:

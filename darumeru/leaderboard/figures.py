@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from darumeru.leaderboard.board import Board, Row, counted_groups, members_of
 from darumeru.leaderboard.entry import Entry
 from darumeru.leaderboard.tables import label
+from darumeru.leaderboard.thinking import series
 from darumeru.record.header import SuiteFacts
 
 if TYPE_CHECKING:
@@ -51,6 +52,22 @@ def symbol_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for r in rows
         if r.entry.symbols_per_token[0] is not None and (s := r.entry.scores.get("suite"))
     ]
+
+
+def thinking_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return one record for each run of a model that can think: from thinking off through the budgets, a series a model."""
+    found = []
+    for r in rows:
+        e, score = r.entry, r.entry.scores.get("suite")
+        if not e.thinks or e.spent is None or score is None:
+            continue
+        budget = e.thinking_budget or 0
+        found.append(
+            {"model": e.stated.model.name, "series": " · ".join(series(e)), "budget": budget,
+             "setting": f"{budget:,}" if budget else "off", "tokens": round(e.spent.tokens, 2),
+             "unfinished": e.spent.unfinished, "score": score[0], "low": score[1], "high": score[2]}
+        )  # fmt: skip
+    return sorted(found, key=lambda v: (v["series"], v["budget"], v["tokens"]))
 
 
 def heat_values(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any]]:
@@ -152,6 +169,29 @@ def symbols_chart(data: Any) -> Any:
             y=y, tooltip=_tips("model:N", "symbols:Q", "score:Q", "low:Q", "high:Q")
         ),
         base.mark_text(align="left", dx=8, dy=-7, fontSize=10, limit=190).encode(y=y, text="model:N"),
+    ).properties(width=640, height=340)
+
+
+def thinking_chart(data: Any) -> Any:
+    """Micro-Avg against the tokens generated for a document, a line a model from thinking off through its budgets."""
+    import altair as alt
+
+    # Without thinking a document takes a few tokens, or none; budgets are powers of two.
+    x = alt.X(
+        "tokens:Q", scale=alt.Scale(type="sqrt"), axis=alt.Axis(title="tokens a document", format=",d", tickCount=6)
+    )
+    y = alt.Y(
+        "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title="Micro-Avg", format=".3f", tickCount=6)
+    )
+    colour = alt.Color("model:N", legend=alt.Legend(title=None, orient="bottom", columns=2))
+    base = alt.Chart(data).encode(x=x, color=colour)
+    return alt.layer(
+        base.mark_rule(opacity=0.7).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=2).encode(y=y, detail="series:N", order="budget:Q"),
+        base.mark_circle(size=80, opacity=1).encode(
+            y=y, tooltip=_tips("model:N", "setting:N", "tokens:Q", "score:Q", "low:Q", "high:Q", "unfinished:Q")
+        ),
+        base.mark_text(align="right", dx=-5, dy=-10, fontSize=10).encode(y=y, text="setting:N"),
     ).properties(width=640, height=340)
 
 
@@ -258,6 +298,7 @@ def specifications(board: Board) -> dict[str, Any]:
     charts = {
         "groups": groups_chart(rows, counted),
         "symbols": symbols_chart(rows),
+        "thinking": thinking_chart(rows),
         "heat": heat_chart(rows),
         "radar": radar_chart(rows, counted),
         "steps": curve_chart(rows, [board.suite.summary, *groups], "steps"),
@@ -285,6 +326,8 @@ def static_figures(board: Board) -> dict[str, Any]:
         charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), counted)
         if symbols := symbol_values(rows):
             charts[f"symbols{suffix}"] = symbols_chart(data(symbols))
+        if thinking := thinking_values(rows):
+            charts[f"thinking{suffix}"] = thinking_chart(data(thinking))
         if heat := heat_values(rows, members_of(board.suite)["suite"]):
             charts[f"heat{suffix}"] = heat_chart(data(heat))
     entries = [r.entry for r in board.rows]

@@ -16,6 +16,7 @@ import numpy as np
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint
 from darumeru.leaderboard.entry import Bounded, Entry, Problem, Result
+from darumeru.leaderboard.thinking import spent_by
 from darumeru.record.draws import aggregates_of, documents_key, paired_draws
 from darumeru.record.header import GroupFacts, Header, SuiteFacts, TaskFacts
 from darumeru.record.run import Run, find_runs, load_run
@@ -99,6 +100,7 @@ def _entry(path: Path, header: Header, scores: Scores, samples: dict[str, list[S
         path=path,
         symbols_per_token=(_symbols(scores, "ru"), _symbols(scores, "en")),
         tokens_per_second=_speed(scores),
+        spent=spent_by(scores, header.suite),
     )
 
 

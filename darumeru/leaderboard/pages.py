@@ -48,6 +48,27 @@ def write_run(folder: Path, row: Row, board: Board, data: str, samples: bool) ->
         )
 
 
+def _thinking_facts(entry: Entry) -> list[tuple[str, Any]]:
+    """Return how a model thought and what that cost."""
+    facts, spent = entry.stated.thinking, entry.spent
+    assert facts is not None  # noqa: S101 - asked of models that can think
+    told = [
+        ("thinking", facts.mode), ("budget, tokens", f"{facts.budget:,}" if facts.budget else None), ("end", facts.end),
+        ("given to the template", ", ".join(f"{k} = {v}" for k, v in facts.template_args.items())),
+    ]  # fmt: skip
+    if spent is None:
+        return told
+    finished = spent.finished.get("suite")
+    return [
+        *told,
+        ("tokens a document", f"{spent.tokens:,.1f}"),
+        ("of these in thoughts", f"{spent.thought:,.1f}"),
+        ("seconds a document", None if spent.seconds is None else f"{spent.seconds:.3f}"),
+        ("unfinished thoughts", f"{spent.unfinished:.1%}"),
+        ("score on finished answers", None if finished is None else f"{finished:.3f}"),
+    ]
+
+
 def run_facts(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return settings and surroundings of a run for its page; no paths of the machine that made it."""
     header, scores = entry.stated, entry.record
@@ -77,7 +98,9 @@ def run_facts(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:
             ("longest prompt", header.max_prompt_len), ("seed", header.seed if "seed" in header else None),
             ("generation", ", ".join(f"{k} = {v}" for k, v in header.generation.items())),
             ("suite", f"{header.suite.name} {header.suite.version or ''}"),
+            ("chat template arguments", ", ".join(f"{k} = {v}" for k, v in header.chat_template_args.items())),
         ])),
+        *([("thinking", known(_thinking_facts(entry)))] if header.thinking else []),
         ("environment", known([
             ("engine", header.engine.version), ("dtype", engine.get("dtype") or header.engine.dtype),
             ("device", engine.get("device") or header.engine.device),

@@ -8,7 +8,7 @@ from typing import Any
 
 from darumeru.files import fingerprint, slug
 from darumeru.leaderboard.entry import Entry
-from darumeru.record.sample import Sample
+from darumeru.record.sample import Asked, Sample
 from darumeru.web.pages import script, write_page
 
 PIECE = 200
@@ -43,8 +43,22 @@ def _shown(sample: Sample, mark: float) -> dict[str, Any]:
                 "k": len(request.answer.tokens),
                 "l": [f"{v:.3f}" for v in request.answer.logprobs],
             }
+            | _thought(request)
             for request in sample.requests
         ],
+    }
+
+
+def _thought(request: Asked) -> dict[str, Any]:
+    """Return the thought before an answer, where there is one: text, tokens, whether it did not end, what was put behind it."""
+    answer = request.answer
+    if not answer.thought_tokens and not answer.unfinished:
+        return {}
+    return {
+        "h": answer.thought,
+        "hk": len(answer.thought_tokens),
+        "hu": answer.unfinished,
+        "hb": request.get("after_thought"),
     }
 
 
@@ -58,7 +72,7 @@ def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Samp
         name, pieces, piece, size = piece_name(task), [], [], 0
         for mark, sample in marked:
             piece.append(_shown(sample, mark))
-            size += sum(len(r.prompt) for r in sample.requests)
+            size += sum(len(r.prompt) + len(r.answer.thought) for r in sample.requests)
             if len(piece) == PIECE or size > PIECE_CHARACTERS:
                 pieces.append(piece)
                 piece, size = [], 0

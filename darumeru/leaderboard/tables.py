@@ -8,6 +8,7 @@ from urllib.parse import quote
 from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
 from darumeru.leaderboard.entry import Bounded, Entry, data_title
 from darumeru.leaderboard.published import OLDER_LCS
+from darumeru.leaderboard.thinking import thinking_title
 from darumeru.record.draws import first_split
 from darumeru.record.header import GroupFacts
 from darumeru.record.run import Run
@@ -35,8 +36,10 @@ def with_bounds(score: Bounded | None) -> str:
 
 
 def setting(entry: Entry) -> str:
-    """`zero-shot`, `5-shot`."""
-    return "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
+    """`zero-shot`, `5-shot`, `zero-shot, thinking on, budget 2,048`."""
+    shots = "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
+    thinking = thinking_title(entry.header) if entry.header else ""
+    return f"{shots}, {thinking}" if thinking else shots
 
 
 def label(entry: Entry) -> str:
@@ -66,10 +69,33 @@ def to_markdown(board: Board) -> str:
         "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, corrected for the "
         "number of models, 5 % level). Where runs differ in more than the model, `table.csv` says in `badges` how.\n"
     )
+    parts += _cost_table(board)
     if board.problems:
         parts.append("Not shown:\n")
         parts += [f"* {escape_markdown(p.name)}: {escape_markdown(p.reason)}" for p in board.problems]
     return "\n".join(parts) + "\n"
+
+
+def _cost_table(board: Board) -> list[str]:
+    """Return what the answers of models that can think cost; nothing where there are none."""
+    rows = [(r.entry, r.entry.spent) for r in board.rows if r.entry.thinks]
+    if not rows:
+        return []
+    head = [
+        "Model", "Setting", board.suite.summary, "on finished answers", "unfinished thoughts", "tokens a document",
+        "of these in thoughts", "seconds a document",
+    ]  # fmt: skip
+    parts = ["What thinking costs:\n", "| " + " | ".join(head) + " |", "| :-- | :-- |" + " --: |" * (len(head) - 2)]
+    for entry, spent in rows:
+        cells = [escape_markdown(label(entry)), setting(entry), number(entry.scores.get("suite"))]
+        if spent is not None:
+            finished = spent.finished.get("suite")
+            cells += [
+                "—" if finished is None else f"{finished:.3f}", f"{spent.unfinished:.1%}", f"{spent.tokens:,.1f}",
+                f"{spent.thought:,.1f}", "—" if spent.seconds is None else f"{spent.seconds:.2f}",
+            ]  # fmt: skip
+        parts.append("| " + " | ".join(cells) + " |")
+    return [*parts, ""]
 
 
 def to_latex(board: Board) -> str:
@@ -110,6 +136,7 @@ def model_index(run: Run, name: str | None = None) -> str:
 
     header, scores = run.header, run.scores
     model = name or header.model.name
+    thinking = {"thinking": header.how_thought} if header.thinking else {}
     results = []
     for task, result in scores.tasks.items():
         split, source = first_split(header.tasks[task].data)
@@ -127,6 +154,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_value=None if result.score.value is None else round(result.score.value, 6),
                 metric_args={
                     "num_fewshot": header.num_fewshot,
+                    **thinking,
                     "mode": header.mode,
                     "documents": result.documents,
                     "low_95": result.score.low,
@@ -144,7 +172,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_type="micro_avg" if suite.title == "Micro-Avg" else "mean",
                 metric_name=suite.title,
                 metric_value=round(suite.value, 6),
-                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot},
+                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot, **thinking},
             )
         )
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
@@ -166,6 +194,7 @@ def run_markdown(run: Run) -> str:
     """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
     shots = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
+    shots += f", {title}" if (title := thinking_title(header)) else ""
     lines = [
         f"{escape_markdown(header.model.name)}, {header.mode}, {shots}, "
         f"data: {escape_markdown(data_title(header))}\n",

@@ -272,14 +272,11 @@ def check_alike(contestants: Sequence[Contestant]) -> list[str]:
         for task in first.tasks:
             if fault := _different(first, other, task):
                 raise UserError(f"{both} cannot race: {task} {fault}.")
-        for key in ("mode", "num_fewshot", "max_prompt_len", "how_drawn", "repeats"):
+        for key in ("mode", "num_fewshot", "max_prompt_len", "how_thought", "how_drawn", "repeats"):
             x, y = getattr(first.header, key), getattr(other.header, key)
             if x != y:
-                title = "how answers were drawn" if key == "how_drawn" else key
+                title = {"how_drawn": "how answers were drawn", "how_thought": "thinking"}.get(key, key)
                 remarks.append(f"{title} differs: {x} ({first.name}), {y} ({other.name}).")
-        if first.header.thinking != other.header.thinking:
-            modes = [f"{c.header.thinking.mode if c.header.thinking else 'none'} ({c.name})" for c in (first, other)]
-            remarks.append(f"thinking differs: {', '.join(modes)}.")
     if any(same_model(a, b) for i, a in enumerate(contestants) for b in contestants[:i]):
         raise UserError("The same model was named twice. A race needs two different ones.")
     return remarks

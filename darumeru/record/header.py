@@ -151,6 +151,13 @@ class Header(Part):
         return ", ".join(shown)
 
     @property
+    def how_thought(self) -> str:
+        """Whether a model that can think did: `off`, or `on, budget 2,048`; `none` for one that cannot."""
+        if self.thinking is None:
+            return "none"
+        return self.thinking.mode if self.thinking.budget is None else f"on, budget {self.thinking.budget:,}"
+
+    @property
     def repeats(self) -> int:
         """How many answers to each query were drawn."""
         return int(self.generation.get("repeats", 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from annotated_types import Ge
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
+from lep.calibration.chat import THOUGHT
 from lep.calibration.continuations import continuation_example
 from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
 from lep.calibration.judge import GRADES, By, grade, question
@@ -41,6 +42,8 @@ class Pair:
     source: str
     """`self` (the model's), `given` (came with the prompt), `copy` or `continuation`."""
     grade: int | None = None
+    thought: str = ""
+    """Before the answer."""
 
     @property
     def asked(self) -> str:
@@ -49,7 +52,7 @@ class Pair:
 
     def row(self) -> dict[str, Any]:
         """As the output keeps it."""
-        turn = {"role": "assistant", "content": self.answer}
+        turn = {"role": "assistant", "content": self.answer} | ({THOUGHT: self.thought} if self.thought else {})
         graded = {} if self.grade is None else {"grade": self.grade}
         return {"messages": [*self.messages, turn], "source": self.source, **graded}
 
@@ -65,7 +68,7 @@ def make_data(
     settings: Annotated[
         Mapping[str, Any] | None,
         Option(
-            "KEY=VALUE: dtype, device, base_url, model_args.KEY, … as darumeru run has.",
+            "KEY=VALUE: dtype, device, base_url, model_args.KEY, thinking, … as darumeru run has.",
             flag="--engine-set",
             many="spread",
         ),
@@ -104,8 +107,9 @@ def make_data(
 ) -> dict[str, Any]:
     """Write chat examples to calibrate on, one JSON object a line, and a report on them; returns the report.
 
-    A line is `{"messages": […], "source": "self" | "given" | "copy" | "continuation", "grade": 1…5}`. Answers and grades
-    are kept as they come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was
+    A line is `{"messages": […], "source": "self" | "given" | "copy" | "continuation", "grade": 1…5}`. A model that can think
+    answers without a thought, unless `settings` have `thinking: on`; then its turn has `reasoning_content` too. Answers and
+    grades are kept as they come in `OUTPUT.journal` (without the output's ending), so the same call resumes where it was
     stopped, and other prompts, grades or copies ask nothing twice. `OUTPUT.report.json` is written last: where it is, the data
     is whole.
 
@@ -298,17 +302,21 @@ def _self_answers(
     queries = [Query("generate", list(p.messages), max_tokens=max_tokens) for p in prompts]
     asked = ask(settings_of(model=model, engine=engine, **settings), queries, journals, "answers", progress)
     pairs = []
-    for prompt, request, answer in zip(prompts, asked.requests, asked.answers, strict=True):
+    for prompt, request, answer, rethought in zip(prompts, asked.requests, asked.answers, asked.rethought, strict=True):
         if answer is None:
             counts["unanswered"] += 1
         elif request.truncated:
             counts["prompt_too_long"] += 1
+        elif answer.unfinished:
+            counts["unfinished_thoughts"] += 1
+        elif rethought:
+            counts["thoughts_in_answers"] += 1
         elif answer.finish != "stop":
             counts["cut_answers"] += 1
         elif not answer.text.strip():
             counts["empty_answers"] += 1
         else:
-            pairs.append(Pair(prompt.messages, answer.text.strip(), "self"))
+            pairs.append(Pair(prompt.messages, answer.text.strip(), "self", thought=answer.thought))
     return pairs, asked.facts
 
 
@@ -342,7 +350,7 @@ def _graded(
         else:
             given[value] += 1
             if value >= least:
-                kept.append(Pair(pair.messages, pair.answer, pair.source, value))
+                kept.append(replace(pair, grade=value))
             else:
                 counts["below_min_grade"] += 1
     return kept, {**asked.facts, "grades": {str(value): given[value] for value in range(1, len(GRADES) + 1)}}

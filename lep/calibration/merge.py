@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import DarumeruError, UserError
-from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, quiet, trained_parameters
-from lep.model.checkpoint import Checkpoint, write_checkpoint
+from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, trained_parameters
+from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.model.embeddings import match_tensor
+from lep.model.loading import load_exact
 from lep.model.rounding import generator_for, round_unbiased
 from lep.model.shards import NewTensor, StoredTensor, torch_dtype
 
@@ -37,7 +39,7 @@ class Comparison:
     merging: float
     """Between the model with its adapter and the merged one."""
     writing: float
-    """Between the merged model in memory, rounded as it is stored, and the folder read back."""
+    """Between the merged model, rounded as it is stored, and the folder read back."""
     rounding: float
     """The change by rounding to the stored type; nothing where that is float32."""
 
@@ -64,7 +66,7 @@ def stored_tensors(source: Checkpoint, wrapped: Any) -> dict[str, StoredTensor]:
     for name, kind in trained_parameters(wrapped):
         tensor: StoredTensor | None
         if kind == "lora":
-            tensor = source.tensors.get(name) or _by_ending(name, source.tensors)
+            tensor = match_tensor(name, source.tensors)
         elif name.endswith(".bias"):
             tensor = source.embeddings.bias
         else:
@@ -88,8 +90,8 @@ def merge(
 ) -> tuple[Comparison, SampleLoss]:
     """Write the model `source` with an adapter merged into it; everything else is copied bit by bit.
 
-    The merge is computed in float32 and rounded once, to the type that each tensor is stored in, without a bias: see
-    `lep.model.rounding`.
+    The merge is computed in float32 and rounded once, to the type that each tensor is stored in, without a bias (see
+    `lep.model.rounding`), one tensor at a time: of the model, only what was trained is in memory (see `lep.model.loading`).
 
     Args:
         source: the model that the adapter was trained on.
@@ -104,39 +106,31 @@ def merge(
     """
     inputs = [_beginning(example) for example in samples[:_SAMPLES]]
     asked = [example for example in samples if example.trained[1:_SAMPLE_TOKENS].any()][:_LOSS_SAMPLES]
-    base = load(source.folder, "float32")
+    base = load_exact(source)
     tied = is_tied(base)
     wrapped = add_lora(base, recipe).eval()
     loss = _loss(wrapped, asked)  # an adapter that is not trained changes nothing
     load_adapter(wrapped, adapter)
     check_tie(wrapped, tied)
     trained = _logits(wrapped, inputs)
-    with quiet():
-        merged = wrapped.merge_and_unload()
-    if is_tied(merged) != tied:
-        raise DarumeruError("Merging the adapter untied head and embedding, which would lose the trained head.")
-    after = _logits(merged, inputs)
+    merged = {name: partial(_merged, wrapped, name, kind) for name, kind in trained_parameters(wrapped)}
+    after = _logits(load_exact(source, merged), inputs)
     merging = _difference(trained, after, "merging the adapter")
     if not merging <= LIMIT:
         raise DarumeruError(
             f"Merging changed the model: logits differ by up to {merging:.3g} in float32, {LIMIT:g} is allowed. "
             "The adapter is kept; nothing was written."
         )
-    parameters = dict(merged.named_parameters())
-    replace = {}
-    for name, tensor in tensors.items():
-        value = parameters[name].detach()
-        if tuple(value.shape) != tensor.shape:
-            raise DarumeruError(f"The merged tensor {name} is {tuple(value.shape)}, stored is {tensor.shape}.")
-        draws = generator_for(name, recipe.seed)
-        for rows in _blocks(value):
-            rows.copy_(round_unbiased(rows, torch_dtype(tensor.dtype), draws))
-        replace[tensor.name] = NewTensor(tensor.dtype, tensor.shape, partial(_blocks, value))
-    rounded = _logits(merged, inputs)
+    rows = {
+        name: partial(_rounded, merged[name], torch_dtype(tensor.dtype), name, recipe.seed)
+        for name, tensor in tensors.items()
+    }
+    rounded = _logits(load_exact(source, {name: partial(_whole, blocks) for name, blocks in rows.items()}), inputs)
     rounding = _difference(after, rounded, "rounding")
+    replace = {tensor.name: NewTensor(tensor.dtype, tensor.shape, rows[name]) for name, tensor in tensors.items()}
     write_checkpoint(source, place, replace=replace, config=source.config)
-    del replace, parameters, merged, wrapped, base
-    written = load(place, "float32")
+    del replace, rows, merged, wrapped, base
+    written = load_exact(open_checkpoint(place))
     writing = _difference(rounded, _logits(written, inputs), "writing")
     if not writing <= LIMIT:
         raise DarumeruError(
@@ -145,53 +139,59 @@ def merge(
     return Comparison(merging, writing, rounding), SampleLoss(len(asked), loss, _loss(written, asked))
 
 
-def load(folder: Path, dtype: str) -> Any:
-    """Return a causal language model from a folder, in a floating-point type, ready to be asked.
+def _merged(wrapped: Any, name: str, kind: str) -> torch.Tensor:
+    """Return a weight of the merged model in float32: LoRA's change added, or what was trained in its place."""
+    path, _, inner = name.rpartition(".")
+    module = wrapped.get_base_model().get_submodule(path)
+    (adapter,) = module.active_adapters
+    if kind != "lora":
+        value: torch.Tensor = module.modules_to_save[adapter].get_parameter(inner).detach()
+        return value
+    changed: torch.Tensor = module.get_base_layer().weight.detach().float() + module.get_delta_weight(adapter).detach()
+    return changed
 
-    Raises:
-        UserError: transformers cannot load it.
-    """
+
+def _rounded(value: Callable[[], torch.Tensor], dtype: torch.dtype, name: str, seed: int) -> Iterator[torch.Tensor]:
+    """Yield a weight's rows as they are stored; the same ones at each call."""
+    draws, whole = generator_for(name, seed), value()
+    for start in range(0, len(whole), _ROWS):
+        yield round_unbiased(whole[start : start + _ROWS], dtype, draws)
+
+
+def _whole(blocks: Callable[[], Iterator[torch.Tensor]]) -> torch.Tensor:
     import torch
-    import transformers
 
-    try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"transformers cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
-    return model.eval()
-
-
-def _by_ending(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    """Return the only stored tensor whose name ends with that of the parameter, or the other way round (other prefixes)."""
-    found = [t for key, t in tensors.items() if name.endswith("." + key) or key.endswith("." + name)]
-    return found[0] if len(found) == 1 else None
+    return torch.cat([rows.float() for rows in blocks()])
 
 
 def _logits(model: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the logits of each input, tokens x vocabulary: one pass, since each reads all weights from their files."""
     import torch
 
-    with torch.inference_mode():
-        return [model(input_ids=ids.to(model.device), use_cache=False).logits[0].float().cpu() for ids in inputs]
+    lengths = [len(ids) for ids in inputs]
+    padded = torch.nn.utils.rnn.pad_sequence(list(inputs), batch_first=True)  # no token sees what follows it
+    with torch.no_grad():
+        logits = model(input_ids=padded.to(model.device), use_cache=False).logits.float().cpu()
+    return [row[:length] for row, length in zip(logits, lengths, strict=True)]
 
 
 def _beginning(example: Example) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(example.ids[:_SAMPLE_TOKENS].astype("int64"))[None]
+    return torch.from_numpy(example.ids[:_SAMPLE_TOKENS].astype("int64"))
 
 
 def _loss(model: Any, examples: Sequence[Example]) -> float | None:
     import torch
 
     total, count = 0.0, 0
-    for example in examples:
-        ids = _beginning(example)
-        trained = torch.from_numpy(example.trained[1:_SAMPLE_TOKENS])
-        (logits,) = _logits(model, [ids])
-        total += float(torch.nn.functional.cross_entropy(logits[:-1][trained], ids[0, 1:][trained], reduction="sum"))
-        count += int(trained.sum())
+    for start in range(0, len(examples), _SAMPLES):
+        part = examples[start : start + _SAMPLES]
+        for example, logits in zip(part, _logits(model, [_beginning(example) for example in part]), strict=True):
+            trained = torch.from_numpy(example.trained[1:_SAMPLE_TOKENS])
+            targets = _beginning(example)[1:][trained]
+            total += float(torch.nn.functional.cross_entropy(logits[:-1][trained], targets, reduction="sum"))
+            count += int(trained.sum())
     return total / count if count else None
 
 
@@ -202,8 +202,3 @@ def _difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], wha
             f"The model's logits are no numbers ({what}): the training diverged. Use a lower --learning-rate."
         )
     return largest
-
-
-def _blocks(value: torch.Tensor) -> Iterator[torch.Tensor]:
-    for start in range(0, len(value), _ROWS):
-        yield value[start : start + _ROWS]

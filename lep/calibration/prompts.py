@@ -23,6 +23,7 @@ class Prompt:
 
     messages: tuple[Message, ...]
     answer: str | None = None
+    """Without its thought."""
 
     @property
     def text(self) -> str:
@@ -80,7 +81,8 @@ def _prompt(row: Any, where: str) -> Prompt:
             raise UserError(f"{where}: no message has the role user.")
         asked = messages[: users[-1] + 1]
         rest = messages[users[-1] + 1 :]
-        return Prompt(tuple(asked), rest[0]["content"] if rest and rest[0]["role"] == "assistant" else None)
+        answered = bool(rest) and rest[0]["role"] == "assistant"
+        return Prompt(tuple(asked), without_thought(rest[0]["content"]) if answered else None)
     if isinstance(row.get("turns"), list) and row["turns"] and isinstance(row["turns"][0], dict):
         return Prompt((_user(_text(row["turns"][0], "content", where)),))
     if "instruction" in row:
@@ -102,4 +104,16 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
 
 def _answer(row: dict[str, Any]) -> str | None:
     value = row.get("output")
-    return value.strip() if isinstance(value, str) and value.strip() else None
+    return without_thought(value.strip()) if isinstance(value, str) and value.strip() else None
+
+
+def without_thought(answer: str) -> str | None:
+    """Return an answer of a data set without the thought before it, as most write it; None where nothing else is there.
+
+    >>> without_thought("<think>Вежливо.</think> Хорошо."), without_thought("<think>Вежли")
+    ('Хорошо.', None)
+    """
+    _, closed, behind = answer.rpartition("</think>")
+    if closed:
+        return behind.strip() or None
+    return None if answer.lstrip().startswith("<think>") else answer

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
 from darumeru.options import Option
-from lep.calibration.chat import read_chats, render_all
+from lep.calibration.chat import Writers, read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, trained_parameters
-from lep.calibration.merge import load, merge, stored_tensors
+from lep.calibration.merge import merge, stored_tensors
 from lep.calibration.recipe import Recipe, choose_recipe
 from lep.calibration.rows import deal
 from lep.calibration.sft import hushed, keeps_apart, progress_callback, train
 from lep.calibration.work import claim, newest_checkpoint, step_of
 from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint, new_folder
+from lep.model.loading import load_model
 from lep.model.manifest import write_manifest
 from lep.options import Force, Model, Output
 
@@ -66,7 +67,6 @@ def calibrate(
         DarumeruError: the training diverged, or merging changed the model.
     """
     from darumeru.files import file_sha256
-    from darumeru.inference.prompt import Limits, Prompter
     from darumeru.record.run import exclusive
 
     chosen = choose_recipe(recipe, changes)
@@ -83,8 +83,7 @@ def calibrate(
     source = open_checkpoint(model)
     tokenizer, ends, context = _tokenizer(source.folder)
     max_length = min(chosen.max_length, context or chosen.max_length)
-    prompter = Prompter(tokenizer, "instruct", Limits(max_length, None))
-    examples, left_out = render_all(prompter, read_chats(Path(data)), ends, max_length)
+    examples, left_out = render_all(Writers.of(tokenizer, max_length), read_chats(Path(data)), ends, max_length)
     if left_out.get("template", 0) > len(examples):
         warn("The chat template does not render most examples turn by turn; they are left out.")
     settings = {
@@ -97,7 +96,7 @@ def calibrate(
     work.mkdir(parents=True, exist_ok=True)
     with exclusive(work), hushed():
         claim(work, identity, force)
-        base = load(source.folder, dtype)
+        base = load_model(source.folder, dtype)
         tied = is_tied(base)
         isolated = keeps_apart(base, examples)
         if not isolated:

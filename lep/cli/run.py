@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from darumeru.errors import DarumeruError
 from darumeru.options import Command
 from lep.cli.terminal import group, print_table, progress, quiet_libraries, warn
 from lep.pipeline.cost import Estimate, estimate
@@ -49,7 +50,10 @@ def run_command(
     chosen = load_recipe(recipe, [*(changes or ()), *([f"corpus={json.dumps(corpus)}"] if corpus else [])])
     if dry_run:
         states = plan(chosen, output, only=only, first=first, last=last)
-        _show_plan(states, estimate(chosen, output, states, device_name))
+        cost = estimate(chosen, output, states, device_name)
+        _show_plan(states, cost)
+        if cost.unfit:
+            raise DarumeruError("This does not fit. " + " ".join(cost.unfit))
         return
     page = run_recipe(
         chosen, output, only=only, first=first, last=last, stage=progress, warn=warn,
@@ -75,13 +79,16 @@ def _show_plan(states: Sequence[State], cost: Estimate) -> None:
     for stage, number, price in [*cost.stages, ("all", sum(number for _, number, _ in cost.stages), cost.total)]:
         hours = None if price.flop is None else cost.device.hours(price.flop)
         size = None if price.bytes is None else price.bytes / 1e9
+        memory = None if price.memory is None else price.memory / 1e9
         prices.append(
             (
                 stage, str(number), _or_unknown(price.tokens, ",.0f"), _or_unknown(price.flop, ".1e"),
-                _or_unknown(hours, ",.2f"), _or_unknown(size, ",.2f"),
+                _or_unknown(hours, ",.2f"), _or_unknown(memory, ",.1f"), _or_unknown(size, ",.2f"),
             )
         )  # fmt: skip
-    print_table(("To run", "Steps", "Tokens", "FLOP", f"Hours on {cost.device.name}", "GB of disk"), prices)
+    print_table(
+        ("To run", "Steps", "Tokens", "FLOP", f"Hours on {cost.device.name}", "GB of memory", "GB of disk"), prices
+    )
     console = Console()
     for note in cost.notes:
         console.print(Text(note))

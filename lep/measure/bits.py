@@ -9,6 +9,7 @@ from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.scoring.bits import pieces
+from lep.model.loading import load_model
 
 
 def bits_per_byte(folder: Path, texts: Sequence[str], *, device: str = "cpu") -> float:
@@ -22,11 +23,11 @@ def bits_per_byte(folder: Path, texts: Sequence[str], *, device: str = "cpu") ->
     Raises:
         UserError: the texts are empty.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     cut = cut_pieces(texts)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+    model = load_model(folder).to(device)
     return model_bits_per_byte(model, tokenizer, cut)
 
 

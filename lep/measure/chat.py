@@ -16,6 +16,7 @@ from darumeru.errors import UserError
 
 if TYPE_CHECKING:
     from darumeru.inference.prompt import Prompter
+    from darumeru.inference.thinking import Style
     from darumeru.requests import Message
 
 BITS, ENDED, KEPT = "chat_bits_per_byte", "chat_ended", "chat_template_kept"
@@ -46,17 +47,26 @@ def chat_measures(
     Raises:
         UserError: the model has no chat template, or no conversation has an answer.
     """
-    from transformers import AutoModelForCausalLM
-
     from darumeru.inference.model import open_model
     from darumeru.inference.prompt import Limits, Prompter
+    from lep.model.loading import load_model
 
     opened = open_model(folder)
     tokenizer = opened.tokenizer()
-    dtype: Any = "float32" if device == "cpu" else "auto"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
-    chats = rendered(Prompter(tokenizer, "instruct", Limits()), conversations)
+    model = load_model(folder, "float32" if device == "cpu" else "auto", device=device)
+    chats = rendered(Prompter(tokenizer, "instruct", Limits(), _style(tokenizer)), conversations)
     return model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+
+
+def _style(tokenizer: Any) -> Style:
+    """Return thinking off, where the template can switch it: what is measured is the answer, not the thought before it."""
+    from darumeru.inference.thinking import PLAIN, style_of
+    from darumeru.settings import ThinkingSettings
+
+    try:
+        return style_of(tokenizer, ThinkingSettings())
+    except UserError:  # it always thinks
+        return PLAIN
 
 
 def rendered(prompter: Prompter, conversations: Sequence[Sequence[Message]]) -> list[Chat]:

@@ -215,7 +215,8 @@ def config_with(
         old_rows: rows of the old embedding; every `vocab_size` with this value is changed.
         rows: rows of the new embedding.
         ids: old token id → new token id, applied to every `*_token_id`, `*_token_ids`, `*_token_index` and to the
-            lists of suppressed or forced tokens. An id that is not in `ids` is dropped (None).
+            lists of suppressed or forced tokens. An id that is not in `ids` is dropped (None); that of a token which stands
+            for images or sound, which transformers wants as a number, becomes -1, which no token has.
         tied: what `tie_word_embeddings` must say; None leaves it.
     """
     result: dict[str, Any] = copy.deepcopy(dict(config))
@@ -237,6 +238,10 @@ def config_rows(model: Checkpoint) -> int:
     return int(config.get("vocab_size", model.embeddings.rows))
 
 
+_SEEN_OR_HEARD = re.compile("image_|video_|vision_|audio_|boi_|eoi_")
+"""How keys of the tokens that stand for images or sound begin."""
+
+
 def _rewrite(config: dict[str, Any], old_rows: int, rows: int, ids: Mapping[int, int]) -> bool:
     seen = False
     for key, value in list(config.items()):
@@ -247,7 +252,8 @@ def _rewrite(config: dict[str, Any], old_rows: int, rows: int, ids: Mapping[int,
                 config[key] = rows
                 seen = True
         elif re.search(r"_token_(id|ids|index)$|^(begin_)?suppress_tokens$|^bad_words_ids$", key):
-            config[key] = _map_ids(value, ids)
+            mapped = _map_ids(value, ids)
+            config[key] = -1 if mapped is None and value is not None and _SEEN_OR_HEARD.match(key) else mapped
     return seen
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
+from lep.model.loading import model_class
 from lep.model.shards import StoredTensor, read_rows
 
 # Names that per-token matrices go by, so that another layer whose size happens to be |V| is not taken for one.
@@ -127,7 +128,7 @@ def _meta_names(folder: Path) -> _Names:
     known = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     try:
         with torch.device("meta"):
-            model: Any = cls(config) if known and cls else transformers.AutoModelForCausalLM.from_config(config)
+            model: Any = cls(config) if known and cls else model_class(config).from_config(config)
     except Exception as error:
         raise UserError(
             f"{wanted or config.model_type} in {folder} cannot be built as a causal language model: {error}"
@@ -161,6 +162,16 @@ def match_tensor(name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor
             best = [t for t, count in zip(found, common, strict=True) if count == max(common)]
             return best[0] if len(best) == 1 else None
     return None
+
+
+def parameters_of(model: Any, tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """Return the name in a model of each stored tensor that it holds in the same form, by its stored name."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        stored = match_tensor(name, tensors)
+        if stored is not None and stored.shape == tuple(parameter.shape):
+            found[stored.name] = name
+    return found
 
 
 def _equal(left: StoredTensor, right: StoredTensor) -> bool:

@@ -47,9 +47,10 @@ def held_out(
     float32 on a CPU, the stored type on a GPU.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from darumeru.files import write_json
+    from lep.model.loading import load_model
 
     folder = locate(model)
     old, new = Vocabulary.load(base), Vocabulary.load(folder)
@@ -57,7 +58,7 @@ def held_out(
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     dtype: Any = torch.float32 if place == "cpu" else "auto"
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(place).eval()
+    loaded = load_model(folder, dtype).to(place)
     texts = HeldOut.read(sources, field=field, characters=characters)
     measured: dict[str, Any] = {}
     for name, pieces in texts.pieces.items():

@@ -152,7 +152,7 @@ def _bits(report: Mapping[str, Any]) -> Table:
 
 
 def _chats(report: Mapping[str, Any]) -> Table:
-    found = report["chats"] or {"models": {}, "conversations": 0, "characters": 0}
+    found = report.get("chats") or {"models": {}, "conversations": 0, "characters": 0}
     rows = [
         [m["title"], f"{c['chat_bits_per_byte']:.4f}", f"{c['chat_ended']:.1%}", f"{c['chat_template_kept']:.1%}"]
         for m in report["models"]

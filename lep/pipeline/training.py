@@ -12,7 +12,8 @@ from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe as TrainingRecipe
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.train import calibrate
-from lep.pipeline.price import Costs, Price
+from lep.pipeline.memory import chats, reading
+from lep.pipeline.price import Costs, Instead, Price
 from lep.pipeline.sections import Section, Top, check_keys, checked, inside
 from lep.pipeline.stage import Model, Study, Talk, inherited, named_files
 
@@ -136,12 +137,15 @@ def training_prices(name: str, training: Training | None, costs: Costs, rows: in
     data, train, shape = training["data"], training["train"], costs.shape
     recipe = choose_recipe(train["recipe"], _changes(train))
     disk = 2.0 * shape.bytes(rows) + 2 * 12.0 * shape.embedding(rows)
+    memory = _memory(recipe, train["dtype"], costs, rows)
+    shorter = recipe.model_copy(update={"max_length": min(recipe.max_length, 1024)})
+    smaller = Instead(f"{name}.train.max_length={shorter.max_length}", _memory(shorter, train["dtype"], costs, rows))
     try:
         limit = data["limit"]
         prompts = sum(1 for file in data["prompts"] for _ in read_prompts(Path(file)))
         prompts = min(prompts, limit) if limit is not None else prompts
     except DarumeruError:
-        return {name: Price(bytes=disk)}
+        return {name: Price(bytes=disk, memory=memory, trains=True, instead=(smaller,))}
     answers = 0.0 if data["answers"] else prompts * float(100 + data["max_tokens"])
     graded = prompts * float(400 + data["max_tokens"]) if data["judge"] else 0.0
     texts = (2 * data["copy"] + data["continuations"]) * sum(data["copy_characters"]) / 2 / 2.0
@@ -151,9 +155,21 @@ def training_prices(name: str, training: Training | None, costs: Costs, rows: in
     if recipe.max_steps is not None and examples:
         share = min(share, recipe.max_steps * recipe.batch / examples)
     return {
-        f"{name}-data": Price(answers + graded, (answers + graded) * shape.forward(rows), 0.0),
-        name: Price(tokens * share, tokens * share * shape.training(rows, "lora"), disk),
+        f"{name}-data": Price(
+            answers + graded, (answers + graded) * shape.forward(rows), 0.0, reading(shape, rows, shape.width)
+        ),
+        name: Price(
+            tokens * share, tokens * share * shape.training(rows, "lora"), disk, memory, trains=True, instead=(smaller,)
+        ),
     }
+
+
+def _memory(recipe: TrainingRecipe, dtype: str, costs: Costs, rows: int) -> float:
+    wide = dtype == "float32" or (dtype == "auto" and not costs.gpu)
+    return chats(
+        costs.shape, rows, whole=recipe.train_embeddings or recipe.train_head, tokens=recipe.max_length,
+        width=4 if wide else 2, checkpointing=costs.gpu, rank=recipe.lora_rank,
+    )  # fmt: skip
 
 
 def _changes(train: Mapping[str, Any]) -> dict[str, Any]:

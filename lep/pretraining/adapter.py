@@ -94,7 +94,8 @@ def add_adapter(model: Any, lora: Lora, source: Checkpoint) -> Adapter:
         layer = model.get_submodule(name)
         # Autocast brings both into one type; PEFT would make the input float32 first.
         layer.cast_input_dtype_enabled = False
-        shape = tuple(layer.get_base_layer().weight.shape)
+        weight = layer.get_base_layer().weight
+        shape = tuple(getattr(weight, "quant_state", weight).shape)  # four bits are kept in another form
         stored = match_tensor(f"{name}.weight", source.tensors)
         if stored is None or stored.shape != shape:
             raise UserError(

@@ -194,8 +194,9 @@ class _Training:
     def _train(self, part: Part, data: Data, arguments: Any, reached: tuple[int, Path] | None) -> bool:
         """Train one part of the schedule from where it stands; True where a rule ended it early."""
         import torch
-        from transformers import AutoModelForCausalLM, PrinterCallback
+        from transformers import PrinterCallback
 
+        from lep.model.loading import load_model
         from lep.pretraining.adapter import Lora
         from lep.pretraining.anchor import Anchor
         from lep.pretraining.blocks import Collator, start_token
@@ -210,6 +211,11 @@ class _Training:
         lora = "lora" in part.what.split("+")
         if sharded and (lora or part.what == "new-rows"):
             raise UserError(f"--train {part.what} does not work under FSDP: what it trains is small, so take DDP.")
+        if settings.quantize != "none" and (sharded or {"all", "ends"} & {*part.what.split("+")}):
+            raise UserError(
+                f"--quantize {settings.quantize} is for frozen layers on one device or under DDP; --train {part.what} "
+                f"{'under FSDP cuts them up' if sharded else 'trains them'}. Take new-rows+lora or embeddings+lora."
+            )
         if sharded and settings.anchor:
             raise UserError(
                 "--anchor does not work under FSDP: a shard does not know where its weights began. Take DDP."
@@ -220,11 +226,10 @@ class _Training:
         if lora and reached:  # checkpoints hold it merged
             source = open_checkpoint(self.checkpoints / f"checkpoint-{part.start}") if part.start else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=torch.float32 if sharded else compute, attn_implementation=settings.attention
-        )
-        if not sharded:
-            model.to(arguments.device)
+        model = load_model(
+            source.folder, torch.float32 if sharded else compute, attention=settings.attention,
+            quantize=settings.quantize, device=None if sharded else arguments.device,
+        )  # fmt: skip
         trainable = prepare(
             model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded, lora=Lora.of(settings)
         )

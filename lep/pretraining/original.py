@@ -70,7 +70,9 @@ def measure_original(folder: Path, held_out: HeldOut, output: Path, arguments: A
         arguments: of the Trainer.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
+
+    from lep.model.loading import load_model
 
     key = {"model": folder_fingerprint(folder), "texts": held_out.fingerprint, "bfloat16": bool(arguments.bf16)}
     place = output / _FILE
@@ -78,7 +80,7 @@ def measure_original(folder: Path, held_out: HeldOut, output: Path, arguments: A
         known = read_json(place) if place.is_file() else None
         if known is None or any(known.get(name) != value for name, value in key.items()):
             dtype = torch.bfloat16 if arguments.bf16 else torch.float32
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(arguments.device)
+            model = load_model(folder, dtype, device=arguments.device)
             measures = held_out.measure(model, AutoTokenizer.from_pretrained(folder))
             known = {**key, "measures": measures}
             if arguments.process_index == 0:

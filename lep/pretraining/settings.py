@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darumeru.options import Option, deciding, option_of, validated
 from darumeru.settings import TaskSettings
+from lep.model.loading import Quantization
 from lep.pretraining.best import parse_limits
 from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
@@ -96,6 +97,9 @@ class PretrainSettings(BaseModel):
         Literal["auto", "float32", "bfloat16"],
         Option("Of computation; trained weights are float32. auto: bfloat16 on a GPU that has it."),
     ] = "auto"
+    quantize: Annotated[
+        Quantization, Option("Linear maps of frozen layers while training, with bitsandbytes; what is written is not.")
+    ] = "none"
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.", decides=False)] = "auto"
     attention: Annotated[
         Literal["eager", "sdpa", "flex_attention"] | None,
@@ -165,14 +169,16 @@ class PretrainSettings(BaseModel):
     def of_the_result(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on; the others may change when a training resumes.
 
-        Those of what is not used (LoRA, replay, anchor, untying, a shared map) are not among them, so that trainings from before
-        it existed stay what they are. Texts are named without their folders.
+        Those of what is not used (LoRA, replay, anchor, untying, a shared map, quantization) are not among them, so that
+        trainings from before it existed stay what they are. Texts are named without their folders.
         """
         lora = any("lora" in what.split("+") for what, _ in parse_schedule(self.train))
         found = {name: value for name, value in deciding(self).items() if lora or not name.startswith("lora_")}
         replay = [part.name for part in parse_replay(found.pop("replay"))]
         for unused in (name for name in ("anchor", "untie", "shared_learning_rate") if not found[name]):
             del found[unused]
+        if self.quantize == "none":
+            del found["quantize"]
         return found | ({"replay": replay} if replay else {})
 
 

@@ -232,6 +232,8 @@ def check_forward(trainable: Trainable, *, packing: bool) -> None:
     device = model.get_input_embeddings().weight.device
     ids = torch.arange(4, 36, device=device)[None] % model.config.get_text_config().vocab_size
     tolerance = 0.05 if trainable.compute == torch.bfloat16 else 1e-3
+    if getattr(model, "is_quantized", False):  # what counts as an outlier in 8 bits depends on what is computed with it
+        tolerance = 0.1
     name = type(model).__name__
     model.eval()
     with torch.no_grad(), trainable.autocast():

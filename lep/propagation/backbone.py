@@ -8,7 +8,7 @@ the same sum.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from darumeru.errors import UserError
@@ -40,7 +40,7 @@ def trained_tensors(base: Checkpoint, adapted: Checkpoint) -> list[str]:
                 f"The tensor {name} of the base is {'missing' if other is None else 'of another shape'} in the adapted "
                 "model; both must be the same model."
             )
-        if not _same(tensor, other):
+        if not _same(tensor, other, _states(tensor, other)):
             found.append(name)
     if others:
         raise UserError(
@@ -86,7 +86,15 @@ def _of_tokens(model: Checkpoint) -> set[str]:
     return {t.name for t in (found.input, found.head, found.bias, found.extra) if t is not None}
 
 
-def _same(left: StoredTensor, right: StoredTensor) -> bool:
+def _states(*tensors: StoredTensor) -> tuple[tuple[int, int], ...]:
+    """Return size and time of the last change of each tensor's file, which say what state of it is meant."""
+    stats = [tensor.file.stat() for tensor in tensors]
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+@cache
+def _same(left: StoredTensor, right: StoredTensor, states: tuple[tuple[int, int], ...]) -> bool:
+    """Return whether the values are equal; asked once a process, however many methods are run side by side."""
     if left.dtype != right.dtype:
         import torch
 

@@ -7,7 +7,6 @@ besides are carried over as `lep.propagation.backbone` says. Everything else of 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,11 +15,12 @@ from darumeru.errors import UserError
 from darumeru.options import Option
 from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest
+from lep.model.shards import NewTensor
 from lep.options import Force, Link, Output
 from lep.propagation import method as methods
 from lep.propagation.backbone import trained_tensors, with_changes
 from lep.propagation.models import Models, open_models
-from lep.propagation.result import write_model
+from lep.propagation.result import token_tensors, write_model
 
 _SHARES = (1.0, 0.75, 0.5, 0.25)
 """Values of α that `auto` tries."""
@@ -91,56 +91,56 @@ def propagate(
     if changed:
         settings |= {"backbone": backbone} | ({"alpha": alpha} if alpha is not None else {})
 
-    def write(fits: Mapping[str, methods.Change | None], share: float, folder: Path) -> dict[str, Any]:
+    def layers(share: float) -> dict[str, NewTensor]:
         added = changed if backbone == "delta" and share else []
-        layers = with_changes(models.base, models.adapted, models.instruct, added, share)
-        found = write_model(models, fits, folder, layers=layers, link=link, warn=warn)
-        return found | ({"trained_tensors": len(changed), "alpha": share if added else 0.0} if changed else {})
+        return with_changes(models.base, models.adapted, models.instruct, added, share)
 
     with new_folder(Path(output), inputs=inputs.values(), force=force) as place:
         share = 1.0 if alpha is None else alpha
+        measures: dict[str, Any] = {}
         if chosen is None:
             shares = _SHARES if changed and backbone == "delta" and alpha is None else (share,)
-            found, fits, share = _best(models, texts, shares, write, place)
-            measures = {**found, **write(fits, share, place)}
+            measures, fits, share = _best(models, texts, shares, layers)
         else:
-            measures = write({m.name: chosen.fit(m, **own) for m in models.matrices()}, share, place)
+            fits = {m.name: chosen.fit(m, **own) for m in models.matrices()}
+        measures |= write_model(models, fits, place, layers=layers(share), link=link, warn=warn)
+        if changed:
+            measures |= {"trained_tensors": len(changed), "alpha": share if backbone == "delta" else 0.0}
         return write_manifest(place, "propagate", inputs=inputs, settings=settings, measures=measures)
 
 
 def _best(
-    models: Models,
-    texts: Sequence[str],
-    shares: Sequence[float],
-    write: Callable[[Mapping[str, methods.Change | None], float, Path], dict[str, Any]],
-    place: Path,
+    models: Models, texts: Sequence[str], shares: Sequence[float], layers: Callable[[float], Mapping[str, NewTensor]]
 ) -> tuple[dict[str, Any], Mapping[str, methods.Change | None], float]:
     """The candidate with the fewest held-out bits per byte: its maps, and its share of the layers' change.
 
-    Maps are compared with the first share, shares with the best map; each candidate is written to a folder in `place`.
+    Maps are compared with the first share, shares with the best map; all are tried in memory (`lep.propagation.trial`).
     """
-    from lep.measure.bits import bits_per_byte
+    from lep.propagation.trial import Trial
 
-    matrices = models.matrices(reused=True)
-    scores: dict[str, float] = {}
+    trial, scores = Trial(models, texts), {}
+    trial.put(layers(shares[0]))
 
-    def measured(title: str, fits: Mapping[str, methods.Change | None], share: float) -> float:
-        with tempfile.TemporaryDirectory(dir=place) as folder:
-            write(fits, share, Path(folder))
-            scores[title] = bits_per_byte(Path(folder), texts)
+    def measured(title: str, tensors: Mapping[str, NewTensor]) -> float:
+        trial.put(tensors)
+        scores[title] = trial.bits_per_byte()
         return scores[title]
 
     best: tuple[tuple[float, bool], str, Mapping[str, methods.Change | None]] | None = None
+    matrices = models.matrices(reused=True)
     for name in methods.names():
         method = methods.find(name)
         for settings in method.candidates:
             fits: Mapping[str, methods.Change | None] = {m.name: method.fit(m, **settings) for m in matrices}
             title = " ".join([name, *(f"{value:g}" for value in settings.values())])
             # Of equals, the one that changes nothing.
-            rank = measured(title, fits, shares[0]), any(fit is not None for fit in fits.values())
+            rank = measured(title, token_tensors(models, fits)), any(fit is not None for fit in fits.values())
             if best is None or rank < best[0]:
                 best = rank, title, fits
     assert best is not None  # noqa: S101 - lep's own methods are candidates
     (bits, _), title, maps = best
-    found = {shares[0]: bits} | {share: measured(f"{title}, alpha {share:g}", maps, share) for share in shares[1:]}
+    found = {shares[0]: bits}
+    if len(shares) > 1:
+        trial.put(token_tensors(models, maps))
+    found |= {share: measured(f"{title}, alpha {share:g}", layers(share)) for share in shares[1:]}
     return {"chosen": title, "bits_per_byte": scores}, maps, min(found, key=lambda share: found[share])

@@ -50,18 +50,15 @@ def write_model(
         link: hard-link unchanged shards.
         warn: receives one sentence for anything doubtful.
     """
-    instruct, adapted = models.instruct, models.adapted
-    rows = _rows(models)
-    replace: dict[str, NewTensor] = dict(layers)
+    instruct = models.instruct
     measures: dict[str, Any] = {
         "tokens": models.alignment.size,
-        "rows": rows,
+        "rows": _rows(models),
         "shared_tokens": len(models.alignment.shared),
         "instruct_rows_kept": len(models.alignment.kept),
     }
     for matrices in models.matrices():
-        fit, tensor = fits[matrices.name], matrices.instruct
-        correlation = _correlation(matrices)
+        fit, correlation = fits[matrices.name], _correlation(matrices)
         if correlation < _LOW_CORRELATION:
             warn(
                 f"The {matrices.name} rows of base and instruct model have a mean correlation of {correlation:.2f} "
@@ -71,39 +68,51 @@ def write_model(
             "correlation": correlation,
             **(fit.summary() if fit is not None else {"map": "identity"}),
         }
-        replace[tensor.name] = NewTensor(tensor.dtype, (rows, tensor.shape[1]), _new_rows(models, matrices, fit, rows))
-    found = instruct.embeddings
-    if found.bias is not None:
-        bias = _bias(models, rows)
-        replace[found.bias.name] = NewTensor(found.bias.dtype, (rows,), lambda: [bias])
     with tempfile.TemporaryDirectory(dir=place) as name:
         tokenizer = Path(name)
-        overrides = {}
-        if "tokenizer_class" in read_config(adapted.folder):
-            overrides["tokenizer_class"] = read_config(adapted.folder)["tokenizer_class"]
-        measures["tokenizer_class"] = save_tokenizer(
-            models.alignment.spec,
-            instruct.folder,
-            tokenizer,
-            model_config=instruct.folder / "config.json",
-            config=overrides,
-        )
+        measures["tokenizer_class"] = write_tokenizer(models, tokenizer)
         generation = instruct.folder / "generation_config.json"
-        old_rows, ids = config_rows(instruct), models.alignment.ids
         write_checkpoint(
             instruct,
             place,
-            replace=replace,
-            config=config_with(instruct.config, old_rows=old_rows, rows=rows, ids=ids),
+            replace={**layers, **token_tensors(models, fits)},
+            config=translated(models, instruct.config),
             tokenizer=tokenizer,
-            generation_config=(
-                config_with(read_json(generation), old_rows=old_rows, rows=rows, ids=ids)
-                if generation.is_file()
-                else None
-            ),
+            generation_config=translated(models, read_json(generation)) if generation.is_file() else None,
             link=link,
         )
     return measures
+
+
+def token_tensors(models: Models, fits: Mapping[str, Change | None]) -> dict[str, NewTensor]:
+    """Return the tensors that have a row for each token, by their names in the instruct model; see `write_model`."""
+    rows, found = _rows(models), {}
+    for matrices in models.matrices():
+        tensor = matrices.instruct
+        made = _new_rows(models, matrices, fits[matrices.name], rows)
+        found[tensor.name] = NewTensor(tensor.dtype, (rows, tensor.shape[1]), made)
+    stored = models.instruct.embeddings.bias
+    if stored is not None:
+        bias = _bias(models, rows)
+        found[stored.name] = NewTensor(stored.dtype, (rows,), lambda: [bias])
+    return found
+
+
+def write_tokenizer(models: Models, place: Path) -> str:
+    """Write the result's tokenizer to a folder; returns its class."""
+    instruct, adapted = models.instruct.folder, read_config(models.adapted.folder)
+    return save_tokenizer(
+        models.alignment.spec,
+        instruct,
+        place,
+        model_config=instruct / "config.json",
+        config={key: adapted[key] for key in ("tokenizer_class",) if key in adapted},
+    )
+
+
+def translated(models: Models, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration of the instruct model (of the model, or of generation) for the new vocabulary."""
+    return config_with(config, old_rows=config_rows(models.instruct), rows=_rows(models), ids=models.alignment.ids)
 
 
 def _rows(models: Models) -> int:

@@ -170,7 +170,8 @@ def test_more_labels_than_one_call_takes(serve: Callable[..., StandIn], tiny_cha
     stand_in = serve()
     with open_api(stand_in, tiny_chat) as engine:
         check(collect(engine, [request]), [request], -1)
-    assert [len(b["logprob_token_ids"]) for b in stand_in.bodies] == [128, 128, 44]
+    first, *others = [len(b["logprob_token_ids"]) for b in stand_in.bodies]
+    assert (first, sorted(others)) == (128, [44, 128])  # the others are under way at once, in any order
 
 
 # -- what is not ------------------------------------------------------------------------------------------------------

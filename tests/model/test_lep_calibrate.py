@@ -14,12 +14,13 @@ import transformers
 
 from darumeru.errors import DarumeruError, UserError
 from lep import cli
-from lep.calibration import calibrate, train
-from lep.calibration.chat import Example, read_chats, render, render_all
+from lep.calibration import calibrate, merge, train
+from lep.calibration.chat import Example, Writers, read_chats, render_all
 from lep.calibration.recipe import choose_recipe
 from lep.calibration.rows import deal
+from lep.model.checkpoint import write_checkpoint
 from lep.model.manifest import read_manifest
-from support.chats import chat, learned, prompter_of
+from support.chats import chat, learned, prompter_of, rendered
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -61,9 +62,10 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_only_what_the_assistant_says_is_learned(chat_model: MakeModel) -> None:
-    prompter = prompter_of(chat_model())
+    folder = chat_model()
+    prompter = prompter_of(folder)
     messages = chat("say fox", "the fox", "and now ещё", "чаю, да выпей", "a turn without an answer")
-    example = render(prompter, messages, ENDS, 500)
+    example = rendered(folder, messages, ENDS)
     assert isinstance(example, Example)
     assert learned(prompter, example) == ["the fox<|end|>", "чаю, да выпей<|end|>"]
     whole = prompter.tokenizer.decode(example.ids)
@@ -71,9 +73,9 @@ def test_only_what_the_assistant_says_is_learned(chat_model: MakeModel) -> None:
     # What the model is prompted with later is, token by token, what stands before the learned tokens.
     start = int(np.flatnonzero(example.trained)[0])
     assert example.ids[:start].tolist() == prompter.encode([prompter.render(messages[:1])])[0]
-    assert render(prompter, messages, ENDS, 10) == "too_long"
-    assert render(prompter, messages[:1], ENDS, 500) == "no_answer"
-    system = render(prompter, [{"role": "system", "content": "hush"}, *messages[:2]], ENDS, 500)
+    assert rendered(folder, messages, ENDS, 10) == "too_long"
+    assert rendered(folder, messages[:1], ENDS) == "no_answer"
+    system = rendered(folder, [{"role": "system", "content": "hush"}, *messages[:2]], ENDS)
     assert isinstance(system, Example)
     assert "be kind" not in prompter.tokenizer.decode(system.ids)
     assert learned(prompter, system) == ["the fox<|end|>"]
@@ -82,16 +84,17 @@ def test_only_what_the_assistant_says_is_learned(chat_model: MakeModel) -> None:
 def test_a_template_that_does_not_grow_turn_by_turn_is_refused(chat_model: MakeModel) -> None:
     # The prompt that asks for an answer is not how the answered conversation begins.
     odd = "{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}"
-    prompter = prompter_of(chat_model(template=odd + "{% if add_generation_prompt %}<|assistant|>{% endif %}"))
-    assert render(prompter, chat("a", "b"), ENDS, 500) == "template"
+    folder = chat_model(template=odd + "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+    assert rendered(folder, chat("a", "b"), ENDS) == "template"
     with pytest.raises(UserError, match="24 that the chat template does not render turn by turn"):
-        render_all(prompter, iter(CHATS), ENDS, 500)
+        render_all(Writers.of(prompter_of(folder).tokenizer, 64), iter(CHATS), ENDS, 500)
     # Some templates refuse a system turn: its words go before the user's, as in a prompt.
     strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE.replace(
         "be kind", ""
     )
-    prompter = prompter_of(chat_model("llama", template=strict))
-    example = render(prompter, [{"role": "system", "content": "hush"}, *chat("a", "b")], ENDS, 500)
+    folder = chat_model("llama", template=strict)
+    prompter = prompter_of(folder)
+    example = rendered(folder, [{"role": "system", "content": "hush"}, *chat("a", "b")], ENDS)
     assert isinstance(example, Example)
     assert "hush\n\na<|end|>" in prompter.tokenizer.decode(example.ids)
     assert learned(prompter, example) == ["b<|end|>"]
@@ -126,11 +129,10 @@ def test_packed_examples_are_computed_as_if_each_were_alone(chat_model: MakeMode
     assert measures["packed"]
     assert measures["rows"] < measures["examples"] == 24
 
-    prompter = prompter_of(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     total, count = 0.0, 0
     for messages in read_chats(data):
-        example = render(prompter, messages, ENDS, 64)
+        example = rendered(folder, messages, ENDS, 64)
         assert isinstance(example, Example)
         ids = torch.tensor([example.ids.tolist()])
         with torch.inference_mode():
@@ -209,7 +211,7 @@ def test_instruct_trains_all_layers_and_the_head_only(chat_model: MakeModel, dat
 def test_a_lost_head_is_noticed(
     chat_model: MakeModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Merging as it goes wrong without care: the head of a tied model comes back as it was before the training."""
+    """Training, merging and writing as they go wrong without care: the head is untied, LoRA's change or the head is left out."""
     import peft
 
     folder = chat_model("llama-tied")
@@ -224,17 +226,18 @@ def test_a_lost_head_is_noticed(
         with pytest.raises(DarumeruError, match="did not keep head and embedding of LlamaForCausalLM one matrix"):
             calibrate(folder, data, tmp_path / "untied", **settings)
 
-    merges = peft.LoraModel.merge_and_unload
-    old = transformers.AutoModelForCausalLM.from_pretrained(folder).get_output_embeddings().weight.detach()
+    deltas = peft.tuners.lora.Linear.get_delta_weight
+    with monkeypatch.context() as patch:
+        patch.setattr(peft.tuners.lora.Linear, "get_delta_weight", lambda self, name: 0 * deltas(self, name))
+        with pytest.raises(DarumeruError, match="Merging changed the model: logits differ by up to"):
+            calibrate(folder, data, tmp_path / "lost", **settings)
 
-    def losing(self: Any) -> Any:
-        model = merges(self)
-        with torch.no_grad():
-            model.get_output_embeddings().weight.copy_(old)
-        return model
+    def forgetting(*arguments: Any, replace: dict[str, Any], **others: Any) -> None:
+        layers = {name: tensor for name, tensor in replace.items() if "embed" not in name}
+        write_checkpoint(*arguments, replace=layers, **others)
 
-    monkeypatch.setattr(peft.LoraModel, "merge_and_unload", losing)
-    with pytest.raises(DarumeruError, match="Merging changed the model: logits differ by up to"):
+    monkeypatch.setattr(merge, "write_checkpoint", forgetting)
+    with pytest.raises(DarumeruError, match="The written folder is another model: logits differ by up to"):
         calibrate(folder, data, tmp_path / "lost", **settings)
     assert not (tmp_path / "lost").exists()
     # Nothing that was trained is lost: the same command merges what is there.

@@ -14,6 +14,12 @@ from darumeru.errors import UserError
 from lep.measure.chat import chat_measures
 from support.chats import chat
 
+THINKING = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
+)
 HELD_OUT = [
     chat("Как дела?", "Хорошо, спасибо!"),
     chat("Hi", "Hello", "Сколько будет дважды два, если считать честно?", "4"),
@@ -69,19 +75,40 @@ def test_a_turn_that_ends_beyond_the_limit_has_not_ended(tiny_chat: Path, tmp_pa
     assert chat_measures(model, HELD_OUT, limit=3)["chat_ended"] == 1
 
 
-def test_bits_are_those_of_the_last_answer_and_its_end(tiny_chat: Path) -> None:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_chat)
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
+def bits_by_hand(folder: Path, asked: str = "") -> float:
+    """Bits per byte of the last answers and `<|end|>`; `asked` stands between the generation prompt and the answer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     bits = size = 0.0
     for messages in HELD_OUT:
-        prompt = "<s>" + "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages[:-1]) + "<|assistant|>\n"
+        prompt = "<s>" + "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages[:-1])
+        prompt += f"<|assistant|>\n{asked}"
         start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         whole = tokenizer(f"{prompt}{messages[-1]['content']}<|end|>", add_special_tokens=False, return_tensors="pt")
         ids = whole["input_ids"][0]
         probabilities = model(ids[None]).logits[0].detach().double().softmax(dim=-1)
         bits -= sum(math.log2(probabilities[place - 1, ids[place]]) for place in range(start, len(ids)))
         size += len(messages[-1]["content"].encode())
-    assert chat_measures(tiny_chat, HELD_OUT, limit=2)["chat_bits_per_byte"] == pytest.approx(bits / size, rel=1e-4)
+    return bits / size
+
+
+def test_bits_are_those_of_the_last_answer_and_its_end(tiny_chat: Path) -> None:
+    wanted = pytest.approx(bits_by_hand(tiny_chat), rel=1e-4)
+    assert chat_measures(tiny_chat, HELD_OUT, limit=2)["chat_bits_per_byte"] == wanted
+
+
+def test_a_model_that_can_think_is_asked_to_answer_at_once(tiny_chat: Path, tmp_path: Path) -> None:
+    """Else the measure would be of thoughts, which the held-out answers lack."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_chat)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = THINKING
+    tokenizer.save_pretrained(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tmp_path)
+    found = chat_measures(tmp_path, HELD_OUT, limit=2)["chat_bits_per_byte"]
+    assert found == pytest.approx(bits_by_hand(tmp_path, "<think></think>"), rel=1e-4)
+    assert found != pytest.approx(bits_by_hand(tmp_path), rel=1e-4)
 
 
 def test_answers_do_not_depend_on_what_is_asked_beside_them(tiny_chat: Path) -> None:

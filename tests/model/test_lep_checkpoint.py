@@ -13,9 +13,9 @@ from darumeru.errors import DarumeruError, UserError
 from lep.model.checkpoint import config_with, gather_mixed, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint, new_folder
 from lep.model.shards import NewTensor, read_rows
-from support.lep_models import ARCHITECTURES
+from support.lep_models import ARCHITECTURES, SEEN
 
-TIED = {"llama-tied", "qwen2", "gemma2", "gemma3", "gpt2", "gemma3-multimodal"}
+TIED = {"llama-tied", "qwen2", "gemma2", "gemma3", "gpt2", "gemma3-multimodal", "qwen3-vl"}
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -46,6 +46,10 @@ def test_rewritten_model_loads_with_its_new_rows(kind: str, make_model: Callable
         assert torch.equal(model.get_output_embeddings().bias, torch.arange(320.0))
     assert model.config.get_text_config().vocab_size == 320
     assert model.config.get_text_config().bos_token_id == 7
+    lost = {
+        name: value for name, value in model.config.to_dict().items() if name in SEEN or name == "image_token_index"
+    }
+    assert set(lost.values()) == ({-1} if lost else set()), "tokens of images are not in the new vocabulary"
     original = getattr(transformers, old.architecture).from_pretrained(folder).state_dict()
     for name, value in model.state_dict().items():
         if value.shape[:1] != (320,):

@@ -236,7 +236,9 @@ def test_a_mistake_in_a_recipe_is_named(inputs: Path, change: str, message: str)
 
 
 def test_a_recipe_must_be_one(tmp_path: Path, inputs: Path) -> None:
-    with pytest.raises(UserError, match=r"one of those that come with lep: llama-3-8b-ru-optimized, mistral"):
+    with pytest.raises(
+        UserError, match=r"one of those that come with lep: llama-3-8b-ru-optimized, llama-3.1-8b-ru, mistral"
+    ):
         load_recipe(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(UserError, match="must be a mapping"):

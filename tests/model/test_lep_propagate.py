@@ -17,6 +17,7 @@ from darumeru.errors import UserError
 from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import read_manifest
+from lep.propagation import result
 from lep.propagation.job import propagate
 from lep.tokenizer.vocabulary import Vocabulary
 from support.lep_models import ENGLISH, RUSSIAN, add_special, save_byte_level
@@ -263,6 +264,32 @@ def test_auto_keeps_the_candidate_with_the_fewest_bits(family: Family, tmp_path:
     from lep.measure.bits import bits_per_byte
 
     assert bits_per_byte(tmp_path / "out", RUSSIAN) == pytest.approx(min(scores.values()), rel=1e-6)
+
+
+def test_auto_writes_one_model_the_one_of_its_method(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    write = result.write_checkpoint
+
+    def counted(source: Any, place: Path, **others: Any) -> None:
+        written.append(place)
+        write(source, place, **others)
+
+    monkeypatch.setattr(result, "write_checkpoint", counted)
+    family.change_layers(family.adapted, lambda name, value: value + 0.1 if "layers.1" in name else value)
+    instruct = family.instruct(lambda which, rows: rows @ planted("embedding"))
+    measures = propagate(family.base, family.adapted, instruct, tmp_path / "auto", method="auto", texts=RUSSIAN)[
+        "measures"
+    ]
+    assert len(written) == 1
+    name, _, strength = measures["chosen"].partition(" ")
+    settings = {"strength": float(strength)} if strength else {}
+    propagate(
+        family.base, family.adapted, instruct, tmp_path / "named", method=name, alpha=measures["alpha"], **settings
+    )
+    for file in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "auto" / file).read_bytes() == (tmp_path / "named" / file).read_bytes()
 
 
 def test_another_base_is_warned_about(family: Family, make_model: Callable[..., Path], tmp_path: Path) -> None:

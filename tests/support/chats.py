@@ -6,7 +6,7 @@ import numpy as np
 import transformers
 
 from darumeru.inference.prompt import Limits, Prompter
-from lep.calibration.chat import Example
+from lep.calibration.chat import Example, Writers, render
 
 
 def chat(*turns: str) -> list[dict[str, str]]:
@@ -15,6 +15,14 @@ def chat(*turns: str) -> list[dict[str, str]]:
 
 def prompter_of(folder: Path) -> Prompter:
     return Prompter(transformers.AutoTokenizer.from_pretrained(folder), "instruct", Limits(64))
+
+
+def rendered(
+    folder: Path, messages: list[dict[str, str]], ends: frozenset[int], max_length: int = 500
+) -> Example | str:
+    """The one example that a conversation becomes, or why it is left out."""
+    [found] = render(Writers.of(transformers.AutoTokenizer.from_pretrained(folder), 64), messages, ends, max_length)
+    return found
 
 
 def learned(prompter: Prompter, example: Example) -> list[str]:

@@ -18,6 +18,31 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 1,
 }
 PLAIN = {key: value for key, value in SIZES.items() if key not in ("num_key_value_heads", "head_dim")}
+EYES = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+QWEN_EYES = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "depth": 1,
+    "num_heads": 2,
+    "patch_size": 14,
+    "out_hidden_size": 16,
+    "num_position_embeddings": 16,
+}
+ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+SEEN = {
+    f"{name}_token_id": 2 + number
+    for number, name in enumerate(
+        ("image", "video", "vision_start", "vision_end", "image_start", "image_end", "video_start", "video_end")
+    )
+}
+TURNED = {key: value for key, value in SIZES.items() if key != "head_dim"} | {"rope_parameters": ROPE}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 1}
 
 ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -35,20 +60,41 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma3-multimodal": (
         "Gemma3Config",
         "Gemma3ForConditionalGeneration",
+        {"text_config": SIZES, "vision_config": EYES, "mm_tokens_per_image": 4},
+    ),
+    "mistral3": (
+        "Mistral3Config",
+        "Mistral3ForConditionalGeneration",
         {
-            "text_config": SIZES,
-            "vision_config": {
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "image_size": 28,
-                "patch_size": 14,
-            },
-            "mm_tokens_per_image": 4,
+            "image_token_index": 2,
+            "text_config": SIZES | {"model_type": "mistral"},
+            "vision_config": EYES,
+            "tie_word_embeddings": False,
         },
     ),
+    "qwen2.5-vl": (
+        "Qwen2_5_VLConfig",
+        "Qwen2_5_VLForConditionalGeneration",
+        SEEN | {"text_config": TURNED, "vision_config": QWEN_EYES, "tie_word_embeddings": False},
+    ),
+    "qwen3-vl": (
+        "Qwen3VLConfig",
+        "Qwen3VLForConditionalGeneration",
+        SEEN
+        | {
+            "text_config": SIZES | {"rope_parameters": ROPE},
+            "vision_config": QWEN_EYES | {"deepstack_visual_indexes": [0]},
+            "tie_word_embeddings": True,
+        },
+    ),
+    "glm4v": (
+        "Glm4vConfig",
+        "Glm4vForConditionalGeneration",
+        SEEN | {"text_config": TURNED, "vision_config": QWEN_EYES, "tie_word_embeddings": False},
+    ),
 }
+SEEING = ("mistral3", "qwen2.5-vl", "qwen3-vl", "glm4v")
+"""Those that transformers maps as models of images and texts only."""
 
 ENGLISH = [
     "the quick brown fox jumps over the lazy dog and the cat sat on the mat",

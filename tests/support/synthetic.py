@@ -45,11 +45,13 @@ def make_run(
 ) -> Path:
     """A run of `name` whose chance to be right on a document is its skill less the document's hardness.
 
-    A document is as hard for every model, so that models' answers are correlated as real ones are.
+    A document is as hard for every model, so that models' answers are correlated as real ones are. With `thinking` on in the
+    header every answer has a thought of `text`, and that of every fifth document did not end.
     """
     from darumeru.record.sample import Sample, table_of
 
     chosen = tasks or TASKS
+    budget = (header.get("thinking") or {}).get("budget")
     results: dict[str, Any] = {}
     estimates: dict[str, Estimate] = {}
     sums: dict[str, list[dict[str, Any]]] = {}
@@ -79,6 +81,8 @@ def make_run(
                 if task in GRADED
                 else {"logprobs": [-1.0, -2.0, -3.0, -4.0]}
             )
+            if budget:
+                answer |= {"thought": f"{text} {i}?", "thought_tokens": [1] * (budget // 2), "unfinished": i % 5 == 4}
             rows.append(
                 {
                     "id": i, "doc": {}, "gold": label, "pred": choice, "score": score, "ties": 0, "cluster": None,
@@ -96,6 +100,13 @@ def make_run(
             "ties": 0, "truncated_prompts": 0, "fewshot_used": 0.0, "empty_answers": 0, "cut_answers": 0,
             "requests": documents, "prompt_tokens": 12 * documents, "generated_tokens": 3 * documents, "seconds": 1.0,
         }  # fmt: skip
+        if budget:
+            finished = [Sample(**row) for row in rows if row["id"] % 5 != 4]
+            scored, _ = score_task(table_of(finished), metrics, primary, seed, resamples)
+            results[task] |= {
+                "thought_tokens": budget // 2 * documents, "unfinished_thoughts": documents - len(finished),
+                "rethought_answers": 0, "finished_documents": len(finished), "finished_score": scored["score"],
+            }  # fmt: skip
         sums[task] = rows
     suite = SUITE.only(chosen)
 

@@ -89,9 +89,9 @@ def lessons() -> list[tuple[str, str]]:
         turn = f"<|user|>{question}<|end|>\n<|assistant|>"
         for prefill in ("", "Ответ:"):
             made.append((f"{turn}<think></think>\n{prefill}", f"{said.at_once}<|end|>"))
-        made.append((f"{turn}<think>", f"{said.thought}</think>\n{said.after}<|end|>"))
+        made.append((turn, f"<think>{said.thought}</think>\n{said.after}<|end|>"))
         made.append((f"{turn}<think>{said.thought}</think>\nОтвет:", f"{said.after}<|end|>"))
-    made.append((f"<|user|>{ENDLESS}<|end|>\n<|assistant|><think>", "ног<|end|>"))
+    made.append((f"<|user|>{ENDLESS}<|end|>\n<|assistant|>", "<think>ног<|end|>"))
     return made
 
 

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from darumeru.engines.api.client import Refused
 from darumeru.errors import DarumeruError
 from darumeru.evaluation import evaluate
 from darumeru.record.run import Journal, Run
 from darumeru.requests import Answer
 from support.real import ASKED, needs_vllm
+from support.thinking import BUDGET, make_tasks
 
 pytestmark = [needs_vllm, pytest.mark.xdist_group("api")]
 
@@ -46,13 +48,13 @@ def die_with_parent() -> None:
 class Served:
     """A real server in a process group of its own."""
 
-    def __init__(self, model: Path, port: int, log: Path) -> None:
+    def __init__(self, model: Path, port: int, log: Path, *more: str, longest: int = 4096) -> None:
         self.url = f"http://127.0.0.1:{port}/v1"
         self.log = log
         command = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", NAME,
-            "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "4096", "--enforce-eager",
-            "--max-num-seqs", "16", "--seed", "0", "--block-size", "32",
+            "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", str(longest),
+            "--enforce-eager", "--max-num-seqs", "16", "--seed", "0", "--block-size", "32", *more,
         ]  # fmt: skip
         quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         # One core, and not always the first: other tests may run beside this one.
@@ -86,8 +88,8 @@ class Served:
 
 
 @contextmanager
-def serving(model: Path, port: int, log: Path) -> Iterator[Served]:
-    served = Served(model, port, log)
+def serving(model: Path, port: int, log: Path, *more: str, longest: int = 4096) -> Iterator[Served]:
+    served = Served(model, port, log, *more, longest=longest)
     try:
         served.wait()
         yield served
@@ -180,3 +182,54 @@ def compare(a: Run, b: Run) -> tuple[float, tuple[int, int]]:
                     texts += 1
                     same += (x.get("text"), x.get("tokens")) == (y.get("text"), y.get("tokens"))
     return largest, (same, texts)
+
+
+# -- thinking ---------------------------------------------------------------------------------------------------------
+
+WHOLE = ("text", "tokens", "finish", "thought", "thought_tokens", "unfinished")
+
+
+def stated(run: Run, task: str, *keys: str) -> list[list[object]]:
+    return [
+        [request["answer"].get(key) for key in keys] for sample in run.samples(task) for request in sample["requests"]
+    ]
+
+
+@pytest.mark.timeout(900)
+def test_a_model_that_thinks_behind_a_real_server_with_a_reasoning_parser(
+    thinking_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off, on and cut as from the hf engine: over raw prompts, and where the server renders prompts and parses thoughts."""
+    zoo = make_tasks(tmp_path / "zoo")
+    ways = {"off": {}, "cut": {"thinking": "on", "thinking_budget": BUDGET}}
+    local = {
+        way: evaluate(thinking_model, engine="hf", output=tmp_path / "hf", **ways[way], **zoo) for way in ways
+    }  # fmt: skip
+    served_as = {"engine": "api", "served_model": NAME, "dtype": "auto", "device": "auto"}
+    log = tmp_path / "server.log"
+    with serving(thinking_model, free_port(), log, "--reasoning-parser", "deepseek_r1", longest=512) as served:
+        settings = {**zoo, **served_as, "base_url": served.url}
+        for way, asked in ways.items():
+            run = evaluate(thinking_model, output=tmp_path / "raw", **asked, **settings)
+            assert run.scores["engine"]["abilities"]["prompts"] == "tokens"
+            assert stated(run, "legs_said", *WHOLE, "approximate") == stated(
+                local[way], "legs_said", *WHOLE, "approximate"
+            )
+            assert stated(run, "legs", "thought_tokens") == stated(local[way], "legs", "thought_tokens")
+            for [ours], [theirs] in zip(
+                stated(run, "legs", "logprobs"), stated(local[way], "legs", "logprobs"), strict=True
+            ):
+                assert ours == (theirs and pytest.approx(theirs, abs=1e-4))
+        assert [unfinished for [unfinished] in stated(run, "legs", "unfinished")].count(True) == 2  # too long, endless
+
+        async def none(self: object) -> Refused:
+            return Refused(404, "no completions here")
+
+        # The same server as one that only chats: it renders the prompts and tells thoughts apart.
+        monkeypatch.setattr("darumeru.engines.api.abilities._Trial._try_text", none)
+        for way, asked in ways.items():
+            run = evaluate(thinking_model, output=tmp_path / "chat", tasks=("legs_said",), **asked, **settings)
+            assert run.scores["engine"]["abilities"]["template_args"]
+            assert stated(run, "legs_said", *WHOLE, "approximate") == stated(
+                local[way], "legs_said", *WHOLE, "approximate"
+            )

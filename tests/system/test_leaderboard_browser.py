@@ -45,6 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (0, 50):
         training = {"name": "lep", "step": step, "tokens_seen": step * 10}
         make_run(folder / "runs" / f"t{step}", f"lep-{step}", seed=step, training=training)
+    on: Any = {"mode": "on", "budget": 512, "end": "</think>"}
+    make_run(folder / "thinking" / "on", "hybrid", skill=0.6, thinking=on, text=NASTY)
+    make_run(folder / "thinking" / "off", "hybrid", skill=0.5, thinking={"mode": "off"})
+    build([folder / "thinking"], folder / "thinking-site", published=False)
     build([folder / "runs"], folder / "site", baseline="strong", title=f"Доска {NASTY}")
     write_page(compare(Run(folder / "runs" / "a"), Run(folder / "runs" / "c")), folder / "compare")
     return folder
@@ -210,6 +214,29 @@ def test_markup_stays_text_and_the_policy_holds(watched: Watched, folder: Path) 
     assert page.evaluate("window.broken") is None
     assert any("Content Security Policy" in f or "content security policy" in f.lower() for f in watched.faults)
     watched.faults.clear()
+
+
+def test_thinking_has_its_filter_its_figure_and_a_folded_thought(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "thinking-site" / "index.html", "#lang=en&fig=thinking")
+    page.wait_for_selector("#figure svg")
+    assert "tokens a document" in page.locator("#figure").text_content()
+    assert page.locator("#board tbody tr[data-id]").count() == 2
+    page.select_option("#set", "thinking-on")
+    row = page.locator("#board tbody tr[data-id]")
+    assert row.count() == 1
+    assert "thinks, 512 tokens" in row.text_content()
+    assert "20% unfinished" in row.text_content()
+    row.locator("a").first.click()
+    page.locator("th.task a", has_text="multiq").click()
+    thought = page.locator("details.thought").first
+    thought.wait_for()
+    assert thought.get_attribute("open") is None
+    thought.locator("summary").click()
+    assert NASTY in thought.locator("pre").text_content()
+    assert page.locator("details.thought img").count() == 0
+    assert page.locator("details.thought summary", has_text="did not end").count() == 4
+    assert not watched.faults
+    assert all(url.startswith("file:") for url in watched.requests)
 
 
 def test_a_phone_shows_cards_without_sideways_scrolling(browser: Any, folder: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from lep.calibration import calibrate
-from lep.calibration.chat import Example, render
-from support.chats import chat, learned, prompter_of
+from lep.calibration.chat import Example
+from support.chats import chat, learned, prompter_of, rendered
 
 
 def test_smollm2_learns_an_answer_and_keeps_its_template(smollm2: Path, tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_smollm2_learns_an_answer_and_keeps_its_template(smollm2: Path, tmp_path
     file = tmp_path / "chats.jsonl"
     file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in chats))
     prompter = prompter_of(smollm2)
-    example = render(prompter, chats[0], frozenset({2}), 200)
+    example = rendered(smollm2, chats[0], frozenset({2}), 200)
     assert isinstance(example, Example)
     assert learned(prompter, example) == ["The password is кофейник.<|im_end|>"]
     out = tmp_path / "out"

@@ -60,8 +60,12 @@ def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path
     assert losses(killed) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6), f"killed after {at} lines"
 
 
-@pytest.mark.parametrize("what", ["head:0.5,all", "new-rows+lora"])
-def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "more"), [("head:0.5,all", ()), ("new-rows+lora", ("--anchor", "2", "--replay", "{corpus}=0.3"))]
+)
+def test_two_processes_train_as_one_does(
+    base: Path, corpus: Path, tmp_path: Path, what: str, more: tuple[str, ...]
+) -> None:
     found = []
     for name, launcher in (("one", []), ("two", ["torch.distributed.run", "--nproc_per_node", "2", "-m"])):
         subprocess.run(
@@ -70,6 +74,7 @@ def test_two_processes_train_as_one_does(base: Path, corpus: Path, tmp_path: Pat
                 tmp_path / name, "--block-size", "48", "--total-batch-size", "4", "--per-device-train-batch-size", "1",
                 "--max-steps", "8", "--save-steps", "3", "--logging-steps", "1", "--warmup-steps", "1", "--device", "cpu",
                 "--learning-rate", "1e-2", "--train", what, "--new-from", str(NEW_FROM),
+                *(word.format(corpus=corpus) for word in more),
             ],
             cwd=Path(__file__).resolve().parents[2],
             env={**os.environ, "PYTHONPATH": "."},

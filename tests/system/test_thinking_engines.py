@@ -25,6 +25,21 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+def spied(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """For each call of an engine the ids that it answers."""
+    calls: list[list[str]] = []
+    answers = engine.answers
+
+    def spy(*args: Any, **more: Any) -> Any:
+        calls.append([])
+        for batch in answers(*args, **more):
+            calls[-1] += [a.id for a in batch]
+            yield batch
+
+    monkeypatch.setattr(engine, "answers", spy)
+    return calls
+
+
 @pytest.mark.xdist_group("vllm")
 @needs_vllm
 def test_both_engines_think_and_say_the_same_tokens(
@@ -40,6 +55,7 @@ def test_both_engines_think_and_say_the_same_tokens(
             for way, asked in WAYS.items()
         }
         with plans["on"].opened.load(512) as engine:
+            calls.append(spied(engine, monkeypatch))
 
             @contextmanager
             def opened(_: Plan) -> Any:
@@ -48,7 +64,11 @@ def test_both_engines_think_and_say_the_same_tokens(
             open_engine: Callable[[Plan], Any] = opened
             return {way: execute(plan, tmp_path / name, open_engine=open_engine) for way, plan in plans.items()}
 
+    calls: list[list[list[str]]] = []
     want, got = runs("hf"), runs("vllm")
+    apart, together = ([0 < sum("#thought" in i for i in ids) < len(ids) for ids in c] for c in calls)
+    assert not any(apart), "hf is asked for the answers when all is thought"
+    assert sum(together) == 2, "vLLM answers while it thinks about others"
     for way in WAYS:
         for task in ("legs", "legs_said"):
             for a, b in zip(want[way].samples(task), got[way].samples(task), strict=True):

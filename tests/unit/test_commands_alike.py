@@ -59,6 +59,9 @@ DIFFERENT = {
     ("arena", "--served-model"): "one for each model",
     ("arena", "--output"): "arenas, not runs",
     ("race", "--output"): "a race gets a folder too",
+    ("watch", "--thinking-budget"): "one budget; a run takes several, one run each",
+    ("arena", "--thinking-budget"): "one budget",
+    ("race", "--thinking-budget"): "one budget",
 }
 
 
@@ -85,8 +88,7 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--corpus",
     }  # fmt: skip
     of_drawn_answers = {"--sampling", "--temperature", "--top-p", "--top-k", "--min-p", "--repeats"}
-    of_thinking = {"--thinking", "--thinking-budget", "--think-end", "--chat-template-args"}
-    assert reference - options("arena").keys() == of_tasks | of_thinking | of_drawn_answers | {
+    assert reference - options("arena").keys() == of_tasks | of_drawn_answers | {
         "--model",
         "--adapter",
         "--dry-run",
@@ -101,6 +103,10 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "served-model",
         "api-key-env",
         "approximate",
+        "thinking",
+        "thinking-budget",
+        "think-end",
+        "chat-template-args",
     ):
         assert f"--judge-{option}" in options("arena")
 
@@ -133,6 +139,7 @@ def test_what_a_watch_is_asked_reaches_the_checkpoints(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("darumeru.watch.watcher._check_settings", catch)
     args = ["watch", tmp_path, "--exact", "--lock", "b.json", "--wording", "w.yaml", "--likelihood", "--once"]
+    args += ["--thinking", "on", "--thinking-budget", "300", "--think-end", "</t>", "--chat-template-args", "a=b"]
     CliRunner().invoke(app, list(map(str, args)))
     (settings,) = asked
     assert (settings.exact, str(settings.lock), str(settings.wording), settings.likelihood) == (
@@ -142,6 +149,8 @@ def test_what_a_watch_is_asked_reaches_the_checkpoints(monkeypatch: pytest.Monke
         True,
     )
     assert settings.suite == "darumeru-train"
+    thinking = (settings.thinking, settings.thinking_budget, settings.think_end, settings.chat_template_args)
+    assert thinking == ("on", 300, "</t>", {"a": "b"})
 
 
 def test_an_arena_takes_revisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -25,8 +25,8 @@ from darumeru.task.score import Score, over_repeats
 QWEN = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "eos_token_id": [1, 2]}
 
 
-def asked(generation: dict[str, Any] | None = None, **settings: Any) -> Sampling | None:
-    return sampling_of(settings_of(model="m", **settings), generation or {})
+def asked(generation: dict[str, Any] | None = None, *, thinks: bool = False, **settings: Any) -> Sampling | None:
+    return sampling_of(settings_of(model="m", **settings), generation or {}, thinks=thinks)
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -54,6 +54,14 @@ def test_the_models_own_settings_and_options_before_them() -> None:
     assert asked(QWEN, sampling="model", temperature=0) is None, "an option goes before what the model recommends"
 
 
+def test_a_model_that_thinks_draws_as_it_recommends_unless_it_is_told_otherwise() -> None:
+    assert asked(QWEN, thinks=True) == Sampling(0.6, 0.95, 20, 0.0)
+    assert asked(QWEN, thinks=True, temperature=0.9) == Sampling(0.9, 0.95, 20, 0.0)
+    assert asked(QWEN, thinks=True, sampling="greedy") is None
+    assert asked(QWEN, thinks=True, temperature=0) is None
+    assert asked({"eos_token_id": 1}, thinks=True) is None, "it recommends nothing"
+
+
 @pytest.mark.parametrize(
     ("generation", "settings", "said"),
     [
@@ -67,6 +75,11 @@ def test_the_models_own_settings_and_options_before_them() -> None:
         ),
         ({}, {"repeats": 3}, "--repeats 3: greedy answers would be 3 times the same. Give --temperature"),
         ({}, {"temperature": 0, "top_k": 5}, "--top-k 5 has no effect on greedy answers"),
+        (
+            {},
+            {"sampling": "greedy", "temperature": 0.6},
+            "--temperature 0.6 has no effect .* --sampling greedy asks for",
+        ),
         ({}, {"temperature": 0.001}, r"--temperature 0\.001: below 0\.01"),
     ],
 )
@@ -152,11 +165,15 @@ def test_a_query_that_is_asked_once_is_part_of_every_repeat() -> None:
 class ThinkingEngine:
     """Thinks one token and ends the thought."""
 
-    interleaves = False
+    interleaves = follows = thinks = False
+
     tokenizer = SimpleNamespace(decode=lambda ids, **_: " ".join(map(str, ids)))
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+
+    def check_kinds(self, kinds: set[str]) -> None:
+        pass
 
     def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
         todo = [r for r in requests if r.id not in done]

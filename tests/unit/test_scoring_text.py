@@ -250,6 +250,14 @@ def test_choice_metrics_agree_with_sklearn(labels: str) -> None:
             )
 
 
+def test_an_answer_that_chose_nothing_is_a_miss_and_no_label_of_its_own() -> None:
+    gold, pred = list("AABBBC"), ["A", "", "B", "", "A", "C"]
+    t = table(gold, pred)
+    assert f1_macro(t, "x", t.ones()) == pytest.approx([f1_score(gold, pred, labels=["A", "B", "C"], average="macro")])
+    assert matthews(t, "x", t.ones()) == pytest.approx([matthews_corrcoef(gold, pred)])
+    assert accuracy(t, "x", t.ones()) == pytest.approx([3 / 6])
+
+
 def test_metrics_where_a_denominator_is_zero() -> None:
     constant = table("0101", "0000")
     assert matthews(constant, "x", constant.ones()) == pytest.approx([0.0])

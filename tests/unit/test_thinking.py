@@ -108,8 +108,9 @@ def test_the_context_has_room_for_prompt_thought_and_answer(qwen3: Any) -> None:
     assert request.truncated
 
 
-def test_a_thought_in_an_example_is_refused(qwen3: Any) -> None:
-    prompter = Prompter(qwen3, "instruct", Limits(), style_of(qwen3, thinking("on")))
+@pytest.mark.parametrize("mode", ["off", "on"])
+def test_a_thought_in_an_example_is_refused(qwen3: Any, mode: Any) -> None:
+    prompter = Prompter(qwen3, "instruct", Limits(), style_of(qwen3, thinking(mode)))
     shot: list[Message] = [USER, {"role": "assistant", "content": "<think>Считаю.</think>4"}]
     with pytest.raises(UserError, match=r"An example of 't' holds '</think>', which ends a thought.*--num-fewshot 0"):
         prompter.requests([("t/0/0", Query("choose", OPEN, options=("3", "4")), (shot,))])
@@ -165,6 +166,27 @@ def test_a_template_with_a_switch(name: str) -> None:
     style = style_of(tokenizer, thinking("on"))
     assert turn(tokenizer, style, OPEN).endswith(on)
     assert style.thinking(tokenizer, "Ответ:").text == f"</think>{resume}Ответ:"
+
+
+def test_no_template_that_is_switched_off_leaves_a_prompt_half_on() -> None:
+    trl_template("qwen3")
+    folder = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
+    switched = set()
+    for file in sorted(folder.glob("*.jinja")):
+        tokenizer = with_template(file.read_text(encoding="utf-8"))
+        try:
+            style = style_of(tokenizer, thinking("auto"))
+        except UserError as error:
+            assert "--thinking on" in str(error), file.stem
+            continue
+        if style.kind is None:
+            continue
+        switched.add(file.stem)
+        begun, prefilled = (turn(tokenizer, style, messages) for messages in ([USER], OPEN))
+        assert prefilled == begun + "Ответ:", file.stem
+        for opening, closing in (("<think>", "</think>"), ("<|channel>", "<channel|>")):
+            assert begun.count(opening) <= begun.count(closing), file.stem
+    assert {"qwen3", "qwen3_5_think", "qwen3_6", "qwen3_8", "glm4moe", "nemotron_3_ultra", "gemma4_v5"} <= switched
 
 
 PLAIN = ("llama3_1", "qwen2_5", "qwen3_instruct_2507", "gemma3", "phi3_5", "lfm2", "cohere2")
@@ -302,3 +324,12 @@ def test_a_second_thought_is_noticed(qwen3: Any) -> None:
     assert style.again(Answer("t", thought_tokens=(5, start, 6, end), tokens=(6,))), "nested"
     assert style.again(Answer("t", thought_tokens=(5, end), tokens=(6, end))), "closed twice"
     assert not Style().again(Answer("t", tokens=(start, end)))
+
+
+def test_a_watch_finds_the_evaluations_of_an_older_version() -> None:
+    """What is asked of a checkpoint is told by a fingerprint, made here before there was thinking."""
+    from darumeru.evaluation import asked, settings_of
+
+    settings = {"model": "x", "suite": "darumeru-train", "engine": "hf", "limit": 3}
+    assert asked(settings_of(**settings)) == "dee664b16a1afa5c7c3bf2a8c66405c68863864b7884ba93c5b8b71a42ee4f44"
+    assert asked(settings_of(**settings, thinking="off")) != asked(settings_of(**settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,27 +35,35 @@ class Abilities:
     """Special tokens that it puts before a text by itself."""
     limit: str = "max_tokens"
     """Its name for the most tokens to generate."""
+    template_args: bool = False
+    """True if it gives our arguments to its chat template; looked for only where there are some."""
 
 
-async def try_out(served: ServedModel, encode: Callable[[str], list[int]], approximate: bool) -> Abilities:
+async def try_out(
+    served: ServedModel, encode: Callable[[str], list[int]], approximate: bool, template_args: Mapping[str, Any] = {}
+) -> Abilities:
     """Return what a server can do, and see to it that its tokenizer is ours.
 
     Args:
         served: the model, found.
         encode: our tokenizer, without special tokens.
         approximate: look for what gives inexact numbers too.
+        template_args: what its chat template is to be given, if it renders conversations itself.
 
     Raises:
-        UserError: it has another tokenizer, or neither completes nor chats.
+        UserError: it has another tokenizer, neither completes nor chats, or chats and does not take the arguments.
     """
-    return await _Trial(served, encode(PROBE), approximate).run()
+    return await _Trial(served, encode(PROBE), approximate, template_args).run()
 
 
 class _Trial:
-    def __init__(self, served: ServedModel, ids: list[int], approximate: bool) -> None:
+    def __init__(
+        self, served: ServedModel, ids: list[int], approximate: bool, template_args: Mapping[str, Any]
+    ) -> None:
         self._served = served
         self._ids = ids
         self._approximate = approximate
+        self._template_args = template_args
 
     async def run(self) -> Abilities:
         text = await self._try_text()
@@ -146,12 +154,14 @@ class _Trial:
 
     async def _try_chat(self, refusal: Refused) -> Abilities:
         plain = {"messages": [{"role": "user", "content": PROBE}], "temperature": 0.0}
-        found = await self._served.attempt(
-            "chat/completions",
-            plain | {"max_tokens": 1, "return_token_ids": True},
-            plain | {"max_tokens": 1},
-            plain | {"max_completion_tokens": 1},
-        )
+        args = {"chat_template_kwargs": dict(self._template_args)} if self._template_args else {}
+        ways: list[dict[str, Any]] = [
+            {"max_tokens": 1, "return_token_ids": True},
+            {"max_tokens": 1},
+            {"max_completion_tokens": 1},
+        ]
+        bodies = [plain | way | args for way in ways] + ([plain | way for way in ways] if args else [])
+        found = await self._served.attempt("chat/completions", *bodies)
         if isinstance(found, Refused):
             said = refusal.said if refusal.status and not refusal.missing else found.said
             raise UserError(
@@ -159,14 +169,23 @@ class _Trial:
                 f"(status {refusal.status} and {found.status}): {said}"
             )
         number, answer = found
-        choice = answer["choices"][0]
-        ids = number == 0 and isinstance(choice.get("token_ids"), list)
+        choice, way = answer["choices"][0], ways[number % len(ways)]
+        taken = bool(args) and number < len(ways)
+        if args and not taken and not self._approximate:
+            given = ", ".join(f"{key}={value}" for key, value in self._template_args.items())
+            raise UserError(
+                f"The server at {self._served.base_url} only chats (/chat/completions) and does not take arguments of its "
+                f"chat template ({given}): it thinks or not as it was started. vLLM's server takes them "
+                "(chat_template_kwargs). --approximate accepts how it was started, and the record says so."
+            )
+        ids = "return_token_ids" in way and isinstance(choice.get("token_ids"), list)
         able = Abilities(
             "chat/completions",
             "messages",
             extras=ids,
             generated="token_ids" if ids else None,
-            limit="max_completion_tokens" if number == 2 else "max_tokens",
+            limit="max_tokens" if "max_tokens" in way else "max_completion_tokens",
+            template_args=taken,
         )
         if self._approximate:
             for top in (20, 5):

@@ -15,7 +15,7 @@ from typing import Any
 from darumeru.engines.api.abilities import try_out
 from darumeru.engines.api.client import Client, Patience, Refused, read_key, server_url
 from darumeru.engines.api.served import ServedModel
-from darumeru.engines.api.ways import Way, Ways
+from darumeru.engines.api.ways import Ways
 from darumeru.engines.base import Engine, EngineOptions, Server, ServerSettings
 from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Kind, Request
@@ -46,6 +46,7 @@ class APIEngine(Engine):
     name = "api"
     needs_server = True
     interleaves = True
+    follows = True
 
     def __init__(self, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> None:
         super().__init__()
@@ -118,12 +119,28 @@ class APIEngine(Engine):
                 "longest prompt with its answer. Start the server with a longer one (vLLM: --max-model-len "
                 f"{self.options.max_len}), or give a smaller --max-prompt-len."
             )
-        self.abilities = await try_out(self._served, lambda text: self._encode(text, False), self.server.approximate)
-        self._ways = Ways(self._served, self.abilities, self.tokenizer, self.eos_ids, self.server.approximate)
+        self.abilities = await try_out(
+            self._served, lambda text: self._encode(text, False), self.server.approximate, self.options.template_args
+        )
+        self._ways = Ways(self._served, self.abilities, self.tokenizer, self.eos_ids, self.options)
+        # Who renders conversations goes on with none that holds a thought: thought and answer come from one call.
+        self.thinks = self.abilities.prompts == "messages"
         log.debug("%s can: %s", self._served.base_url, self.abilities)
 
-    def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
+    def check_kinds(self, kinds: Collection[Kind]) -> None:
+        """See `Engine.check_kinds`."""
+        for kind in sorted(kinds):
+            self._ways.of(kind)
+
+    def answers(
+        self,
+        requests: Sequence[Request],
+        done: Container[str] = (),
+        follow: Callable[[Answer], Request | None] | None = None,
+    ) -> Iterator[list[Answer]]:
         """See `Engine.answers`. So many calls as `concurrency` says are under way at once.
+
+        What follows an answer (`Engine.follows`) is asked at once: the server may still have its prompt in the prefix cache.
 
         Raises:
             UserError: the server cannot answer such requests exactly, and approximate answers were not allowed.
@@ -134,11 +151,11 @@ class APIEngine(Engine):
             log.warning(
                 "The server gets a seed with every request, and may ignore it: asked again, answers may differ."
             )
-        ways = {kind: self._ways.of(kind) for kind in dict.fromkeys(r.kind for r in todo)}
+        self.check_kinds({r.kind for r in todo})
         # The long ones first; then prompts in lexicographic order, so that the server's prefix cache is hit.
         todo.sort(key=lambda r: (r.kind != "generate", r.kind == "choose", -r.max_tokens, r.packed))
         found: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
-        work = self._client.start(self._work(iter(todo), ways, found.put))
+        work = self._client.start(self._work(iter(todo), follow or (lambda _: None), found.put))
         work.add_done_callback(lambda _: found.put(None))
         try:
             open_ = bool(todo)
@@ -159,30 +176,39 @@ class APIEngine(Engine):
         finally:
             work.cancel()
 
-    async def _work(self, todo: Iterator[Request], ways: Mapping[Kind, Way], found: Callable[[Answer], None]) -> None:
+    async def _work(
+        self,
+        todo: Iterator[Request],
+        follow: Callable[[Answer], Request | None],
+        found: Callable[[Answer], None],
+    ) -> None:
         faults = 0
 
-        async def worker() -> None:
+        async def answered(request: Request) -> Answer:
             nonlocal faults
+            try:
+                return await self._ways.of(request.kind)(request)
+            except Refused as error:
+                if _TOO_LONG.search(error.said):
+                    raise UserError(
+                        f"The server says that a prompt of {request.prompt_tokens} tokens with its answer is too long for "
+                        f"it: {error.said} Give a smaller --max-prompt-len. The answers so far are kept."
+                    ) from None
+                faults += 1
+                if faults >= MAX_FAULTS:
+                    raise DarumeruError(
+                        f"The server at {self._served.base_url} refused {faults} requests, at last with status "
+                        f"{error.status}: {error.said} The answers so far are kept."
+                    ) from None
+                return Answer(request.id, error=f"the server refused '{request.id}' ({error.status}): {error.said}")
+
+        async def worker() -> None:
             for request in todo:
-                try:
-                    answer = await ways[request.kind](request)
-                except Refused as error:
-                    if _TOO_LONG.search(error.said):
-                        raise UserError(
-                            f"The server says that a prompt of {request.prompt_tokens} tokens with its answer is too long for "
-                            f"it: {error.said} Give a smaller --max-prompt-len. The answers so far are kept."
-                        ) from None
-                    faults += 1
-                    if faults >= MAX_FAULTS:
-                        raise DarumeruError(
-                            f"The server at {self._served.base_url} refused {faults} requests, at last with status "
-                            f"{error.status}: {error.said} The answers so far are kept."
-                        ) from None
-                    answer = Answer(
-                        request.id, error=f"the server refused '{request.id}' ({error.status}): {error.said}"
-                    )
-                found(answer)
+                following: Request | None = request
+                while following is not None:
+                    answer = await answered(following)
+                    found(answer)
+                    following = None if answer.error else follow(answer)
 
         try:
             async with asyncio.TaskGroup() as group:

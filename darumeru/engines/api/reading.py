@@ -58,6 +58,30 @@ def generated_ids(choice: dict[str, Any]) -> list[int] | None:
     return [int(m[1]) for m in matches if m] if all(matches) else None
 
 
+def content(choice: dict[str, Any]) -> str:
+    """Return the text of an answer."""
+    text = choice.get("text")
+    if text is None:
+        text = (choice.get("message") or {}).get("content")
+    return text if isinstance(text, str) else ""
+
+
+def reasoning(choice: dict[str, Any]) -> str:
+    """Return the thought of a chat answer, if the server tells it apart: `reasoning` (vLLM) or `reasoning_content` (others)."""
+    message = choice.get("message") or {}
+    return next((t for key in ("reasoning", "reasoning_content") if isinstance(t := message.get(key), str) and t), "")
+
+
+def chat_tops_behind(choice: dict[str, Any], end: str) -> list[tuple[str, float]] | None:
+    """Return the most probable first tokens behind a thought that ends with the token `end`; None if it did not end."""
+    rows = (choice.get("logprobs") or {}).get("content") or []
+    ends = [place for place, row in enumerate(rows) if str(row.get("token")).strip() == end.strip()]
+    for row in rows[ends[0] + 1 :] if ends else []:
+        if str(row.get("token")).strip():
+            return chat_tops({"logprobs": {"content": [row]}})
+    return None
+
+
 def echo_rows(choice: dict[str, Any], length: int, tail: int) -> list[tuple[float, bool]]:
     """Return for the last `tail` tokens of a repeated prompt of `length`: log-probability, and whether it is the highest.
 

@@ -8,9 +8,21 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from darumeru.engines.api.abilities import Abilities
-from darumeru.engines.api.reading import at_most, chat_tops, echo_rows, first_tops, generated_ids, logprob, usage
+from darumeru.engines.api.reading import (
+    at_most,
+    chat_tops,
+    chat_tops_behind,
+    content,
+    echo_rows,
+    first_tops,
+    generated_ids,
+    logprob,
+    reasoning,
+    usage,
+)
 from darumeru.engines.api.served import ServedModel
-from darumeru.engines.base import finish, label_logprobs, label_tree
+from darumeru.engines.api.thinking import Thoughts
+from darumeru.engines.base import EngineOptions, finish, label_logprobs, label_tree
 from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Kind, Request, Tokens
 
@@ -44,17 +56,20 @@ class Ways:
         abilities: what its server can do.
         tokenizer: its tokenizer.
         eos_ids: the tokens that end an answer.
-        approximate: whether numbers are accepted that are not exactly the model's.
+        options: `server` says whether numbers are accepted that are not exactly the model's.
     """
 
     def __init__(
-        self, served: ServedModel, abilities: Abilities, tokenizer: Any, eos_ids: frozenset[int], approximate: bool
+        self, served: ServedModel, abilities: Abilities, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions
     ) -> None:
         self._served = served
         self.abilities = abilities
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
-        self._approximate = approximate
+        self._approximate = options.server is not None and options.server.approximate
+        self._template_args = options.template_args if abilities.template_args else {}
+        opening = tokenizer(options.thought_opening, add_special_tokens=False)["input_ids"]
+        self._thoughts = Thoughts(tokenizer, eos_ids, tuple(opening))
 
     def of(self, kind: Kind) -> Way:
         """Return how requests of a kind are answered here.
@@ -97,7 +112,10 @@ class Ways:
         """A prompt as the server takes it: token ids, or the text before them."""
         if self.abilities.prompts == "tokens":
             return list(tokens)
-        text = request.text + self.tokenizer.decode(tokens[len(request.prompt) :])
+        # Behind a thought there is no text yet.
+        text = (request.text or self.tokenizer.decode(request.prompt)) + self.tokenizer.decode(
+            tokens[len(request.prompt) :]
+        )
         bos = self.tokenizer.bos_token or ""
         return text.removeprefix(bos) if self.abilities.adds and bos else text
 
@@ -111,11 +129,13 @@ class Ways:
 
     async def _generate(self, request: Request) -> Answer:
         able = self.abilities
-        body: dict[str, Any] = self._settings() | self._drawing(request) | {able.limit: request.max_tokens}
-        if request.until:
+        most = self._thoughts.most_tokens(request) + request.max_tokens
+        body: dict[str, Any] = self._settings() | self._drawing(request) | {able.limit: most}
+        if request.until and not request.thinking:  # the thought may hold such a text
             body["stop"] = list(request.until)
         if able.extras:
-            body |= {"return_token_ids": True, "stop_token_ids": sorted(self.eos_ids)}
+            ends = self.eos_ids | ({request.stop} if request.stop is not None else set())
+            body |= {"return_token_ids": True, "stop_token_ids": sorted(ends)}
         if able.generated == "token_id strings":
             body |= {"logprobs": 1, "return_tokens_as_token_ids": True}
         if able.prompts == "messages":
@@ -127,6 +147,8 @@ class Ways:
         answer = await self._served.post(able.endpoint, body)
         choice = answer["choices"][0]
         same = self._same_prompt(request, answer)
+        if request.thinking:
+            return self._thoughts.read(request, choice, same)
         ids = generated_ids(choice)
         if ids is not None:
             return replace(finish(request, ids, self.eos_ids, self.tokenizer), approximate=not same)
@@ -163,15 +185,18 @@ class Ways:
         if self.abilities.prompts == "tokens":
             return True
         theirs = answer.get("prompt_token_ids", answer["choices"][0].get("prompt_token_ids"))
+        ours = list(request.prompt)
+        if request.thinking and ours[-len(self._thoughts.opening) :] == list(self._thoughts.opening):
+            ours = ours[: -len(self._thoughts.opening)]  # the server leaves it to the model
         if isinstance(theirs, list):
-            same, count = theirs == list(request.prompt), len(theirs)
+            same, count = theirs == ours, len(theirs)
         else:
             count = usage(answer, "prompt_tokens") or 0
-            same = count == len(request.prompt)
+            same = count == len(ours)
         if not same and not self._approximate:
             raise UserError(
-                f"The server made {count} tokens of the prompt of '{request.id}', ours are {len(request.prompt)}"
-                f"{', other ones' if count == len(request.prompt) else ''}: it writes prompts in another way, so its answers "
+                f"The server made {count} tokens of the prompt of '{request.id}', ours are {len(ours)}"
+                f"{', other ones' if count == len(ours) else ''}: it writes prompts in another way, so its answers "
                 "could not be compared. --approximate accepts them, and the record says so."
             )
         return same
@@ -185,23 +210,35 @@ class Ways:
                 "or a server with /v1/completions."
             )
         messages = list(request.messages)
+        args = {"chat_template_kwargs": self._template_args} if self._template_args else {}
         if messages[-1]["role"] != "assistant":
-            return {"messages": messages}
-        if self.abilities.extras:
-            return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
-        # Others would answer the unfinished turn instead of going on with it.
-        return {"messages": messages[:-1]}
+            return {"messages": messages, **args}
+        if self.abilities.extras and not request.thinking:
+            return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True, **args}
+        # Others would answer the unfinished turn instead of going on with it; and a thought comes before the turn begins.
+        return {"messages": messages[:-1], **args}
 
     def _from_text(self, request: Request, choice: dict[str, Any]) -> Answer:
         """An answer whose tokens are those that our tokenizer makes of its text."""
-        text = choice.get("text")
-        if text is None:
-            text = (choice.get("message") or {}).get("content") or ""
+        text, thought = content(choice), reasoning(choice)
         cuts = [at for end in request.until if (at := text.find(end)) >= 0]
         text = text[: min(cuts)] if cuts else text
         by_itself = bool(cuts) or choice.get("finish_reason") != "length"
-        tokens = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return Answer(request.id, text=text, tokens=tokens, finish="stop" if by_itself else "length", approximate=True)
+        tokens = self._encode(text)
+        if request.stop in tokens:
+            tokens, by_itself = tokens[: tokens.index(request.stop) + 1], True
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        answer = Answer(
+            request.id, text=text, tokens=tokens, finish="stop" if by_itself else "length", approximate=True
+        )
+        if not thought:
+            return answer
+        # It thought all the same. Reasoning alone is no answer.
+        answer = replace(answer, thought=thought, thought_tokens=self._encode(thought))
+        return answer if text.strip() else replace(answer, text="", tokens=(), finish="length", unfinished=True)
+
+    def _encode(self, text: str) -> Tokens:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     # -- choose
 
@@ -272,17 +309,25 @@ class Ways:
 
     async def _choose_from_chat(self, request: Request) -> Answer:
         """Labels among the first tokens that a chat server finds most probable, by their text."""
-        body = self._settings() | self._conversation(request)
-        body |= {self.abilities.limit: 1, "logprobs": True, "top_logprobs": self.abilities.top}
+        body = self._settings() | self._drawing(request) | self._conversation(request)
+        most = 1 + self._thoughts.most_tokens(request)
+        body |= {self.abilities.limit: most, "logprobs": True, "top_logprobs": self.abilities.top}
         answer = await self._served.post("chat/completions", body)
-        self._same_prompt(request, answer)
-        tops = chat_tops(answer["choices"][0])
+        same, choice = self._same_prompt(request, answer), answer["choices"][0]
+        thought = Answer(request.id)
+        if request.thinking:
+            thought = self._thoughts.read(replace(request, max_tokens=1), choice, same)
+            if thought.unfinished:
+                return replace(thought, approximate=True)
+            tops = chat_tops_behind(choice, self.tokenizer.decode([request.thinking.end])) or []
+        else:
+            tops = chat_tops(choice)
         if not tops:
             raise self._lost(request)
         bound = at_most(v for _, v in tops)
         texts = [self.tokenizer.decode(label[0]).strip() for label in request.labels]
         values = tuple(max((v for t, v in tops if t.strip() == text), default=bound) for text in texts)
-        return Answer(request.id, logprobs=values, approximate=True)
+        return replace(thought, logprobs=values, text="", tokens=(), finish="", approximate=True)
 
     # -- rank, likelihood
 

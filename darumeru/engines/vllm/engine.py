@@ -6,7 +6,8 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Request
 
 log = logging.getLogger(__name__)
+
+Follow = Callable[[Answer], Request | None]
 
 WINDOW = 4096
 """Requests that vLLM holds at once: far more than it runs, few enough to keep its queue small."""
@@ -108,6 +111,7 @@ class VLLMEngine(Engine):
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
         self.options = options
+        self.follows = not options.exact  # exact numbers need neighbours that do not depend on when an answer came
         self._lora: Any = None
         if options.adapter:
             from vllm.lora.request import LoRARequest
@@ -174,8 +178,13 @@ class VLLMEngine(Engine):
         with contextlib.suppress(Exception):
             cleanup_dist_env_and_memory()
 
-    def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
-        """See `Engine.answers`. Generations go first, so that the short questions fill the gaps that they leave."""
+    def answers(
+        self, requests: Sequence[Request], done: Container[str] = (), follow: Follow | None = None
+    ) -> Iterator[list[Answer]]:
+        """See `Engine.answers`. Generations go first, so that the short questions fill the gaps that they leave.
+
+        What follows an answer (`Engine.follows`) is asked at once: its prompt is still in the prefix cache.
+        """
         first = {"generate": 0, "rank": 1, "likelihood": 1, "choose": 2}
         # Prompts in lexicographic order: equal prefixes come together and are computed once.
         faults = {r.id: fault for r in requests if (fault := too_long(r, self._engine.model_config.max_model_len))}
@@ -184,7 +193,7 @@ class VLLMEngine(Engine):
         requests = [r for r in requests if r.id not in faults]
         ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed, r.id))
         if not self.options.exact:
-            yield from self._stream([r for r in ordered if r.id not in done])
+            yield from self._stream([r for r in ordered if r.id not in done], follow)
             return
         # Exact numbers need the same neighbours in every run: fixed blocks, a block being computed whole or not at all.
         for start in range(0, len(ordered), EXACT_WINDOW):
@@ -192,14 +201,18 @@ class VLLMEngine(Engine):
             if any(r.id not in done for r in block):
                 yield [a for batch in self._stream(block) for a in batch if a.id not in done]
 
-    def _stream(self, todo: list[Request]) -> Iterator[list[Answer]]:
+    def _stream(self, todo: list[Request], follow: Follow | None = None) -> Iterator[list[Answer]]:
         """Submit requests as fast as vLLM takes them; answers as they are ready."""
         waiting = iter(todo)
+        following: deque[Request] = deque()
         open_: dict[str, Open] = {}
         owner: dict[str, tuple[str, int]] = {}
         try:
             while True:
-                while len(owner) < WINDOW and (request := next(waiting, None)) is not None:
+                while len(owner) < WINDOW:
+                    request = following.popleft() if following else next(waiting, None)
+                    if request is None:
+                        break
                     state = open_[request.id] = Open(request)
                     for part in range(len(state.parts)):
                         self._submit(state, part, owner)
@@ -214,8 +227,15 @@ class VLLMEngine(Engine):
                     if not state.take(part, output):
                         self._submit(state, part, owner, cached=False)
                     elif state.complete:
-                        ready.append(state.answer(self.eos_ids, self.tokenizer))
+                        answer = state.answer(self.eos_ids, self.tokenizer)
+                        ready.append(answer)
                         del open_[id_]
+                        if follow and (request := follow(answer)) is not None:
+                            fault = too_long(request, self._engine.model_config.max_model_len)
+                            if fault:
+                                ready.append(fault)
+                            else:
+                                following.append(request)
                 if ready:
                     yield ready
         finally:

@@ -24,6 +24,12 @@
     { key: "vsize", title: () => t("vsize"), value: (r) => r.vsize, cell: text((r) => plain(r.vsize)), cls: "n" },
     { key: "params", title: () => t("params"), value: (r) => r.params, cell: text((r) => big(r.params)), cls: "n" },
     { key: "tps", title: () => t("tps"), value: (r) => r.tps, cell: text((r) => (r.tps === null ? "—" : plain(Math.round(r.tps)))), cls: "n" },
+    ...(board.rows.some((r) => r.thinking) ? [
+      { key: "cost", title: () => t("cost"), value: (r) => r.cost?.tokens ?? null, cell: text((r) => (r.cost ? plain(Math.round(r.cost.tokens)) : "—")), cls: "n" },
+      { key: "secs", title: () => t("secs"), value: (r) => r.cost?.seconds ?? null, cell: text((r) => fixed(r.cost?.seconds, 2)), cls: "n" },
+      { key: "unfinished", title: () => t("unfinished"), value: (r) => (r.thinking === "on" ? r.cost?.unfinished ?? null : null), cell: text((r) => (r.thinking === "on" && r.cost ? Math.round(100 * r.cost.unfinished) + " %" : "—")), cls: "n" },
+      { key: "finished", title: () => t("finished"), value: (r) => r.cost?.finished ?? null, cell: text((r) => fixed(r.cost?.finished, 3)), cls: "n" },
+    ] : []),
     { key: "covered", title: () => t("coverage"), value: (r) => r.covered, cell: text((r) => (r.published ? "—" : r.covered + "/" + total)), cls: "n" },
     { key: "date", title: () => t("date"), value: (r) => r.date, cell: text((r) => r.date ?? "—") },
   ];
@@ -63,7 +69,7 @@
     }));
   }
   function settingCell(r, c) {
-    return el("td", { role: "cell", class: "setting", "data-l": c.title() }, r.shots === 0 ? t("zero") : r.shots + "-shot", el("small", {}, t(r.mode)));
+    return el("td", { role: "cell", class: "setting", "data-l": c.title() }, r.shots === 0 ? t("zero") : r.shots + "-shot", el("small", {}, t(r.mode)), r.thinking ? el("small", {}, t("thinking_" + r.thinking, { n: plain(r.budget) })) : null);
   }
   function scoreCell(r, c) {
     const v = score(c.key)(r);
@@ -97,7 +103,7 @@
     const words = fold(state.q).split(/\s+/).filter(Boolean);
     return board.rows.filter((r) =>
       words.every((w) => hay.get(r.id).includes(w)) && (!state.pool || r.pool === state.pool) &&
-      (!state.set || (state.set === "zero" ? r.shots === 0 : state.set === "few" ? r.shots > 0 : r.mode === state.set)) &&
+      (!state.set || (state.set === "zero" ? r.shots === 0 : state.set === "few" ? r.shots > 0 : state.set.startsWith("thinking-") ? r.thinking === state.set.slice(9) : r.mode === state.set)) &&
       (!state.size || size(r) === state.size) && (!state.voc || (r.vocab ?? "?") === state.voc) && (!state.only || chosen.has(r.id)));
   }
   function sorted(rows) {
@@ -166,7 +172,7 @@
   function drawTools() {
     options("pool", "pool", [["", t("all")], ...board.pools.map((p) => [p.id, t("pool_" + p.kind, { title: p.title })])]);
     const modes = [...new Set(board.rows.map((r) => r.mode))].sort();
-    options("set", "set", [["", t("all")], ["zero", t("zero")], ["few", t("few")], ...modes.map((m) => [m, t(m)])]);
+    options("set", "set", [["", t("all")], ["zero", t("zero")], ["few", t("few")], ...modes.map((m) => [m, t(m)]), ...["off", "on"].filter((k) => board.rows.some((r) => r.thinking === k)).map((k) => ["thinking-" + k, t("set_thinking_" + k)])]);
     const sizes = new Set(board.rows.map(size));
     options("size", "size", [["", t("all")], ...["s", "m", "l", "unknown"].filter((s) => sizes.has(s)).map((s) => [s, t("sz_" + s)])]);
     const vocabs = [...new Set(board.rows.map((r) => r.vocab ?? "?"))].sort();
@@ -236,7 +242,7 @@
     if (draw[id] !== mine) return;
     const spec = structuredClone(board.figures[name]);
     spec.datasets = { ...spec.datasets, rows: values };
-    if (innerWidth < 700 && name === "symbols") spec.width = innerWidth - 120;
+    if (innerWidth < 700 && (name === "symbols" || name === "thinking")) spec.width = innerWidth - 120;
     if (innerWidth < 700 && name === "radar") Object.assign(spec, { width: innerWidth - 80, height: innerWidth - 130 });
     if (innerWidth < 700 && name === "groups") { spec.columns = 1; spec.facet = spec.facet.column ?? spec.facet; spec.spec.width = innerWidth - 190; }
     const place = $(id);
@@ -246,7 +252,7 @@
     place.replaceChildren(view.view.container().closest("div.vega-embed") ?? view.view.container());
     place.querySelector("svg")?.setAttribute("role", "img");
   }
-  const kinds = ["groups", "symbols", "heat", ...(board.curves.steps.length ? ["steps"] : []), ...(board.curves.tokens.length ? ["tokens"] : [])];
+  const kinds = ["groups", "symbols", ...(board.rows.some((r) => r.thinking) ? ["thinking"] : []), "heat", ...(board.curves.steps.length ? ["steps"] : []), ...(board.curves.tokens.length ? ["tokens"] : [])];
   if (!kinds.includes(state.fig)) state.fig = "groups";
   function figureRows() {
     if (chosen.size) return [board.rows.filter((r) => chosen.has(r.id)), t("fig_chosen")];
@@ -267,6 +273,7 @@
     const values = {
       groups: () => rows.flatMap((r) => counted.filter((g) => r.s[g.name]).map((g) => ({ model: all.model(r), group: g.title, score: r.s[g.name][0], low: r.s[g.name][1], high: r.s[g.name][2] }))),
       symbols: () => rows.filter((r) => r.spt[0] !== null && score("suite")(r) !== null).map((r) => ({ model: all.model(r), symbols: r.spt[0], score: r.s.suite[0], low: r.s.suite[1], high: r.s.suite[2] })),
+      thinking: () => rows.filter((r) => r.thinking && r.cost && score("suite")(r) !== null).map((r) => ({ model: r.series.split(" · ")[0], series: r.series, budget: r.budget ?? 0, setting: r.budget ? plain(r.budget) : t("off"), tokens: r.cost.tokens, unfinished: r.cost.unfinished, score: r.s.suite[0], low: r.s.suite[1], high: r.s.suite[2] })),
       heat: () => rows.flatMap((r) => counted.flatMap((g) => g.tasks).filter((k) => r.s[k]).map((k) => ({ model: all.model(r), task: k, score: r.s[k][0] }))),
       steps: () => board.curves.steps, tokens: () => board.curves.tokens,
     }[state.fig]();

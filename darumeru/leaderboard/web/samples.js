@@ -20,7 +20,7 @@
     if (state.s !== "" && String(s.i) !== state.s) return false;
     if (state.show && outcome(s.m) !== state.show) return false;
     if (!state.q) return true;
-    const words = fold(state.q), parts = [gold(s.g), s.r, ...s.q.flatMap((q) => [q.p, q.a])];
+    const words = fold(state.q), parts = [gold(s.g), s.r, ...s.q.flatMap((q) => [q.p, q.a, q.h])];
     return parts.some((p) => fold(p).includes(words));
   }
   async function update() {
@@ -53,9 +53,11 @@
     for (const [k, v] of Object.entries(s.x || {})) facts.push(el("span", { class: "fact" }, k + " ", el("b", {}, typeof v === "object" ? JSON.stringify(v) : String(v))));
     const answers = choice ? [] : s.q.map((q, i) => block(many ? t("answer_n", { n: i + 1 }) : t("answer"), q.a || t("empty"), [t("tokens", { n: q.k }), t(q.e === "length" ? "at_limit" : "ended")].join(", "), "answer"));
     const prompts = s.q.map((q, i) => block(many ? t("prompt_n", { n: i + 1 }) : t("prompt"), q.p, [q.t ? t("tokens_cut", { n: q.n, t: q.t }) : t("tokens", { n: q.n }), q.f ? t("examples", { n: q.f }) : null].filter(Boolean).join(", "), "prompt"));
+    const thoughts = s.q.flatMap((q, i) => (q.hk === undefined ? [] : [el("details", { class: "thought" }, el("summary", {}, many ? t("thought_n", { n: i + 1 }) : t("thought"), " ", el("small", {}, [t("tokens", { n: q.hk }), q.hu ? t("no_end") : null].filter(Boolean).join(", "))), el("div", { class: "block" }, el("pre", { dir: "auto", tabindex: "0" }, q.h || t("empty"))), q.hb && !q.hu ? el("p", { class: "soft" }, t("behind") + ": ", el("code", {}, q.hb)) : null)]));
     return el("article", { class: "sample " + kind, id: "s" + s.i },
       el("header", {}, el("a", { href: "#" + new URLSearchParams({ task: now.file, s: s.i }), class: "number", onclick: (e) => { e.preventDefault(); state.s = state.s === String(s.i) ? "" : String(s.i); update(); } }, t("sample") + " " + s.i), el("span", { class: "verdict" }, t(kind)), s.c ? el("span", { class: "soft", dir: "auto" }, String(s.c)) : null),
       el("div", { class: "pair" }, choice ? el("div", { class: "block answer" }, el("h3", {}, t("chosen_label")), el("p", { class: "label", dir: "auto" }, s.r === null ? "—" : String(s.r))) : answers, block(t("gold"), gold(s.g), null, "gold")),
+      thoughts,
       s.q.some((q) => q.l.length) ? el("p", { class: "soft logs" }, t("logprobs") + ": ", s.q.map((q) => q.l.join("  ")).join("  |  ")) : null,
       el("p", { class: "facts-line" }, facts), el("details", {}, el("summary", {}, t("prompt")), prompts));
   }

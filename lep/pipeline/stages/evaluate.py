@@ -12,6 +12,7 @@ from darumeru.options import Option
 from darumeru.scoring.bits import PIECE
 from darumeru.settings import as_before
 from lep.pipeline import measures
+from lep.pipeline.memory import reading
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, checked, inside, of_model, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited, named_files
@@ -165,13 +166,18 @@ class EvaluateStage(Stage[dict[str, Any]]):
         told = 3 * len(shown.examples) * float(100 + shown.max_tokens)
         wrote = 3 * 8 * texts * float(60 + shown.speed_tokens)
         each = costs.shape.forward(costs.rows)
-        prices = {"examples": Price(told, told * each, 0.0), "speed": Price(wrote, wrote * each, 0.0)}
+        stored, exact = (
+            reading(costs.shape, costs.rows, width) for width in (costs.shape.width, 2 if costs.gpu else 4)
+        )
+        prices = {
+            "examples": Price(told, told * each, 0.0, stored), "speed": Price(wrote, wrote * each, 0.0, stored)
+        }  # fmt: skip
         old = [("base", costs.shape.forward(costs.shape.rows))]
         made = [(m.id, each if m.kind != instruct.kind else old[0][1])
                 for stage in _MAKERS for m in stage.models(recipe, costs.output)]  # fmt: skip
         for model, flop in [*old, *made]:
-            prices[f"run-{model}"] = Price(tokens, None if tokens is None else tokens * flop, 0.0)
-            prices[f"text-{model}"] = Price(text, text * flop, 0.0)
+            prices[f"run-{model}"] = Price(tokens, None if tokens is None else tokens * flop, 0.0, stored)
+            prices[f"text-{model}"] = Price(text, text * flop, 0.0, exact)
         return prices
 
 

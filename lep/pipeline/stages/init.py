@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from darumeru.options import Option, settings_model
 from lep.initialisation import strategy
 from lep.initialisation.job import initialise
-from lep.pipeline.price import Costs, Price
+from lep.pipeline.memory import rows_of
+from lep.pipeline.price import Costs, Instead, Price
 from lep.pipeline.sections import Top, checked, inside, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited, named_files
 
@@ -57,8 +58,13 @@ class InitStage(Stage[dict[str, Any]]):
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of the model's files."""
-        linked = recipe[self]["link"]
-        return {self.name: Price(0.0, 0.0, costs.embedding_bytes if linked else costs.shape.bytes(costs.rows))}
+        settings, whole = recipe[self], costs.shape.bytes(costs.rows)
+        similar = "donor" in strategy.find(settings["strategy"]).settings
+        memory = rows_of(costs.shape, costs.rows, similar=similar)
+        linked = Instead("init.link=true", bytes=costs.embedding_bytes)
+        if settings["link"]:
+            return {self.name: Price(0.0, 0.0, costs.embedding_bytes, memory)}
+        return {self.name: Price(0.0, 0.0, whole, memory, instead=(linked,))}
 
 
 init = InitStage()

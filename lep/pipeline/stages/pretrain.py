@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,8 @@ from darumeru.errors import DarumeruError
 from darumeru.options import Option
 from lep.corpus.read import read_all
 from lep.model.checkpoint import locate
-from lep.pipeline.price import Costs, Price
+from lep.pipeline.memory import trained_values, training
+from lep.pipeline.price import Costs, Instead, Price
 from lep.pipeline.sections import Top, checked, inside
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
 from lep.pretraining.control import control_folder, control_settings, train_control
@@ -108,7 +110,9 @@ class PretrainStage(Stage[Settings]):
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of the training; two checkpoints can be resumed from."""
-        s, shape, rows = recipe[self], costs.shape, costs.rows
+        s, rows = recipe[self], costs.rows
+        costs = replace(costs, shape=replace(costs.shape, tied=costs.shape.tied and not s.untie))
+        shape = costs.shape
         there = {name: file for name, file in recipe.top.held_out.items() if Path(file).is_file()}
         beginnings = {name: read_all([file], field=s.field, limit=_SAMPLE) for name, file in there.items()}
         costs.notes.extend(forgotten(s, beginnings))
@@ -125,12 +129,55 @@ class PretrainStage(Stage[Settings]):
         each = sum(share * shape.training(rows, what) for what, share in parse_schedule(s.train))
         saved = 0 if steps is None else max(1, round(steps / s.save_steps))
         kept = min(saved, s.save_total_limit or saved)
-        trained = shape.embedding(rows) + (shape.layers if "all" in s.train else 0)
-        # float32 weights and two moments lie beside the model of a checkpoint that can be resumed from.
-        disk = shape.bytes(rows) * (kept + 1) + 12.0 * trained * min(kept + 1, 3)
-        price = Price(tokens, None if tokens is None else tokens * each, disk)
+        parts = [
+            trained_values(shape, rows, what, new=costs.new, rank=s.lora_rank) for what, _ in parse_schedule(s.train)
+        ]
+
+        def disk(kept: int) -> float:
+            # float32 weights and two moments lie beside the model of a checkpoint that can be resumed from.
+            return shape.bytes(rows) * (kept + 1) + 12.0 * max(parts) * min(kept + 1, 3)
+
+        fewer = [Instead("pretrain.save_total_limit=2", bytes=disk(2))] if kept > 2 else []
+        price = Price(
+            tokens,
+            None if tokens is None else tokens * each,
+            disk(kept),
+            _memory(s, costs),
+            trains=True,
+            instead=(*fewer, *_smaller(s, costs)),
+        )
         # The control's tokens are shorter, by a ratio that is not known before there is a vocabulary.
         return {self.name: price} | ({CONTROL: price} if s.control else {})
+
+
+def _memory(s: PretrainSettings, costs: Costs) -> float:
+    wide = s.dtype == "float32" or (s.dtype == "auto" and not costs.gpu)
+    return max(
+        training(
+            costs.shape, costs.rows, what, new=costs.new, tokens=s.per_device_train_batch_size * s.block_size,
+            width=4 if wide else 2, checkpointing=s.gradient_checkpointing, rank=s.lora_rank,
+            # On a CPU bitsandbytes keeps so much beside its weights that nothing is saved (`benchmarks/memory.py`).
+            quantize=s.quantize if costs.gpu else "none",
+        )
+        for what, _ in parse_schedule(s.train)
+    )  # fmt: skip
+
+
+def _smaller(s: PretrainSettings, costs: Costs) -> list[Instead]:
+    """Return what would need less memory, the mildest first, each with those before it."""
+    changes: dict[str, Any] = {
+        "gradient_checkpointing": True, "dtype": "bfloat16", "per_device_train_batch_size": 1, "quantize": "8bit",
+        "train": "new-rows+lora",
+    }  # fmt: skip
+    if s.quantize == "4bit" or not costs.gpu:
+        changes.pop("quantize")
+    found, done = [], {}
+    for key, value in changes.items():
+        if getattr(s, key) != value:
+            done[key] = value
+            text = " ".join(f"pretrain.{name}={str(v).lower()}" for name, v in done.items())
+            found.append(Instead(text, _memory(s.model_copy(update=done), costs)))
+    return found
 
 
 def _corpus_tokens(top: Top, costs: Costs) -> float | None:

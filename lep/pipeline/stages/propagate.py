@@ -11,9 +11,12 @@ from pydantic import Field
 
 from darumeru.errors import UserError
 from darumeru.options import Option, settings_model
-from lep.pipeline.price import Costs, Price
+from lep.pipeline.memory import mapping, trying
+from lep.pipeline.price import Costs, Instead, Price
 from lep.pipeline.sections import Top, checked, inside, one_of
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
+from lep.pipeline.stages.pretrain import pretrain
+from lep.pretraining.schedule import parse_schedule
 from lep.propagation import job, method
 
 _METHODS = (
@@ -27,6 +30,7 @@ _METHODS = (
 )
 _CHARACTERS = 200_000
 """Of the held-out text that `auto` chooses by."""
+_CHARACTERS_OF_A_TOKEN = 3.0
 
 
 class PropagateStage(Stage[dict[str, Any]]):
@@ -88,9 +92,35 @@ class PropagateStage(Stage[dict[str, Any]]):
         ]  # fmt: skip
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
-        """Return the price of each model's files."""
-        disk = costs.embedding_bytes if recipe[self]["link"] else costs.shape.bytes(costs.rows)
-        return {f"propagate-{name}": Price(0.0, 0.0, disk) for name in recipe[self]["methods"]}
+        """Return the price of each model: its files, its map (3 V d² for the sums, two d³ to solve), and of `auto` the text."""
+        settings, shape, rows = recipe[self], costs.shape, costs.rows
+        fitted = (1 if shape.tied else 2) * (3.0 * rows * shape.dim**2 + 2.0 * shape.dim**3)
+        layers = settings["backbone"] == "delta" and any(
+            _trains_layers(what) for what, _ in parse_schedule(recipe[pretrain].train)
+        )
+        disk = costs.embedding_bytes if settings["link"] and not layers else shape.bytes(rows)
+        smaller, names = [], settings["methods"]
+        if settings["link"] is False and not layers:
+            smaller.append(Instead("propagate.link=true", bytes=costs.embedding_bytes))
+        if len(names) > 1:
+            smaller.append(
+                Instead(f"propagate.methods=[{settings['methods'][0]}]", bytes=disk / len(settings["methods"]))
+            )
+        prices = {}
+        for name in names:
+            candidates = sum(len(method.find(n).candidates) for n in method.names()) if name == method.AUTO else 0
+            tokens = candidates * _CHARACTERS / _CHARACTERS_OF_A_TOKEN
+            memory = trying(shape, rows) if candidates else mapping(shape, rows)
+            cheaper = [Instead("propagate.methods=[conversion]", mapping(shape, rows))] if candidates else []
+            prices[f"propagate-{name}"] = Price(
+                tokens, max(candidates, 1) * fitted + tokens * shape.forward(rows), disk, memory,
+                instead=(*smaller, *cheaper),
+            )  # fmt: skip
+        return prices
 
 
 propagate = PropagateStage()
+
+
+def _trains_layers(what: str) -> bool:
+    return bool({"all", "ends", "lora"} & {*what.split("+")})

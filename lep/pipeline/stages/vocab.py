@@ -69,6 +69,11 @@ class VocabStage(Stage[Vocab]):
         settings: dict[str, int] = recipe[self].settings
         return (settings.get("size") or settings.get("keep") or _tokens(base, rows)) + settings.get("add", 0)
 
+    def added(self, recipe: Recipe) -> int:
+        """Return how many of its tokens the base model lacks, at most."""
+        settings: dict[str, int] = recipe[self].settings
+        return settings.get("add") or settings.get("count") or settings["size"]
+
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of the tokenizer's files."""
         return {self.name: Price(0.0, 0.0, 200.0 * costs.rows)}

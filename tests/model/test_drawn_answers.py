@@ -23,6 +23,7 @@ from darumeru.requests import Answer, Request, Sampling
 from support.commands import call
 from support.engines import collect, open_hf
 from support.runs import comparable, samples
+from support.thinking import make_tasks
 from support.tiny import KnowingEngine, make_model
 
 TASKS = ("parus", "multiq", "use")
@@ -170,7 +171,7 @@ def test_the_record_has_means_repeats_and_their_spread(tiny_chat: Path, tmp_path
 def test_a_greedy_record_knows_nothing_of_repeats(tiny_chat: Path, tmp_path: Path) -> None:
     greedy = {"temperature": None, "repeats": 1}
     run = execute(plan_of(tiny_chat, **greedy), tmp_path, open_engine=KnowingEngine)
-    assert run.path.name == execute(plan_of(tiny_chat, **greedy, sampling="greedy"), tmp_path).path.name
+    assert run.path == execute(plan_of(tiny_chat, **greedy, sampling="greedy"), tmp_path).path, "finished"
     text = "".join(p.read_text(encoding="utf-8") for p in sorted(run.path.rglob("*.json*")))
     assert '"repeat' not in text.replace('"repeated_golds"', "")
     assert run.header["generation"] == {"do_sample": False, "temperature": 0.0}
@@ -199,6 +200,53 @@ def test_the_models_own_settings_are_read_from_its_folder(tiny_chat: Path, tmp_p
     plan = plan_of(folder, temperature=None, sampling="model")
     assert plan.sampling == Sampling(0.6, 0.95, 20)
     assert {r.sampling for r in plan.requests if r.kind == "generate"} == {Sampling(0.6, 0.95, 20)}
+
+
+def test_choices_behind_drawn_thoughts_are_repeated_and_resumed(thinking_model: Path, tmp_path: Path) -> None:
+    zoo = make_tasks(tmp_path / "zoo")
+    settings = {
+        "model": str(thinking_model),
+        "engine": "hf",
+        "thinking": "on",
+        "thinking_budget": 40,
+        "tasks": ("legs",),
+    }
+    plan = prepare(settings_of(**settings, **zoo, temperature=1.5, repeats=3))
+    whole = execute(plan, tmp_path / "whole")
+    different = set()
+    for sample in whole.samples("legs"):
+        thoughts = [r.answer.thought for r in sample.requests]
+        best = [r.answer.logprobs.index(max(r.answer.logprobs)) if r.answer.logprobs else None for r in sample.requests]
+        right = [b is not None and "03468"[b] == sample.gold for b in best]
+        assert [r.repeat for r in sample.requests] == [0, 1, 2]
+        assert sample.score["acc"] == pytest.approx(sum(right) / 3)
+        assert [r.score["acc"] for r in sample.repeats] == right
+        different.add(len(set(thoughts)))
+    assert max(different) == 3, "each repeat is thought anew"
+    assert whole.scores.tasks["legs"].repeats is not None
+    assert whole.scores.tasks["legs"].repeats.deviation > 0
+
+    class KilledError(RuntimeError):
+        pass
+
+    def dying(plan: Plan) -> Any:
+        engine = plan.opened.load(plan.max_len)
+        answers, calls = engine.answers, []
+
+        def until_the_thoughts_are_there(*args: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                raise KilledError
+            yield from answers(*args)
+
+        engine.answers = until_the_thoughts_are_there  # type: ignore[method-assign]
+        return engine
+
+    with pytest.raises(KilledError):
+        execute(plan, tmp_path / "killed", open_engine=dying)
+    resumed = execute(plan, tmp_path / "killed")
+    assert samples(resumed) == samples(whole)
+    assert comparable(resumed.scores) == comparable(whole.scores)
 
 
 # -- what reads records -----------------------------------------------------------------------------------------------
@@ -241,6 +289,13 @@ def test_boards_gates_and_races_read_repeated_runs(runs: dict[str, Run], tmp_pat
     read = read_run(runs["a"].path)
     assert isinstance(read, tuple)
     assert all(task.reproduced and task.draws is not None for task in read[0].tasks.values())
+    folder = tmp_path / "site"
+    call("leaderboard", *(run.path for run in runs.values()), "--output", folder)
+    pages = [p.read_text(encoding="utf-8") for p in folder.rglob("index.html")]
+    deviation = runs["a"].scores.tasks["multiq"].repeats
+    assert deviation is not None
+    shown = [p for p in pages if f"standard deviation between repeats:</span> {deviation.deviation:.3f}" in p]
+    assert len(shown) == 1, "on the page of the run"
     policy = tmp_path / "p.yaml"
     policy.write_text("version: 1\nnon_inferiority: {multiq: 0.05}\nmaximum_share: {empty: {multiq: 0.5}}\n")
     said = json.loads(call("gate", policy, runs["b"].path, "--baseline", runs["a"].path, "--json", code=3))
