@@ -42,7 +42,7 @@ UNSEEN = ("/Turgenev/", "/Chekhov/", "Great Expectations")
 COMMON = {
     "block-size": "128", "total-batch-size": "8", "per-device-train-batch-size": "8", "dtype": "bfloat16",
     "learning-rate": "2e-3", "lora-learning-rate": "5e-4", "rest-learning-rate": "3e-4", "adam-epsilon": "1e-8",
-    "weight-decay": "0", "held-out-characters": "12000", "logging-steps": "10", "device": "cpu",
+    "weight-decay": "0", "held-out-characters": "12000", "logging-steps": "10", "device": "cpu", "attention": "eager",
 }  # fmt: skip
 REPLAY = {"replay": "{texts}/en_train.jsonl=0.25"}
 ROWS = {"train": "new-rows+lora", **REPLAY}
