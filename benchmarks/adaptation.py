@@ -76,7 +76,8 @@ def texts(place: Path) -> None:
     modern = ["\n".join(sentences[i : i + 20]) for i in range(0, len(sentences), 20)]
     modern += _read(DATA / "corpus/ru/xquad_paragraphs.jsonl")
     shuffled.shuffle(prose)
-    size, mixed = sum(map(len, modern)), []
+    size = sum(map(len, modern))
+    mixed: list[str] = []
     while sum(map(len, mixed)) < 3 * size:
         mixed.append(prose[len(mixed)])
     mixed += modern
