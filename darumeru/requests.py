@@ -310,3 +310,15 @@ class Answer:
             unfinished=bool(value.get("unfinished", False)),
             approximate=bool(value.get("approximate", False)),
         )
+
+
+def unfinished(request: Request) -> Answer:
+    """Return the answer of a model whose thought did not end: an empty one."""
+    return Answer(request.id, finish="length" if request.kind == "generate" else "", unfinished=True)
+
+
+def with_thought(answer: Answer, thought: Sequence[int], tokenizer: Any) -> Answer:
+    """Return an answer with the thought that it follows; the last token of one that ended is its end, and no text."""
+    inside = thought if answer.unfinished else thought[:-1]
+    text = tokenizer.decode(inside, skip_special_tokens=True).strip()
+    return replace(answer, thought=text, thought_tokens=tuple(thought))

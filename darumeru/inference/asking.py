@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
 from darumeru.files import dumps
-from darumeru.inference.thoughts import asked_id, ended, first, joined, second, thought_id, unfinished
-from darumeru.requests import Answer, PackedTokens, Request, thinking_tokens
+from darumeru.inference.thoughts import asked_id, ended, first, second, thought_id
+from darumeru.requests import Answer, PackedTokens, Request, thinking_tokens, unfinished, with_thought
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine
@@ -155,7 +155,7 @@ class _Asking:
     def _whole(self, answer: Answer, fresh: Mapping[str, Answer]) -> Answer:
         id_ = thought_id(answer)
         thought = fresh.get(id_) or self._journal.answers.get(id_)
-        return answer if thought is None else joined(answer, thought, self._engine.tokenizer)
+        return answer if thought is None else with_thought(answer, thought.tokens, self._engine.tokenizer)
 
     def _tell(self) -> None:
         if self._progress:

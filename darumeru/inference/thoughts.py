@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from darumeru.requests import SEEDS, Answer, Request
 from darumeru.scoring.bootstrap import seed_of
@@ -44,15 +43,3 @@ def second(request: Request, thought: Answer) -> Request:
 def ended(request: Request, thought: Answer) -> bool:
     """Return whether a thought ended, in its budget and by the token that ends thoughts."""
     return request.thinking is not None and thought.tokens[-1:] == (request.thinking.end,)
-
-
-def unfinished(request: Request) -> Answer:
-    """Return the answer of a model whose thought did not end: an empty one."""
-    return Answer(request.id, finish="length" if request.kind == "generate" else "", unfinished=True)
-
-
-def joined(answer: Answer, thought: Answer, tokenizer: Any) -> Answer:
-    """Return an answer with the thought that it follows."""
-    inside = thought.tokens if answer.unfinished else thought.tokens[:-1]
-    text = tokenizer.decode(inside, skip_special_tokens=True).strip()
-    return replace(answer, thought=text, thought_tokens=thought.tokens)

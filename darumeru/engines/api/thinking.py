@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from darumeru.engines.api.reading import content, generated_ids, reasoning
 from darumeru.engines.base import finish
-from darumeru.requests import Answer, Request, Thinking, thinking_tokens
+from darumeru.requests import Answer, PackedTokens, Request, Thinking, thinking_tokens, unfinished, with_thought
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,15 @@ class Thoughts:
         if thinking.end in within:
             place = within.index(thinking.end) + 1
         elif opened or reasoning(choice) or not content(choice).strip():
-            empty = Answer(request.id, finish="length" if request.kind == "generate" else "", unfinished=True)
-            return self._with_thought(empty, [t for t in within if t not in self.eos_ids], exact)
+            thought = [t for t in within if t not in self.eos_ids]
+            return replace(with_thought(unfinished(request), thought, self.tokenizer), approximate=not exact)
         else:
             place, exact = 0, False  # it answered at once
         rest = ids[place:]
-        written = _common(rest, thinking.resume)
+        written = PackedTokens.of(rest).common(PackedTokens.of(thinking.resume))
         exact = exact and written == len(thinking.resume)
         answer = finish(request, rest[written:][: request.max_tokens], self.eos_ids, self.tokenizer)
-        return self._with_thought(answer, ids[:place], exact)
-
-    def _with_thought(self, answer: Answer, thought: Sequence[int], exact: bool) -> Answer:
-        inside = thought if answer.unfinished else thought[:-1]
-        text = self.tokenizer.decode(inside, skip_special_tokens=True).strip()
-        return replace(answer, thought=text, thought_tokens=tuple(thought), approximate=not exact)
+        return replace(with_thought(answer, ids[:place], self.tokenizer), approximate=not exact)
 
     def _ids_of(self, choice: dict[str, Any], thinking: Thinking) -> list[int]:
         """Return tokens of the server's texts; it tells the thought apart, or does not."""
@@ -78,13 +72,3 @@ class Thoughts:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
-
-
-def _common(tokens: Sequence[int], other: Collection[int]) -> int:
-    """Return with how many equal tokens two sequences begin."""
-    count = 0
-    for one, two in zip(tokens, other, strict=False):
-        if one != two:
-            break
-        count += 1
-    return count
