@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
-from lep.model.loading import model_class
 from lep.model.shards import StoredTensor, read_rows
 
 # Names that per-token matrices go by, so that another layer whose size happens to be |V| is not taken for one.
@@ -116,6 +115,8 @@ class _Names:
 def _meta_names(folder: Path) -> _Names:
     import torch
     import transformers
+
+    from darumeru.engines.hf.loading import model_class
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)

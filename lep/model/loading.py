@@ -23,26 +23,6 @@ Quantization = Literal["none", "8bit", "4bit"]
 """Of frozen linear maps: LLM.int8() (arXiv 2208.07339), NF4 with quantized constants (arXiv 2305.14314), by bitsandbytes."""
 
 
-def model_class(config: Any) -> Any:
-    """Return transformers' auto class for a model that continues a text.
-
-    Some that see images are mapped as such only (Mistral 3, Qwen2.5-VL, Qwen3-VL, GLM-4V); they are taken whole.
-
-    Raises:
-        UserError: there is none.
-    """
-    import transformers
-
-    if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        return transformers.AutoModelForCausalLM
-    if type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return transformers.AutoModelForImageTextToText
-    raise UserError(
-        f"transformers {transformers.__version__} has no model of type {config.model_type!r} that continues a text. "
-        "Name a causal language model."
-    )
-
-
 def load_model(
     folder: Path,
     dtype: str | torch.dtype = "auto",
@@ -65,6 +45,8 @@ def load_model(
     """
     import transformers
 
+    from darumeru.engines.hf.loading import model_class
+
     own: dict[str, Any] = {}
     if quantize != "none":  # quantized layers are made for the device that they are loaded on, and cannot be moved
         own = {"quantization_config": _quantization(quantize, dtype), "device_map": {"": device or "cpu"}}
@@ -79,9 +61,8 @@ def load_model(
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"transformers cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
-    if (
-        own
-    ):  # transformers' Trainer refuses a quantized model without an adapter; rows and matrices are trained beside it
+    if own:
+        # transformers' Trainer refuses a quantized model without an adapter; rows and matrices are trained beside it.
         model._hf_peft_config_loaded = True
     return model.eval() if own or device is None else model.to(device).eval()
 

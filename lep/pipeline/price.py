@@ -131,8 +131,8 @@ def shape_of(source: str) -> Shape:
     import torch
     from transformers import AutoConfig
 
+    from darumeru.engines.hf.loading import model_class
     from lep.model.checkpoint import locate
-    from lep.model.loading import model_class
 
     config = AutoConfig.from_pretrained(locate(source, weights=False))
     text = config.get_text_config()

@@ -10,19 +10,12 @@ import transformers
 from darumeru.engines import EngineOptions, open_engine
 from darumeru.errors import UserError
 from darumeru.requests import Request
+from support.lep_models import EYES
 from support.real import load_benchmark
 
 architectures = load_benchmark("architectures")
 
 TEXT: dict[str, Any] = {**architectures.SIZES, "tie_word_embeddings": True}
-EYES = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
 QWEN_EYES = {
     "hidden_size": 16,
     "intermediate_size": 32,

@@ -49,7 +49,7 @@ def load_model(model: Path, options: EngineOptions) -> Any:
             args.setdefault("device_map", {"": device})
         loaded = None if options.adapter else _text_part(model, config, args)
         if loaded is None:
-            loaded = _class(config).from_pretrained(model, **args)
+            loaded = model_class(config).from_pretrained(model, **args)
         if options.adapter:
             add_adapter(loaded, options.adapter)
         return loaded if "device_map" in args else loaded.to(device)
@@ -79,8 +79,10 @@ def _config(model: Path, options: EngineOptions) -> Any:
     return transformers.AutoConfig.from_pretrained(model, trust_remote_code=options.trust_remote_code)
 
 
-def _class(config: Any) -> Any:
+def model_class(config: Any) -> Any:
     """Return the auto class that loads a language model with this configuration.
+
+    Some that see images are mapped as such only (Mistral 3, Qwen2.5-VL, Qwen3-VL, GLM-4V).
 
     Raises:
         UserError: transformers has none.
@@ -93,7 +95,7 @@ def _class(config: Any) -> Any:
         return transformers.AutoModelForImageTextToText
     raise UserError(
         f"transformers {transformers.__version__} has no model of type '{config.model_type}' that continues a text. "
-        "Take a causal language model, or try --engine vllm."
+        "Take a causal language model; to evaluate this one, try --engine vllm."
     )
 
 
