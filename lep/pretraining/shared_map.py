@@ -23,6 +23,7 @@ from lep.model.checkpoint import gather_mixed, open_checkpoint
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from lep.model.shards import StoredTensor
     from lep.pretraining.trainable import Trainable
 
 _MOST_PIECES = 8
@@ -80,45 +81,53 @@ def shared_maps(trainable: Trainable, original: Path, tokenizer: Path, new_ids: 
         UserError: no matrix is trained, or the vocabulary before cannot write some new token.
     """
     ids = sorted(new_ids)
+    pieces = pieces_of(original, tokenizer, ids)
+    known = open_checkpoint(original).embeddings
     index = torch.arange(len(ids)) if trainable.rows is not None else torch.tensor(ids)
     found = []
-    for names, head in ((trainable.embedding, False), (trainable.head, True)):
+    for names, stored in ((trainable.embedding, known.input), (trainable.head, known.head or known.input)):
         for name in names:
             if trainable.parameters[name].dim() == 2:
-                features = features_of(original, tokenizer, ids, head=head)
-                found.append(SharedMap.of(trainable.parameters[name], index, features))
+                found.append(SharedMap.of(trainable.parameters[name], index, features_of(pieces, stored)))
     if not found:
         raise UserError(f"--shared-learning-rate moves rows of tokens, and --train {trainable.what} trains none.")
     return found
 
 
-def features_of(original: Path, tokenizer: Path, new_ids: Sequence[int], *, head: bool) -> torch.Tensor:
-    """Return X for the new tokens: rows of the first and the last piece and the mean of all, how many pieces, how frequent.
-
-    A vocabulary is made by frequency, so that the logarithm of a token's place among the new ones tells how frequent it is.
+def pieces_of(original: Path, tokenizer: Path, new_ids: Sequence[int]) -> list[list[int]]:
+    """Return the tokens of the vocabulary before that each new token's text is segmented into, none of them empty.
 
     Args:
-        original: folder of the model in the vocabulary before.
+        original: folder of the model before.
         tokenizer: folder with the new tokenizer.
         new_ids: ids of the n new tokens.
-        head: of the rows of an untied head in place of the embedding's.
-
-    Returns:
-        n x (3 d + 9), float32.
 
     Raises:
         UserError: the vocabulary before cannot write some new token.
     """
     old, new = Vocabulary.load(original), Vocabulary.load(tokenizer)
-    found = open_checkpoint(original).embeddings
-    stored = found.head if head and found.head is not None else found.input
     pieces = old.pieces([new.bytes_of(index) for index in new_ids])
-    pieces = [[u for u in ids if u < stored.shape[0]] for ids in pieces]
-    if not all(pieces):
-        raise UserError(
-            f"{original.name} has no tokens for {new.strings[new_ids[[bool(p) for p in pieces].index(False)]]!r}, so "
-            "--shared-learning-rate cannot describe it by them. Leave that option out."
-        )
+    for index, ids in zip(new_ids, pieces, strict=True):
+        if not ids:
+            raise UserError(
+                f"{original.name} has no tokens for {new.strings[index]!r}, so --shared-learning-rate cannot describe it by "
+                "them. Leave that option out."
+            )
+    return pieces
+
+
+def features_of(pieces: Sequence[Sequence[int]], stored: StoredTensor) -> torch.Tensor:
+    """Return X for new tokens: rows of the first and the last piece and the mean of all, how many pieces, how frequent.
+
+    A vocabulary is made by frequency, so that the logarithm of a token's place among the new ones tells how frequent it is.
+
+    Args:
+        pieces: of each of the n new tokens, in the order of their ids.
+        stored: the matrix in the vocabulary before, old rows x d.
+
+    Returns:
+        n x (3 d + 9), float32.
+    """
     used = np.unique(np.concatenate(pieces))
     rows = gather_mixed(stored, used).float()
     places = [torch.from_numpy(np.searchsorted(used, ids)) for ids in pieces]

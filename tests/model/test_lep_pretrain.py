@@ -38,7 +38,7 @@ from lep.pretraining.settings import settings_of
 from lep.pretraining.sweep import Trial, pick, sweep
 from lep.pretraining.trainable import check_forward, prepare
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
-from support.pretraining import NEW_FROM, documents, losses, make_base, model_of, small
+from support.pretraining import NEW_FROM, documents, interrupt, losses, make_base, model_of, small
 
 
 @pytest.fixture
@@ -409,18 +409,6 @@ def test_one_epoch_reads_each_block_once(base: Path, corpus: Path, tmp_path: Pat
     measures = manifest["measures"]
     assert measures["tokens"] == measures["blocks"]["tokens"]
     assert measures["steps"] == -(-measures["blocks"]["blocks"] // 4)
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Let a training fail when it has done so many steps."""
-    plain = callbacks.Flow.on_step_end
-
-    def fails(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if state.global_step == step:
-            raise RuntimeError("interrupted")
-        plain(self, args, state, control, **others)
-
-    monkeypatch.setattr(callbacks.Flow, "on_step_end", fails)
 
 
 @pytest.mark.parametrize(

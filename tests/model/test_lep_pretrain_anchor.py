@@ -3,18 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from lep.model.checkpoint import open_checkpoint
-from lep.pretraining import callbacks
 from lep.pretraining.anchor import Anchor
 from lep.pretraining.job import pretrain
 from lep.pretraining.trainable import prepare
-from support.pretraining import documents, losses, make_base, model_of, small
+from support.pretraining import documents, interrupt, losses, make_base, model_of, small
 
 
 @pytest.fixture
@@ -67,15 +65,8 @@ def test_a_training_stays_nearer_and_resumes(
     assert manifest["settings"]["anchor"] == 20.0
     for held, free in zip(distance(tmp_path / "held"), distance(tmp_path / "free"), strict=True):
         assert 0 < held < 0.8 * free
-    plain = callbacks.Flow.on_step_end
-
-    def fails(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if state.global_step == 5:
-            raise RuntimeError("interrupted")
-        plain(self, args, state, control, **others)
-
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
-        patch.setattr(callbacks.Flow, "on_step_end", fails)
+        interrupt(patch, 5)
         pretrain(base, [corpus], tmp_path / "parts", settings=anchored)
     pretrain(base, [corpus], tmp_path / "parts", settings=anchored)
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "held"), abs=1e-6)

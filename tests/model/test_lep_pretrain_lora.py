@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 from darumeru.errors import UserError
 from lep.model.checkpoint import open_checkpoint
 from lep.model.shards import read_rows
-from lep.pretraining import callbacks
 from lep.pretraining.job import pretrain
 from lep.pretraining.settings import settings_of
 from lep.pretraining.trainable import prepare
 from lep.propagation.job import propagate
-from support.pretraining import NEW_FROM, documents, losses, make_base, model_of, small
+from support.pretraining import NEW_FROM, documents, interrupt, losses, make_base, model_of, small
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -164,16 +163,9 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
         model_of(base, torch.bfloat16).save_pretrained(base)
     settings = small(max_steps=14, **changes)
     pretrain(base, [corpus], tmp_path / "whole", settings=settings)
-    plain = callbacks.Flow.on_step_end
     for step in (5, 8, 12):
-
-        def fails(self: Any, args: Any, state: Any, control: Any, step: int = step, **others: Any) -> None:
-            if state.global_step == step:
-                raise RuntimeError("interrupted")
-            plain(self, args, state, control, **others)
-
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
-            patch.setattr(callbacks.Flow, "on_step_end", fails)
+            interrupt(patch, step)
             pretrain(base, [corpus], tmp_path / "parts", settings=settings)
     pretrain(base, [corpus], tmp_path / "parts", settings=settings)
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)

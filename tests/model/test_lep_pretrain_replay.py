@@ -12,12 +12,11 @@ from darumeru.errors import UserError
 from lep.pipeline import load_recipe
 from lep.pipeline.recipe import SHIPPED
 from lep.pipeline.steps import steps_of
-from lep.pretraining import callbacks
 from lep.pretraining.data import Texts
 from lep.pretraining.job import pretrain
 from lep.pretraining.settings import settings_of
 from support.lep_models import ENGLISH, RUSSIAN
-from support.pretraining import documents, losses, make_base, small
+from support.pretraining import documents, interrupt, losses, make_base, small
 
 
 def write(path: Path, texts: list[str]) -> Path:
@@ -107,15 +106,8 @@ def test_an_interrupted_training_replays_what_it_would_have(
 ) -> None:
     settings = small(max_steps=9, replay=(f"{english}=0.3",))
     pretrain(base, [corpus], tmp_path / "whole", settings=settings)
-    plain = callbacks.Flow.on_step_end
-
-    def fails(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if state.global_step == 5:
-            raise RuntimeError("interrupted")
-        plain(self, args, state, control, **others)
-
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
-        patch.setattr(callbacks.Flow, "on_step_end", fails)
+        interrupt(patch, 5)
         pretrain(base, [corpus], tmp_path / "parts", settings=settings)
     with pytest.raises(UserError, match=r"replay \['en.jsonl=0.3'\] there, None now"):
         pretrain(base, [corpus], tmp_path / "parts", settings=small(max_steps=9))

@@ -12,12 +12,11 @@ from darumeru.errors import UserError
 from lep.initialisation.job import initialise
 from lep.model.checkpoint import open_checkpoint
 from lep.model.shards import read_rows
-from lep.pretraining import callbacks
 from lep.pretraining.job import pretrain
-from lep.pretraining.shared_map import SharedMap, features_of
+from lep.pretraining.shared_map import SharedMap, features_of, pieces_of
 from lep.vocab.commands import extend_vocabulary
 from support.lep_models import ENGLISH, save_byte_level
-from support.pretraining import documents, losses, small
+from support.pretraining import documents, interrupt, losses, small
 
 LETTERS = ["а б в г д е ж з и к л м н о п р с т у ф х ц ч ш щ ы ь э ю я"]
 
@@ -55,8 +54,9 @@ def test_tokens_are_described_by_their_pieces(
     ids = [i for i in range(len(old), len(new)) if "\ufffd" not in new.decode([i])]
     assert len(ids) > 20
     for head in (False, True):
-        rows = matrix(original, head)
-        got = features_of(original, base, ids, head=head).numpy()
+        rows, known = matrix(original, head), open_checkpoint(original).embeddings
+        stored = (known.head if head else None) or known.input
+        got = features_of(pieces_of(original, base, ids), stored).numpy()
         assert got.shape == (len(ids), 3 * rows.shape[1] + 9)
         for index, found in zip(ids, got, strict=True):
             pieces = old(new.decode([index]), add_special_tokens=False)["input_ids"]
@@ -116,15 +116,9 @@ def test_an_interrupted_training_ends_like_one_that_was_not(
     base = adapted(make_model, corpus, tmp_path, "llama-tied")
     settings = small(train="new-rows+lora", shared_learning_rate=1e-3, new_from=None, lora_rank=2)
     pretrain(base, [corpus], tmp_path / "whole", settings=settings)
-
-    def stop(self: object, args: object, state: object, control: object, **_: object) -> None:
-        if state.global_step == 5:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Bar, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(base, [corpus], tmp_path / "out", settings=settings)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
+        interrupt(patch, 5)
+        pretrain(base, [corpus], tmp_path / "out", settings=settings)
     pretrain(base, [corpus], tmp_path / "out", settings=settings)
     assert losses(tmp_path / "out") == losses(tmp_path / "whole")
     np.testing.assert_array_equal(matrix(tmp_path / "out"), matrix(tmp_path / "whole"))

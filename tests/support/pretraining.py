@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from lep.pretraining import callbacks
 from lep.pretraining.settings import PretrainSettings, settings_of
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 
@@ -46,3 +48,15 @@ def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 def losses(output: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let a training fail when it has done so many steps."""
+    plain = callbacks.Flow.on_step_end
+
+    def fails(self: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step == step:
+            raise RuntimeError("interrupted")
+        plain(self, args, state, control, **others)
+
+    monkeypatch.setattr(callbacks.Flow, "on_step_end", fails)
