@@ -35,6 +35,15 @@ def load(folder: Path, attention: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=attention).train()
 
 
+def finish_step(loss: torch.Tensor, trained: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> float:
+    """What both do when they have a loss; returns it."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
 def plain_step(folder: Path, new: int, attention: str) -> Step:
     """A plain loop."""
     model = load(folder, attention)
@@ -53,11 +62,7 @@ def plain_step(folder: Path, new: int, attention: str) -> Step:
     def step(ids: torch.Tensor, positions: torch.Tensor) -> float:
         with torch.autocast("cpu", torch.bfloat16):
             loss = wrapped(input_ids=ids, labels=ids, position_ids=positions).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
+        return finish_step(loss, trained, optimizer)
 
     return step
 
@@ -77,11 +82,7 @@ def lep_step(folder: Path, new: int, attention: str) -> Step:
     def step(ids: torch.Tensor, positions: torch.Tensor) -> float:
         with ready.autocast():
             loss = model(input_ids=ids, labels=ids, position_ids=positions).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
+        return finish_step(loss, trained, optimizer)
 
     return step
 
