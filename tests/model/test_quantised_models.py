@@ -135,6 +135,6 @@ def test_quantised_layers_are_made_where_they_compute(plain: Path, monkeypatch: 
     config.quantization_config = {"quant_method": "gptq", "bits": 4}
     config.save_pretrained(plain)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(loading, "_class", lambda _: Loader)
+    monkeypatch.setattr(loading, "model_class", lambda _: Loader)
     assert loading.load_model(plain, EngineOptions(device="cuda")) == "model", "it is not moved"
     assert asked["device_map"] == {"": "cuda"}
