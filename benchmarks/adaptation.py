@@ -4,9 +4,9 @@
 
 DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
 with a quarter of modern sentences and paragraphs, a mix of the same kind is replayed in English; held out are news (NTREX, both
-languages, whole documents) and prose of authors whom the training texts lack. Each way (`WAYS`) is a `lep pretrain` of its own, on one core,
-`--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own vocabulary,
-trained for as long. Bits per byte are lower the better.
+languages, whole documents) and prose of authors whom the training texts lack. Each way (`WAYS`) is a `lep pretrain` of its own,
+on one core, `--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own
+vocabulary, trained for as long. Bits per byte are lower the better.
 
 Trainings lie in `--output`, and what is done there is not done again. The table goes to benchmarks/results/adaptation.json.
 """
