@@ -10,53 +10,11 @@ backward pass. Weights that are to stay whole are copies that get the mean of al
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-
-from darumeru.errors import UserError
-
-_ACCELERATE = "ACCELERATE_USE_FSDP"
-_ELSEWHERE = {
-    "FSDP_OFFLOAD_PARAMS": "leave --fsdp_offload_params out",
-    "FSDP_ACTIVATION_CHECKPOINTING": "take --gradient-checkpointing instead of --fsdp_activation_checkpointing",
-}
-"""What accelerate can do besides, by its variables, and what to do about it."""
-
-
-def is_asked(fsdp: bool, environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a model is to be cut up: by `--fsdp`, or by `accelerate launch --use_fsdp`.
-
-    Raises:
-        UserError: there is one process only, or accelerate's settings ask for what is not done here.
-    """
-    by_accelerate = environment.get(_ACCELERATE, "").lower() == "true"
-    if by_accelerate and environment.get("FSDP_VERSION", "1") != "2":
-        raise UserError("accelerate's --use_fsdp asks for FSDP 1, and there is FSDP 2 only: add --fsdp_version 2.")
-    for name, instead in _ELSEWHERE.items():
-        if by_accelerate and environment.get(name, "").lower() == "true":
-            raise UserError(f"accelerate asks for {name} of FSDP, which is not done here: {instead}.")
-    if (fsdp or by_accelerate) and int(environment.get("WORLD_SIZE", "1")) < 2:
-        raise UserError(
-            "FSDP cuts a model up among processes, and there is one: start several, torchrun --nproc_per_node N -m lep …, "
-            "or leave --fsdp out."
-        )
-    return fsdp or by_accelerate
-
-
-@contextmanager
-def without_accelerate() -> Iterator[None]:
-    """Keep accelerate, and transformers where it loads models, from an FSDP of their own, which they read in the environment."""
-    known = os.environ.pop(_ACCELERATE, None)
-    try:
-        yield
-    finally:
-        if known is not None:
-            os.environ[_ACCELERATE] = known
 
 
 def shard(model: Any, layers: Sequence[Any], whole: Collection[torch.nn.Parameter], device: torch.device) -> None:
@@ -76,6 +34,20 @@ def shard(model: Any, layers: Sequence[Any], whole: Collection[torch.nn.Paramete
         parameter.data = parameter.data.to(device)
     for module in (*layers, model):
         fully_shard(module, mesh=mesh, ignored_params=set(whole))
+
+
+class ShardedTrainer:
+    """What a Trainer of transformers has to know of a model that may be cut up; stands before it among the base classes."""
+
+    def __init__(self, *, model: Any, **settings: Any) -> None:
+        self.sharded = any(is_sharded(parameter) for parameter in model.parameters())
+        super().__init__(model=model, **settings)
+        # Its own word for a model that sees to its place and its gradients itself; copies in each process get their mean.
+        self.is_distributed_loading_by_transformers = self.sharded
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if not self.sharded:
+            super()._move_model_to_device(model, device)  # type: ignore[misc]
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darumeru.errors import UserError
+from lep.model.processes import is_asked
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -20,8 +21,6 @@ def is_sharded(settings: PretrainSettings) -> bool:
     Raises:
         UserError: that does not go with other settings, or with how the processes were started.
     """
-    from lep.model.sharding import is_asked
-
     if not is_asked(settings.fsdp):
         return False
     refused = {

@@ -20,7 +20,7 @@ from darumeru.options import Option
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import added_ids, read_manifest, write_manifest
-from lep.model.sharding import without_accelerate
+from lep.model.processes import without_accelerate
 from lep.model.untie import untied
 from lep.options import Corpus, Model
 from lep.pretraining.arguments import is_sharded, training_arguments

@@ -25,7 +25,7 @@ from darumeru.errors import DarumeruError, NotFiniteError
 from darumeru.files import read_json
 from lep.measure.held_out import BITS, HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
-from lep.model.sharding import cut_state, gathered_state, is_sharded
+from lep.model.sharding import ShardedTrainer, cut_state, gathered_state
 from lep.pretraining.anchor import Anchor
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
@@ -50,7 +50,7 @@ class Rates:
     shared: float = 0.0
 
 
-class PretrainTrainer(Trainer):  # type: ignore[misc]
+class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
     """A Trainer of `Trainable` models that trains from one step of a schedule to another.
 
     Args:
@@ -98,14 +98,7 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         self.peak_memory = 0
         self._saving = False
         self._trained_seconds, self._counted = 0.0, (0, 0.0)
-        self.sharded = any(is_sharded(parameter) for parameter in trainable.model.parameters())
         super().__init__(model=trainable.model, args=arguments, eval_dataset=[], **settings)
-        # The Trainer's own word for a model that sees to its placement and its gradients by itself.
-        self.is_distributed_loading_by_transformers = self.sharded
-
-    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
-        if not self.sharded:
-            super()._move_model_to_device(model, device)
 
     # What is trained, and how.
 

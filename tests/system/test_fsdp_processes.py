@@ -1,27 +1,45 @@
-"""Trainings whose model is cut up among two processes (FSDP2 over gloo), held against the training of one process."""
+"""Trainings whose model is cut up among two processes (FSDP2 over gloo), held against those of one process."""
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from darumeru.watch.checkpoints import find_checkpoints
+from lep.calibration import calibrate
+from lep.measure.held_out import BITS, SHARE
 from lep.pretraining.checkpoints import checkpoints
-from support.pretraining import NEW_FROM, documents, losses, make_base, model_of
+from lep.pretraining.job import pretrain
+from lep.pretraining.settings import settings_of
+from support.chats import chat
+from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
+from support.pretraining import documents, losses, make_base, model_of, small
+from support.together import run_together, start_together
 
 TOLERANCE = 1e-5
-"""Of losses in float32: the sums of two processes are added in another order than those of one."""
+"""Of losses in float32: sums of two processes are added in another order than those of one. The same for bits per byte."""
+WEIGHTS = 1e-4
+"""Of weights after a few steps of 1e-2: AdamW divides small gradients, and their rounding, by themselves."""
 
-SETTINGS = (
-    "--block-size", "48", "--total-batch-size", "4", "--per-device-train-batch-size", "1", "--max-steps", "6",
-    "--save-steps", "2", "--logging-steps", "1", "--warmup-steps", "1", "--device", "cpu", "--learning-rate", "1e-2",
-    "--new-from", str(NEW_FROM),
-)  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "all": {"train": "all", "shared_learning_rate": 1e-3},
+    "tied": {"train": "head:0.5,embeddings", "gradient_checkpointing": True},
+    "new-rows": {
+        "train": "new-rows+lora",
+        "anchor": 2,
+        "max_grad_norm": 0.5,
+        "held_out_characters": 200,
+        "eval_steps": 9,
+    },
+    "embeddings": {"train": "embeddings+lora", "anchor": 2, "packing": False},
+}
 
 
 @pytest.fixture
@@ -31,53 +49,97 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def started(arguments: Sequence[Any], processes: int, environment: dict[str, str] | None = None) -> Any:
-    """Run `python -m lep` in so many processes; returns what came of it."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    return subprocess.run(
-        [sys.executable, "-m", *(launcher if processes > 1 else []), "lep", *map(str, arguments)],
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-
-
-def pretrained(base: Path, corpus: Path, output: Path, *more: str, processes: int = 1) -> Path:
-    command = ["pretrain", "--model", base, "--corpus", corpus, "--output", output, *SETTINGS, *more]
-    done = started(command, processes)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return output
-
-
-def assert_same_weights(found: Path, wanted: Path, tolerance: float) -> None:
+def assert_same_weights(found: Path, wanted: Path) -> None:
     one, other = model_of(found).state_dict(), model_of(wanted).state_dict()
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=0, atol=tolerance, msg=name)
+        torch.testing.assert_close(value, other[name], rtol=0, atol=WEIGHTS, msg=name)
 
 
-@pytest.mark.parametrize(
-    ("kind", "what", "more"),
-    [
-        ("llama", "all", ()),
-        ("llama-tied", "head:0.5,embeddings", ()),
-        ("llama", "new-rows+lora", ("--anchor", "2", "--replay", "{corpus}=0.3")),
-        ("llama", "embeddings+lora", ("--anchor", "2", "--max-grad-norm", "0.5")),
-    ],
-)
+def call(base: Path, corpus: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    """Arguments of `pretrain`; those that two processes get, and one with `settings_of`."""
+    settings = small(**{"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 1, **changes})
+    return {"model": base, "corpus": [corpus], "output": output, "settings": settings.model_dump(mode="json")}
+
+
+def alone(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Train in this process what two processes were given to train."""
+    settings = settings_of(**arguments["settings"] | {"fsdp": False})
+    return pretrain(**arguments | {"settings": settings})
+
+
 def test_a_model_cut_up_among_processes_is_trained_as_a_whole_one(
-    make_model: Callable[..., Path], corpus: Path, tmp_path: Path, kind: str, what: str, more: tuple[str, ...]
+    make_model: Callable[..., Path], corpus: Path, tmp_path: Path
 ) -> None:
-    base = make_base(make_model, kind)
-    words = ["--train", what, *(word.format(corpus=corpus) for word in more)]
-    one = pretrained(base, corpus, tmp_path / "one", *words)
-    two = pretrained(base, corpus, tmp_path / "two", *words, "--fsdp", processes=2)
-    assert losses(two) == pytest.approx(losses(one), abs=TOLERANCE)
-    for (step, found), (same, wanted) in zip(
-        checkpoints(two / "checkpoints"), checkpoints(one / "checkpoints"), strict=True
-    ):
-        assert step == same
-        assert_same_weights(found, wanted, 1e-4)
-    assert_same_weights(two, one, 1e-4)
+    """Matrices, layers, new rows and LoRA; head and embedding as one matrix and as two; what is measured on the way."""
+    given = {}
+    for name, changes in CASES.items():
+        base = make_base(make_model, "llama-tied" if name == "tied" else "llama", name)
+        given[name] = call(base, corpus, tmp_path / f"two-{name}", **changes, fsdp=True)
+    given["new-rows"]["held_out"] = [str(corpus)]
+    given["all"]["original"] = save_byte_level(make_model("original", "llama", rows=300), ENGLISH, 300)
+    run_together([{"pretrain": arguments} for arguments in given.values()], tmp_path / "calls.json")
+    for name, arguments in given.items():
+        one, two = tmp_path / f"one-{name}", arguments["output"]
+        wanted = alone(arguments | {"output": one})["measures"]
+        found = json.loads((two / "lep.json").read_text())["measures"]
+        assert losses(two) == pytest.approx(losses(one), abs=TOLERANCE), name
+        for measure in (BITS, SHARE) if name == "new-rows" else ():
+            assert found[measure] == pytest.approx(wanted[measure], abs=TOLERANCE)
+        watched = find_checkpoints(two / "checkpoints", settle=0.0)  # by `darumeru watch`
+        assert {step: found.state for step, found in watched.items()} == {2: "whole", 4: "whole"}
+        for checkpoint in watched.values():
+            assert_same_weights(checkpoint.path, one / "checkpoints" / checkpoint.path.name)
+        assert_same_weights(two, one)
+
+
+def test_a_killed_training_goes_on_in_any_number_of_processes(
+    make_model: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    base = make_base(make_model, "llama")
+    changes = {"train": "embeddings+lora", "max_steps": 16, "save_steps": 3, "fsdp": True}
+    whole, killed, single = (tmp_path / name for name in ("whole", "killed", "single"))
+    process = start_together([{"pretrain": call(base, corpus, killed, **changes)}], tmp_path / "killed.json")
+    history, deadline = killed / "history.jsonl", time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if history.is_file() and history.read_text().count("\n") >= 7:
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoints(killed / "checkpoints")
+    assert not (killed / "lep.json").exists()
+    shutil.copytree(killed, single)
+    again = [{"pretrain": call(base, corpus, output, **changes)} for output in (killed, whole)]
+    run_together(again, tmp_path / "again.json")
+    alone(call(base, corpus, single, **changes))
+    assert losses(killed) == pytest.approx(losses(whole), abs=1e-6)
+    assert losses(single) == pytest.approx(losses(whole), abs=TOLERANCE)
+
+
+def test_a_calibration_is_shared_by_processes(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    """Cut up and copied; an odd number of rows in a step, so that one process has an empty one."""
+    special = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>")
+    template = (
+        "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    chats = tmp_path / "chats.jsonl"
+    words = [word for text in ENGLISH + RUSSIAN for word in text.split()[:4]]
+    chats.write_text("".join(json.dumps({"messages": chat(f"say {word}", f"{word}!")}) + "\n" for word in words))
+    given = {}
+    for kind, fsdp in (("llama", True), ("llama-tied", False)):
+        folder = save_byte_level(make_model(kind, kind, rows=448), ENGLISH + RUSSIAN, 400, special=special)
+        (folder / "chat_template.jinja").write_text(template)
+        given[kind] = {
+            "model": folder, "data": chats, "output": tmp_path / f"two-{kind}", "batch": 7, "max_length": 48,
+            "max_steps": 3, "learning_rate": 1e-3, "device": "cpu", "fsdp": fsdp,
+        }  # fmt: skip
+    run_together([{"calibrate": arguments} for arguments in given.values()], tmp_path / "calls.json")
+    for kind, arguments in given.items():
+        wanted = calibrate(**arguments | {"output": tmp_path / f"one-{kind}", "fsdp": False})["measures"]
+        found = json.loads((arguments["output"] / "lep.json").read_text())["measures"]
+        assert found["rows"] == wanted["rows"]
+        assert found["rows"] / found["steps"] % 2 == 1
+        assert dict(found["losses"]) == pytest.approx(dict(wanted["losses"]), abs=TOLERANCE)
+        assert_same_weights(arguments["output"], tmp_path / f"one-{kind}")
