@@ -41,7 +41,7 @@ class ShardedTrainer:
 
     def __init__(self, *, model: Any, **settings: Any) -> None:
         self.sharded = any(is_sharded(parameter) for parameter in model.parameters())
-        super().__init__(model=model, **settings)
+        super().__init__(model=model, **settings)  # type: ignore[call-arg]  # a Trainer comes next
         # Its own word for a model that sees to its place and its gradients itself; copies in each process get their mean.
         self.is_distributed_loading_by_transformers = self.sharded
 

@@ -58,7 +58,7 @@ class Trainable:
     rows: torch.Tensor | None = None
     adapter: Adapter | None = None
     hidden: HiddenStates | None = None
-    _matrices: list[tuple[nn.Module, nn.Parameter]] = field(default_factory=list)
+    _matrices: list[tuple[Any, nn.Parameter]] = field(default_factory=list)
 
     @property
     def tied(self) -> bool:

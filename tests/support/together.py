@@ -2,40 +2,62 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_together(calls: Sequence[dict[str, Any]], file: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start two processes that each make the same calls: {"pretrain": its arguments} or {"calibrate": its arguments}."""
+def run_together(calls: Sequence[dict[str, Any]], file: Path) -> None:
+    """Let two processes make the same calls: {"pretrain": its arguments} or {"calibrate": its arguments}.
+
+    Args:
+        calls: what is called.
+        file: where they are written for the processes.
+    """
+    with _started(calls, file) as process:
+        _, told = process.communicate(timeout=500)
+        assert process.returncode == 0, told[-3000:]
+
+
+def kill_together(calls: Sequence[dict[str, Any]], file: Path, reached: Callable[[], bool]) -> None:
+    """Let two processes make calls until something is `reached`; then kill both."""
+    with _started(calls, file) as process:
+        deadline = time.monotonic() + 500
+        while not reached():
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@contextmanager
+def _started(calls: Sequence[dict[str, Any]], file: Path) -> Iterator[subprocess.Popen[str]]:
     file.write_text(json.dumps(calls, default=str))
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "support.together", str(file)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", *launcher],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-
-
-def run_together(calls: Sequence[dict[str, Any]], file: Path, **environment: str) -> None:
-    """See `start_together`; returns when all is done."""
-    process = start_together(calls, file, **environment)
     try:
-        _, told = process.communicate(timeout=500)
+        yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, told[-3000:]
+        # The launcher gives each process a session of its own, so there is no group to kill.
+        processes = psutil.Process(process.pid).children() if process.poll() is None else []
+        for one in (*processes, process):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
 
 
 def _main() -> None:
