@@ -55,7 +55,7 @@ def assert_same_weights(found: Path, wanted: Path) -> None:
 
 
 def call(base: Path, corpus: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    """Arguments of `pretrain`; those that two processes get, and one with `settings_of`."""
+    """Arguments of `pretrain`, the settings as JSON."""
     settings = small(**{"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 1, **changes})
     return {"model": base, "corpus": [corpus], "output": output, "settings": settings.model_dump(mode="json")}
 
