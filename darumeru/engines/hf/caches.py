@@ -122,6 +122,48 @@ def pads(model: Any, name: str, tokens: Tokens, pad_id: int) -> bool:
     return True
 
 
+@torch.inference_mode()
+def leaves(model: Any, name: str, tokens: Tokens) -> bool:
+    """Return whether a generation may be interrupted and continued without some of its rows: the numbers stay as they are.
+
+    Args:
+        model: the model, in evaluation mode, with its generation settings.
+        name: see `cache_name`.
+        tokens: of a prompt.
+    """
+    if not name:
+        return False
+    short = tokens[-_TRIED:]
+    ids = torch.tensor([short, short[::-1]], device=model.device)
+    mask = torch.ones_like(ids)
+    asked: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
+    three = asked | {"min_new_tokens": 3, "max_new_tokens": 3}
+    try:
+        whole = model.generate(input_ids=ids, attention_mask=mask, min_new_tokens=6, max_new_tokens=6, **asked)
+        forget(model)
+        begun = model.generate(input_ids=ids, attention_mask=mask, **three)
+        cache, kept = begun.past_key_values, torch.tensor([1], device=model.device)
+        if not _is_known(cache):
+            return False
+        cache.reorder_cache(kept)
+        sequence = begun.sequences[kept]
+        mask = torch.ones_like(sequence)
+        rest = model.generate(input_ids=sequence, attention_mask=mask, **three | {name: cache})
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        log.debug("No row leaves a generation: %s", error)
+        return False
+    finally:
+        forget(model)
+    for step, (got, want) in enumerate(zip(rest.logits, whole.logits[3:], strict=True), start=3):
+        if not torch.equal(rest.sequences[0, : len(short) + step], whole.sequences[1, : len(short) + step]):
+            return step > 3  # a tie: from here on the two say different texts
+        if not _alike(got[0], want[1], model):
+            return False
+    return True
+
+
 def _is_known(cache: Any) -> bool:
     """Return whether a cache is of transformers' own layers; what a model brings itself is not trusted with other rows."""
     from transformers import DynamicCache
