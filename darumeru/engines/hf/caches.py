@@ -35,6 +35,9 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 TOLERANCE_ROUNDED = 0.1
 """The same where a model computes in 16 bits and fewer: there the order of additions already shows."""
 
+SHARE_ROUNDED = 0.05
+"""There also of the logits' mean size: SmolLM2's are 3 to 18, and padding changes them by 0.03 to 0.23 in bfloat16, up to 4 %."""
+
 
 def cache_name(model: Any) -> str:
     """Return what a model's forward pass calls its cache; empty where it takes none that is known here."""
@@ -172,9 +175,11 @@ def _is_known(cache: Any) -> bool:
 
 
 def _alike(got: torch.Tensor, want: torch.Tensor, model: Any) -> bool:
-    difference = got.float().log_softmax(-1) - want.float().log_softmax(-1)
-    tolerance = TOLERANCE_ROUNDED if _rounds(model) else TOLERANCE.get(model.dtype, TOLERANCE_ROUNDED)
-    return float(difference.abs().mean()) <= tolerance
+    """Return whether logits, shape (…, vocabulary), are the same but for rounding."""
+    difference = float((got.float().log_softmax(-1) - want.float().log_softmax(-1)).abs().mean())
+    if not _rounds(model) and model.dtype in TOLERANCE:
+        return difference <= TOLERANCE[model.dtype]
+    return difference <= max(TOLERANCE_ROUNDED, SHARE_ROUNDED * float(want.float().abs().mean()))
 
 
 def _rounds(model: Any) -> bool:
