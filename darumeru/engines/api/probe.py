@@ -50,7 +50,7 @@ async def probe(served: ServedModel, able: Abilities, ids: list[int]) -> Said:
     plain: dict[str, Any] = {"temperature": 0.0}
     if able.continuations == "prompt_logprobs":
         choice = await _choice(served, able, plain | {"prompt": ids, "prompt_logprobs": 0, "max_tokens": 1})
-        rows = choice.get("prompt_logprobs")
+        rows: Any = choice.get("prompt_logprobs")
         try:
             values = [row[str(token)]["logprob"] for token, row in zip(ids[1:], rows[1:], strict=True)]
         except (KeyError, TypeError, ValueError):

@@ -18,6 +18,7 @@ from darumeru.engines.vllm.loading import (
     check_adapter,
     data_type,
     gpu_memory,
+    hide_llvmlite,
     is_cpu_build,
     is_multimodal,
     lora_arguments,
@@ -122,6 +123,7 @@ class VLLMEngine(Engine):
                 )
         from vllm import LLM
 
+        hide_llvmlite()
         try:
             self._llm = LLM(model=str(self._model), **arguments)
         except Exception as error:
