@@ -1,6 +1,6 @@
 """Speculation on tasks that copy: does vLLM write the same tokens, and how much sooner?
 
-    python benchmarks/speculation.py --model DIR [--data mini] [--tasks cp_sent_en,…] [--limit N] [--dtype float32] [--output FILE]
+    python benchmarks/speculation.py --model DIR [--data mini] [--tasks cp_sent_en,…] [--limit N] [--dtype float32] [--output F]
 
 One process loads the model twice, without speculation and with it, and has both answer every text of the tasks, one task after
 another, after a warm-up on one text. For each task: texts, tokens, how many texts have the same tokens, tokens a pass (of the
