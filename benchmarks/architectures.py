@@ -260,7 +260,7 @@ def requests(seed: int = 0) -> list[Request]:
         found.append(Request(f"rank/{i}", "rank", prompt, "", continuations=(tokens(6),)))
         found.append(Request(f"likelihood/{i}", "likelihood", prompt, "", continuations=(tokens(20),)))
     for i, count in enumerate((2, 11, 35)):
-        found.append(Request(f"generate/{i}", "generate", tokens(count), "", max_tokens=8))
+        found.append(Request(f"generate/{i}", "generate", tokens(count), "", max_tokens=12 - 4 * i))
     return found
 
 
@@ -306,6 +306,8 @@ class Found:
     """Whether the engine shares the cache of a prefix."""
     pads: bool | None
     """Whether it pads prompts for generations."""
+    leaves: bool | None
+    """Whether rows leave a batch of generations before the last has ended."""
     seconds: float
 
 
@@ -331,21 +333,29 @@ def compare(name: str, seed: int = 0) -> Found:
         total = differences.get(operation, 0.0)
         differences[operation] = total + apart if request.kind == "generate" else max(total, apart)
     forward = engine.forward
-    return Found(name, differences, forward.tried_continues, forward.tried_pads, time.perf_counter() - began)
+    return Found(
+        name,
+        differences,
+        forward.tried_continues,
+        forward.tried_pads,
+        forward.tried_leaves,
+        time.perf_counter() - began,
+    )
 
 
 def table(names: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
     operations = list(dict.fromkeys(r.id.split("/")[0] for r in requests()))
-    yield "| architecture | " + " | ".join(operations) + " | shares caches | pads |"
-    yield "|---" * (len(operations) + 3) + "|"
+    yield "| architecture | " + " | ".join(operations) + " | shares caches | pads | rows leave |"
+    yield "|---" * (len(operations) + 4) + "|"
     words = {True: "yes", False: "no", None: "-"}
     for name in names:
         found = compare(name)
         cells = [
             f"{v:.0f} of 3" if operation == "generate" else f"{v:.1e}" for operation, v in found.differences.items()
         ]
-        yield f"| {name} | " + " | ".join(cells) + f" | {words[found.continues]} | {words[found.pads]} |"
+        cells += [words[found.continues], words[found.pads], words[found.leaves]]
+        yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:

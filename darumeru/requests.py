@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from struct import pack, unpack
 from typing import Any, Literal, Protocol, TypeVar, overload
 
@@ -292,7 +292,7 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer without its empty fields."""
-        kept = {k: v for k, v in asdict(self).items() if v not in ((), "") and v is not False}
+        kept = {k: v for k, v in vars(self).items() if v not in ((), "") and v is not False}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()} | {"id": self.id}
 
     @classmethod

@@ -20,6 +20,11 @@ def _switched(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+def _one_or_more(value: Any) -> Any:
+    """Return the one text in a list of one: it means the same as the text, also in fingerprints."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
 # Settings that more than one class has.
 Suite = Annotated[str, Option("Suite; 'darumeru list suites' names them.")]
 Engine = Annotated[str, Option("hf, vllm, auto (vLLM where it is installed), or api.")]
@@ -174,7 +179,11 @@ class Settings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSettings)
     adapter: Annotated[
         Path | None, Option("Folder of a LoRA adapter to apply, nothing merged on disk.", metavar="FOLDER")
     ] = None
-    base_url: Annotated[str | None, Option("api: address of an OpenAI-compatible server.", metavar="URL")] = None
+    base_url: Annotated[
+        str | tuple[str, ...] | None,
+        BeforeValidator(_one_or_more),
+        Option("api: address of an OpenAI-compatible server (repeatable: several of one model).", metavar="URL"),
+    ] = None
     served_model: Annotated[
         str | None, Option("api: the server's name for the model.", default="the last part of --model", metavar="NAME")
     ] = None

@@ -30,14 +30,16 @@ class Server:
     """The environment variable that holds the API key; the key itself is kept nowhere."""
     approximate: bool = False
     """Whether numbers are accepted that are not exactly the model's."""
+    others: tuple[str, ...] = ()
+    """Addresses of further servers of the same model. They decide nothing: each has to prove that it has it."""
 
 
 class ServerSettings(Protocol):
     """What an engine must know of a user's settings to find its server, or to refuse one."""
 
     @property
-    def base_url(self) -> str | None:
-        """The server's address."""
+    def base_url(self) -> str | tuple[str, ...] | None:
+        """The server's address, or several."""
 
     @property
     def api_key_env(self) -> str | None:

@@ -64,7 +64,7 @@ class ModelSettings(Protocol):
         """See `EngineOptions`."""
 
     @property
-    def base_url(self) -> str | None:
+    def base_url(self) -> str | tuple[str, ...] | None:
         """See `Server`."""
 
     @property

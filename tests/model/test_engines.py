@@ -2,6 +2,7 @@
 
 import random
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from darumeru.engines import EngineOptions, engine_class, open_engine
 from darumeru.engines.base import finish, label_logprobs, label_tree
 from darumeru.engines.hf.batches import shared_prefixes
 from darumeru.errors import UserError
-from darumeru.requests import Answer, Request
+from darumeru.requests import Answer, Request, Sampling
 from support.engines import collect, naive, open_hf, some_requests
 
 FLOAT32 = EngineOptions(dtype="float32", device="cpu")
@@ -104,6 +105,46 @@ def test_shared_beginnings_are_computed_once_and_change_nothing(tiny_base: Path)
     for request in requests:
         assert found[request.id].logprobs == pytest.approx(naive(model, request).logprobs, abs=1e-4), request.id
     assert prompts.count((1, 150)) == 2, "each common beginning is computed once"
+
+
+def uneven_texts(tokenizer: Any) -> list[Request]:
+    """Prompts and answers of very different lengths; some end with a text that the model writes."""
+    rng = random.Random(5)
+    requests = []
+    for i, most in enumerate((3, 70, 20, 41, 16, 17, 33, 5)):
+        prompt = tuple(rng.randrange(6, 600) for _ in range(rng.choice((3, 20, 60))))
+        requests.append(Request(f"g/{i}/0", "generate", prompt, "", max_tokens=most))
+    with_text = [replace(r, id=f"{r.id}+", until=(tokenizer.decode([231]), "zzz")) for r in requests]
+    return requests + with_text
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(0.9)])
+def test_texts_that_have_ended_leave_their_batch_and_change_nothing(
+    tiny_base: Path, sampling: Sampling | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    requests = [r.drawn(sampling, n) if sampling else r for n, r in enumerate(uneven_texts(tokenizer))]
+    rows: list[int] = []
+    with open_hf(tiny_base) as engine:
+        inner: Any = engine
+        real = inner.model.forward
+
+        def spy(*args: Any, **inputs: Any) -> Any:
+            rows.append(len(inputs["input_ids"]))
+            return real(*args, **inputs)
+
+        found = collect(engine, requests)
+        alone = {a.id: a for r in requests for a in collect(engine, [r]).values()}
+        monkeypatch.setattr(inner.model, "forward", spy)
+        collect(engine, requests[:8])
+        left, rows[:] = sum(rows), []
+        monkeypatch.setattr(inner.forward, "leaves", lambda _: False)
+        collect(engine, requests[:8])
+        stayed = sum(rows)
+        whole = collect(engine, requests)
+    assert found == alone == whole
+    assert left < 0.7 * stayed, "rows that are computed"
+    assert any(a.finish == "length" and len(a.tokens) == 70 for a in found.values())
 
 
 def test_a_closed_engine_holds_no_model(tiny_base: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import socket
 import threading
 import time
@@ -14,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import pytest
+
+from darumeru.requests import Answer, Request
 
 VOCABULARY = 600
 
@@ -274,3 +278,52 @@ def standing_in(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
         server.shutdown()
         server.server_close()
         thread.join(timeout=5)
+
+
+# -- what it is asked, and what it must answer --------------------------------------------------------------------------
+
+
+def some_requests(kinds: str = "crlg", count: int = 4) -> list[Request]:
+    rng = random.Random(0)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(6, 600) for _ in range(n))
+
+    requests = []
+    for i in range(count):
+        prompt = tokens(rng.choice([3, 10, 40]))
+        labels = ((tokens(1), (20, 30)), (tokens(1), (20, 31)), ((40, 50, 60), (7,)))
+        each = {
+            "c": Request(f"c/{i}/0", "choose", prompt, "", labels=labels),
+            "r": Request(f"r/{i}/0", "rank", prompt, "", continuations=tuple(tokens(5) for _ in range(6))),
+            "l": Request(f"l/{i}/0", "likelihood", prompt, "", continuations=(tokens(1 + i), tokens(3))),
+            "g": Request(f"g/{i}/0", "generate", prompt, "", max_tokens=rng.choice([1, 8, 20])),
+        }
+        requests += [each[k] for k in kinds]
+    return requests
+
+
+def truth(request: Request, eos: int) -> Answer:
+    """What the made-up model really says."""
+    if request.kind == "choose":
+        return Answer(
+            request.id,
+            logprobs=tuple(max(sum(continuation(request.prompt, s)) for s in label) for label in request.labels),
+        )
+    if request.kind == "generate":
+        ids: list[int] = []
+        while len(ids) < request.max_tokens and (not ids or ids[-1] != eos):
+            ids.append(int(logprobs([*request.prompt, *ids]).argmax()))
+        return Answer(request.id, tokens=tuple(i for i in ids if i != eos))
+    sums = [continuation(request.prompt, c) for c in request.continuations]
+    mean = request.kind == "rank"
+    return Answer(request.id, logprobs=tuple(sum(v) / (len(v) if mean else 1) for v in sums))
+
+
+def check(found: dict[str, Answer], requests: list[Request], eos: int) -> None:
+    assert set(found) == {r.id for r in requests}
+    for request in requests:
+        want, got = truth(request, eos), found[request.id]
+        assert got.logprobs == pytest.approx(want.logprobs, abs=1e-9), request.id
+        assert got.tokens == want.tokens
+        assert not got.approximate

@@ -116,3 +116,28 @@ class KnowingEngine(Engine):
             text = "ничего"
         tokens = self.tokenizer(" " + text, add_special_tokens=False)["input_ids"]
         return Answer(request.id, text=text, tokens=tuple(tokens), finish="stop")
+
+
+def make_vllm_model(folder: Path, context: int) -> Path:
+    """Write a base model with heads as wide as vLLM wants them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    make_model(folder, chat=False, context=context)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=600,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=context,
+        bos_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

@@ -9,7 +9,7 @@ from darumeru.engines import EngineOptions, open_engine
 from darumeru.errors import DarumeruError
 from darumeru.requests import Answer, Request
 from support.real import needs_vllm
-from support.tiny import make_model
+from support.tiny import make_vllm_model
 
 pytestmark = [pytest.mark.xdist_group("vllm"), needs_vllm]
 
@@ -18,28 +18,8 @@ CONTEXT = 96
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a context of 96 tokens, and heads as wide as vLLM wants them."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = make_model(tmp_path_factory.mktemp("models") / "short", chat=False, context=CONTEXT)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=600,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=1,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    """A model with a context of 96 tokens."""
+    return make_vllm_model(tmp_path_factory.mktemp("models") / "short", CONTEXT)
 
 
 def full_requests() -> list[Request]:

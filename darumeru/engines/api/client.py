@@ -6,19 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
-import threading
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from darumeru.engines.base import Server
 from darumeru.errors import DarumeruError, UserError, unknown
-
-T = TypeVar("T")
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may be another one when the same is asked again."""
@@ -79,6 +74,15 @@ class NotJson(Exception):  # noqa: N818
     """The server answered with something else than a JSON object."""
 
 
+class Gone(DarumeruError):  # noqa: N818
+    """The server does not answer, or not now; another one may, and this one later."""
+
+    def __init__(self, what: str, pause: float | None = None) -> None:
+        super().__init__(what)
+        self.pause = pause or 0.0
+        """Seconds after which it wants to be asked again."""
+
+
 class _Again(Exception):  # noqa: N818
     """A call that may go better the next time."""
 
@@ -130,17 +134,18 @@ def read_key(name: str | None) -> str | None:
 
 
 class Client:
-    """Calls to one server, from a thread of its own, so that it also works where an event loop runs already (a notebook).
+    """Calls to one server.
 
     Args:
-        server: the server.
+        base: its address, see `server_url`.
+        key_env: the environment variable that holds the API key, if it wants one.
         patience: how to ask it.
 
     Raises:
         UserError: httpx or tenacity is not installed; there is no API key where one was promised.
     """
 
-    def __init__(self, server: Server, patience: Patience) -> None:
+    def __init__(self, base: str, key_env: str | None, patience: Patience) -> None:
         try:
             import httpx
             import tenacity  # noqa: F401
@@ -148,10 +153,10 @@ class Client:
             raise UserError(
                 "The api engine needs httpx and tenacity. Install the extra: pip install 'darumeru[api]'."
             ) from None
-        self.server = server
         self.patience = patience
-        self.base = server_url(server.base_url)
-        self._key = read_key(server.api_key_env)
+        self.base = server_url(base)
+        self._key_env = key_env
+        self._key = read_key(key_env)
         local = urlsplit(self.base).hostname in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -159,45 +164,15 @@ class Client:
             limits=httpx.Limits(max_connections=patience.concurrency),
             trust_env=not local,  # a proxy knows another 127.0.0.1
         )
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="darumeru-api", daemon=True)
-        self._thread.start()
         self._room = asyncio.Semaphore(patience.concurrency)
 
-    def start(self, work: Coroutine[Any, Any, T]) -> Any:
-        """Have work done in the background; a `concurrent.futures.Future`."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have work done."""
-        future = self.start(work)
-        try:
-            result: T = future.result()
-            return result
-        finally:
-            future.cancel()
-
-    def close(self) -> None:
-        """Drop all connections and end the thread."""
-        if self._loop.is_closed():
-            return
-        with contextlib.suppress(Exception):
-            self.start(self._stop()).result(timeout=5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
-        if not self._thread.is_alive():
-            self._loop.close()
-
-    async def _stop(self) -> None:
-        open_ = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in open_:
-            task.cancel()
-        await asyncio.gather(*open_, return_exceptions=True)
+    async def close(self) -> None:
+        """Drop all connections."""
         await self._http.aclose()
 
-    async def get(self, path: str, *, patient: bool = True) -> dict[str, Any]:
-        """Return what is at a path below the base URL. See `post`."""
-        return await self._call("GET", path, None, patient)
+    async def get(self, url: str) -> dict[str, Any]:
+        """Return what is at an address of the server, asked once. See `post`."""
+        return await self._call("GET", url, None, patient=False)
 
     async def post(self, path: str, body: dict[str, Any], *, patient: bool = True) -> dict[str, Any]:
         """Send JSON, get a JSON object.
@@ -211,11 +186,11 @@ class Client:
             Refused: the server will not do it.
             NotJson: it answered something else.
             UserError: it wants another API key.
-            DarumeruError: it does not answer, or not in time, although it was asked again and again.
+            Gone: it does not answer, or not in time, although it was asked again and again, or asks for too long a pause.
         """
-        return await self._call("POST", path, body, patient)
+        return await self._call("POST", self.base + path, body, patient)
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None, patient: bool) -> dict[str, Any]:
+    async def _call(self, method: str, url: str, body: dict[str, Any] | None, patient: bool) -> dict[str, Any]:
         import tenacity
 
         began = time.monotonic()
@@ -238,19 +213,20 @@ class Client:
                 with attempt:
                     made += 1
                     async with self._room:
-                        return await self._once(method, path, body, patient)
+                        return await self._once(method, url, body, patient)
         except _Again as error:
-            raise DarumeruError(
+            raise Gone(
                 f"The server at {self.base} {error} (asked {made} times in {time.monotonic() - began:.0f} s). "
-                "The answers so far are kept: when it is there again, the same command resumes from here."
+                "The answers so far are kept: when it is there again, the same command resumes from here.",
+                error.pause,
             ) from None
         raise AssertionError  # `attempt` returns or raises
 
-    async def _once(self, method: str, path: str, body: dict[str, Any] | None, patient: bool) -> dict[str, Any]:
+    async def _once(self, method: str, url: str, body: dict[str, Any] | None, patient: bool) -> dict[str, Any]:
         import httpx
 
         try:
-            response = await self._http.request(method, self.base + path, json=body)
+            response = await self._http.request(method, url, json=body)
         except httpx.TimeoutException as error:
             said = f"did not answer within {self.patience.timeout:g} s"
             if isinstance(error, httpx.ConnectTimeout):
@@ -265,9 +241,10 @@ class Client:
         if status in BUSY and (patient or status != 500):  # some servers say 500 to a parameter that they do not know
             wanted = retry_after(response.headers.get("retry-after"))
             if wanted is not None and wanted > LONGEST_PAUSE:
-                raise DarumeruError(
+                raise Gone(
                     f"The server at {self.base} answers {status} and asks for a pause of {wanted:.0f} s. "
-                    "The answers so far are kept: start the same command again after it."
+                    "The answers so far are kept: start the same command again after it.",
+                    wanted,
                 )
             raise _Again(f"answers {status}: {self._said(response)}", wanted)
         if 300 <= status < 400:
@@ -288,10 +265,10 @@ class Client:
     def _gone(self, what: str, patient: bool) -> Exception:
         if patient:
             return _Again(what)
-        return DarumeruError(f"The server at {self.base} {what}. Is it running, and is --base-url right?")
+        return Gone(f"The server at {self.base} {what}. Is it running, and is --base-url right?")
 
     def _unwelcome(self, status: int) -> UserError:
-        name = self.server.api_key_env
+        name = self._key_env
         if name is None:
             return UserError(
                 f"The server at {self.base} wants an API key (status {status}). Put it into an environment variable and "

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import re
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from darumeru.engines.api.abilities import try_out
-from darumeru.engines.api.client import Client, Patience, Refused, read_key, server_url
-from darumeru.engines.api.served import ServedModel
-from darumeru.engines.api.ways import Ways
+from darumeru.engines.api.abilities import Abilities
+from darumeru.engines.api.background import Background
+from darumeru.engines.api.client import Patience, Refused, read_key, server_url
+from darumeru.engines.api.endpoint import Endpoint
+from darumeru.engines.api.servers import Servers
 from darumeru.engines.base import Engine, EngineOptions, Server, ServerSettings
 from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Kind, Request
@@ -29,7 +29,7 @@ _TOO_LONG = re.compile(r"context length|context window|context size|too many tok
 
 
 class APIEngine(Engine):
-    """A model that an OpenAI-compatible server answers for.
+    """A model that an OpenAI-compatible server answers for, or several servers.
 
     Args:
         model: the folder of the model's configuration and tokenizer.
@@ -56,13 +56,21 @@ class APIEngine(Engine):
         self.eos_ids = eos_ids
         self.options = options
         self.server: Server = options.server
-        self._client = Client(self.server, Patience.of(options.model_args))
-        self._served = ServedModel(self._client, self.server)
+        patience = Patience.of(options.model_args)
+        bases = (self.server.base_url, *self.server.others)
+        # What one of several servers does not answer is asked of another, not again.
+        each = replace(patience, retries=0) if self.server.others else patience
+        endpoints = [Endpoint(base, self.server, each, tokenizer, eos_ids, options) for base in bases]
+        self._servers = Servers(endpoints, patience)
+        self._background = Background()
         try:
-            self._client.wait(self._start())
+            self._background.wait(self._servers.start())
         except BaseException:
-            self._client.close()
+            self.close()
             raise
+        # Who renders conversations goes on with none that holds a thought: thought and answer come from one call.
+        self.thinks = self.abilities.prompts == "messages"
+        log.debug("%s can: %s", self._servers.first.served.base_url, self.abilities)
 
     @classmethod
     def known_args(cls) -> Collection[str]:
@@ -77,60 +85,52 @@ class APIEngine(Engine):
     @classmethod
     def server_of(cls, settings: ServerSettings) -> Server:
         """See `Engine.server_of`."""
-        if not settings.base_url:
+        given = settings.base_url
+        addresses = [server_url(url) for url in ((given,) if isinstance(given, str) else given or ()) if url]
+        if not addresses:
             raise UserError("--engine api needs the server's address: --base-url http://HOST:PORT/v1.")
         for option, chosen in (("--dtype", settings.dtype), ("--device", settings.device)):
             if chosen != "auto":
                 raise UserError(
                     f"{option} '{chosen}' is the server's to decide: start the server so, and leave it out here."
                 )
+        for url in addresses:
+            if addresses.count(url) > 1:
+                raise UserError(f"--base-url {url} is given twice: each server is named once.")
         cls.check_args(settings.model_args)
         read_key(settings.api_key_env)
         return Server(
-            server_url(settings.base_url),
+            addresses[0],
             settings.served_model or "",
+            others=tuple(addresses[1:]),
             api_key_env=settings.api_key_env,
             approximate=settings.approximate,
         )
 
+    @property
+    def abilities(self) -> Abilities:
+        """What the server can do; several can do the same."""
+        return self._servers.first.abilities
+
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
-        return {
+        facts = {
             "engine": self.name,
-            "base_url": self._served.base_url,
-            "served_model": self._served.name,
-            "server_version": self._served.version,
-            "server_context_len": self._served.context,
+            **self._servers.first.describe(),
             "approximate_allowed": self.server.approximate,
             "abilities": asdict(self.abilities),
-            "model_args": asdict(self._client.patience),
+            "model_args": asdict(self._servers.patience),
         }
+        return facts if self._servers.alone else facts | {"servers": [e.describe() for e in self._servers.serving]}
 
     def close(self) -> None:
         """Drop all connections; the server stays."""
-        self._client.close()
-
-    async def _start(self) -> None:
-        """Find the model, compare tokenizer and context, try out what the server can do."""
-        await self._served.find()
-        if self._served.context is not None and self._served.context < self.options.max_len:
-            raise UserError(
-                f"The server's context is {self._served.context} tokens, and this run needs {self.options.max_len} for its "
-                "longest prompt with its answer. Start the server with a longer one (vLLM: --max-model-len "
-                f"{self.options.max_len}), or give a smaller --max-prompt-len."
-            )
-        self.abilities = await try_out(
-            self._served, lambda text: self._encode(text, False), self.server.approximate, self.options.template_args
-        )
-        self._ways = Ways(self._served, self.abilities, self.tokenizer, self.eos_ids, self.options)
-        # Who renders conversations goes on with none that holds a thought: thought and answer come from one call.
-        self.thinks = self.abilities.prompts == "messages"
-        log.debug("%s can: %s", self._served.base_url, self.abilities)
+        self._background.close(self._servers.close())
 
     def check_kinds(self, kinds: Collection[Kind]) -> None:
         """See `Engine.check_kinds`."""
         for kind in sorted(kinds):
-            self._ways.of(kind)
+            self._servers.first.ways.of(kind)
 
     def answers(
         self,
@@ -138,7 +138,7 @@ class APIEngine(Engine):
         done: Container[str] = (),
         follow: Callable[[Answer], Request | None] | None = None,
     ) -> Iterator[list[Answer]]:
-        """See `Engine.answers`. So many calls as `concurrency` says are under way at once.
+        """See `Engine.answers`. So many calls as `concurrency` says are under way at once, on each server.
 
         What follows an answer (`Engine.follows`) is asked at once: the server may still have its prompt in the prefix cache.
 
@@ -155,7 +155,7 @@ class APIEngine(Engine):
         # The long ones first; then prompts in lexicographic order, so that the server's prefix cache is hit.
         todo.sort(key=lambda r: (r.kind != "generate", r.kind == "choose", -r.max_tokens, r.packed))
         found: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
-        work = self._client.start(self._work(iter(todo), follow or (lambda _: None), found.put))
+        work = self._background.start(self._servers.work(todo, self._asker(), follow or (lambda _: None), found.put))
         work.add_done_callback(lambda _: found.put(None))
         try:
             open_ = bool(todo)
@@ -176,18 +176,14 @@ class APIEngine(Engine):
         finally:
             work.cancel()
 
-    async def _work(
-        self,
-        todo: Iterator[Request],
-        follow: Callable[[Answer], Request | None],
-        found: Callable[[Answer], None],
-    ) -> None:
+    def _asker(self) -> Callable[[Endpoint, Request], Awaitable[Answer]]:
+        """Return what asks a server, and counts what servers refuse."""
         faults = 0
 
-        async def answered(request: Request) -> Answer:
+        async def ask(endpoint: Endpoint, request: Request) -> Answer:
             nonlocal faults
             try:
-                return await self._ways.of(request.kind)(request)
+                return await endpoint.ways.of(request.kind)(request)
             except Refused as error:
                 if _TOO_LONG.search(error.said):
                     raise UserError(
@@ -197,22 +193,9 @@ class APIEngine(Engine):
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise DarumeruError(
-                        f"The server at {self._served.base_url} refused {faults} requests, at last with status "
+                        f"The server at {endpoint.served.base_url} refused {faults} requests, at last with status "
                         f"{error.status}: {error.said} The answers so far are kept."
                     ) from None
                 return Answer(request.id, error=f"the server refused '{request.id}' ({error.status}): {error.said}")
 
-        async def worker() -> None:
-            for request in todo:
-                following: Request | None = request
-                while following is not None:
-                    answer = await answered(following)
-                    found(answer)
-                    following = None if answer.error else follow(answer)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._client.patience.concurrency):
-                    group.create_task(worker())
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        return ask

@@ -62,7 +62,7 @@ class ServedModel:
         for base in bases:
             self._client.base = base
             try:
-                listed = (await self._client.get("/models", patient=False)).get("data")
+                listed = (await self._client.get(f"{base}/models")).get("data")
             except Refused as error:
                 if not error.missing:
                     raise DarumeruError(f"The server at {base} answers {error.status}: {error.said}") from None
@@ -81,14 +81,10 @@ class ServedModel:
 
     async def _ask_version(self) -> str | None:
         """The server's version, where it tells (vLLM does, beside /v1)."""
-        base = self._client.base
         try:
-            self._client.base = base.removesuffix("/v1")
-            version = (await self._client.get("/version", patient=False)).get("version")
+            version = (await self._client.get(f"{self._client.base.removesuffix('/v1')}/version")).get("version")
         except (Refused, NotJson, DarumeruError):
             return None
-        finally:
-            self._client.base = base
         return str(version)[:100] if version else None
 
     async def attempt(self, path: str, *bodies: dict[str, Any]) -> tuple[int, dict[str, Any]] | Refused:

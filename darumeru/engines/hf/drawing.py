@@ -32,6 +32,10 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows."""
+        self._generators = [self._generators[row] for row in rows]
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the logits (rows, vocabulary) with noise."""
         noise = torch.empty_like(scores)
@@ -61,3 +65,10 @@ def processors(batch: Sequence[Request], device: torch.device) -> LogitsProcesso
         found.append(TopPLogitsWarper(sampling.top_p))
     found.append(GumbelNoise([request.seed for request in batch], device))
     return found
+
+
+def keep_rows(found: LogitsProcessorList, rows: Sequence[int]) -> None:
+    """Have processors go on with some rows of their batch."""
+    for processor in found:
+        if isinstance(processor, GumbelNoise):
+            processor.keep(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -198,7 +199,9 @@ class HFEngine(Engine):
         def fits(start: int) -> int:
             first = ordered[start]
             count, widest, most = 1, first.prompt_tokens, first.max_tokens
-            for request in ordered[start + 1 : start + self.budget.rows(cost(first), generates=True)]:
+            # As many batches as it takes, equally full: a small last one would leave the others more padding for nothing.
+            rest, room = len(ordered) - start, self.budget.rows(cost(first), generates=True)
+            for request in ordered[start + 1 : start + ceil(rest / ceil(rest / room))]:
                 widest, most = max(widest, request.prompt_tokens), max(most, request.max_tokens)
                 if _alike(request) != _alike(first) or not (pads or request.prompt_tokens == widest):
                     break

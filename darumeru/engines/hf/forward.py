@@ -11,12 +11,16 @@ import torch
 
 from darumeru.engines.base import finish
 from darumeru.engines.hf import caches
-from darumeru.engines.hf.drawing import processors
+from darumeru.engines.hf.drawing import keep_rows, processors
 from darumeru.engines.hf.rows import Row, Values, positions
 from darumeru.requests import Answer, Request, Tokens
 
 LOGIT_BYTES = 1 << 28
 """The most memory that the logits of a batch may take, in float32."""
+
+PIECE = 16
+"""Tokens after which rows that have ended leave a batch of generations. A row computes half as many in vain on average, and each
+piece costs what transformers does before a generation, about half a step."""
 
 
 class Forward:
@@ -39,6 +43,7 @@ class Forward:
         self._cache = caches.cache_name(model)
         self.tried_continues: bool | None = None
         self.tried_pads: bool | None = None
+        self.tried_leaves: bool | None = None
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +62,12 @@ class Forward:
         if self.tried_pads is None:
             self.tried_pads = caches.pads(self.model, self._cache, tokens, self._pad_id)
         return self.tried_pads
+
+    def leaves(self, tokens: Tokens) -> bool:
+        """Return whether rows may leave a generation before it ends; tried out likewise."""
+        if self.tried_leaves is None:
+            self.tried_leaves = caches.leaves(self.model, self._cache, tokens)
+        return self.tried_leaves
 
     def logits_fit(self, rows: Sequence[Row]) -> int:
         """Return how many of the first rows may be computed at once for their logits to fit; one always may."""
@@ -115,9 +126,10 @@ class Forward:
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[Request]) -> list[Answer]:
-        """Texts, greedy or drawn; the batch stops when all its rows, which are drawn and end in one way, have ended.
+        """Texts, greedy or drawn, of requests that are drawn and end in one way.
 
-        Prompts are padded on the left: every row's last token stands in the last column, where generation continues.
+        Prompts are padded on the left: every row's last token stands in the last column, where generation continues. Rows that
+        have ended leave the batch every `PIECE` tokens; where the model's cache does not allow it, when all have.
         """
         width = max(r.prompt_tokens for r in batch)
         ids = torch.full((len(batch), width), self._pad_id, dtype=torch.long)
@@ -125,24 +137,55 @@ class Forward:
         for line, request in enumerate(batch):
             ids[line, width - request.prompt_tokens :] = torch.tensor(request.prompt, dtype=torch.long)
             mask[line, width - request.prompt_tokens :] = 1
-        stop: dict[str, Any] = {}
-        if batch[0].until:
-            stop = {"stop_strings": list(batch[0].until), "tokenizer": self.tokenizer}
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        leave = (len(batch) > 1 or bool(batch[0].until)) and self.leaves(batch[0].prompt)
+        more: dict[str, Any] = {}
+        if batch[0].until and not leave:
+            more = {"stop_strings": list(batch[0].until), "tokenizer": self.tokenizer}
         if batch[0].stop is not None:
-            stop["eos_token_id"] = sorted({*self.eos_ids, batch[0].stop})
-        output = self.model.generate(
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
-            max_new_tokens=max(r.max_tokens for r in batch),
-            logits_processor=processors(batch, self.device),
-            **stop,
-        )
+            more["eos_token_id"] = sorted({*self.eos_ids, batch[0].stop})
+        draw = processors(batch, self.device)
+        open_, found = list(range(len(batch))), dict[int, Answer]()
+        while open_:
+            steps = width + max(batch[i].max_tokens for i in open_) - ids.shape[1]
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=min(steps, PIECE) if leave else steps,
+                logits_processor=draw,
+                return_dict_in_generate=True,
+                **more,
+            )
+            new = output.sequences[:, width:].tolist()
+            for request, tokens, i in zip([batch[i] for i in open_], new, open_, strict=True):
+                if (answer := self._ended(request, tokens)) is not None:
+                    found[i] = answer
+            stay = [line for line, i in enumerate(open_) if i not in found]
+            open_ = [open_[line] for line in stay]
+            if open_:
+                mask = torch.nn.functional.pad(mask, (0, output.sequences.shape[1] - ids.shape[1]), value=1)
+                ids, cache = output.sequences, output.past_key_values
+                if len(stay) < len(ids):
+                    kept = torch.tensor(stay, device=self.device)
+                    ids, mask = ids[kept], mask[kept]
+                    cache.reorder_cache(kept)
+                    keep_rows(draw, stay)
+                more[self._cache] = cache
         caches.forget(self.model)
-        new = output[:, width:].tolist()
-        return [
-            finish(r, tokens[: r.max_tokens], self.eos_ids, self.tokenizer)
-            for r, tokens in zip(batch, new, strict=True)
-        ]
+        return [found[i] for i in range(len(batch))]
+
+    def _ended(self, request: Request, tokens: list[int]) -> Answer | None:
+        """Return the answer that generated tokens make; None where it goes on."""
+        answer = finish(request, tokens[: request.max_tokens], self.eos_ids, self.tokenizer)
+        if answer.finish == "length" and len(tokens) < request.max_tokens:
+            return None
+        if not request.until:
+            return answer
+        # What was generated behind a text that ends the answer may hold another one, which began before it.
+        tokens = tokens[: request.max_tokens]
+        while tokens and (shorter := finish(request, tokens[:-1], self.eos_ids, self.tokenizer)).finish == "stop":
+            answer, tokens = shorter, tokens[:-1]
+        return answer
 
 
 def _values(logits: torch.Tensor, columns: list[int], wanted: Sequence[Tokens]) -> Values:

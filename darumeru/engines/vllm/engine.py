@@ -6,8 +6,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from darumeru.engines.vllm.loading import (
     check_adapter,
     data_type,
     gpu_memory,
+    hide_llvmlite,
     is_cpu_build,
     is_multimodal,
     lora_arguments,
@@ -25,8 +27,9 @@ from darumeru.engines.vllm.loading import (
     weight_bytes,
 )
 from darumeru.engines.vllm.parts import Open, sampling
+from darumeru.engines.vllm.speculation import CONFIG, SAMPLED, Trial, asked, greedy_text
 from darumeru.errors import DarumeruError, UserError
-from darumeru.requests import Answer, Request
+from darumeru.requests import Answer, Kind, Request
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,8 @@ class VLLMEngine(Engine):
         model: a model folder.
         tokenizer: its tokenizer.
         eos_ids: the tokens that end an answer.
-        options: how to load it; `model_args` are vLLM's engine arguments (`tensor_parallel_size`, `quantization`, …).
+        options: how to load it; `model_args` are vLLM's engine arguments (`tensor_parallel_size`, `quantization`, …) and
+            `speculate` (see `darumeru.engines.vllm.speculation`).
 
     Raises:
         UserError: vLLM is not installed, or an argument is unknown to it.
@@ -79,7 +83,8 @@ class VLLMEngine(Engine):
         # vLLM loads a tokenizer of its own.
         folder = options.tokenizer_path
         self._args = ({"tokenizer": str(folder)} if folder else {}) | options.model_args
-        arguments: dict[str, Any] = {
+        self._model = model
+        self._arguments: dict[str, Any] = {
             "dtype": data_type(model, options.dtype),
             "max_model_len": options.max_len,
             "seed": options.seed,
@@ -91,23 +96,9 @@ class VLLMEngine(Engine):
             "use_tqdm_on_load": False,
             **({"language_model_only": True} if is_multimodal(model) else {}),
             **(lora_arguments(options.adapter) if options.adapter else {}),
-            **self._args,
+            **{key: value for key, value in self._args.items() if key != "speculate"},
         }
-        if gpu and not {"gpu_memory_utilization", "kv_cache_memory_bytes"} & arguments.keys():
-            count = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
-            arguments["gpu_memory_utilization"] = share = memory_share(gpu_memory(count), weight_bytes(model))
-            if share < USUAL_SHARE:
-                log.warning(
-                    "The GPU is not free: vLLM takes %.0f %% of its memory (--model-args gpu_memory_utilization=…).",
-                    100 * share,
-                )
-        from vllm import LLM
-
-        try:
-            self._llm = LLM(model=str(model), **arguments)
-        except Exception as error:
-            raise DarumeruError(f"vLLM cannot load '{model}': {own_words(error)}") from error
-        self._engine = self._llm.llm_engine
+        self._load(speculating=False)
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
         self.options = options
@@ -117,6 +108,28 @@ class VLLMEngine(Engine):
             from vllm.lora.request import LoRARequest
 
             self._lora = LoRARequest("adapter", 1, str(options.adapter))
+
+    def _load(self, *, speculating: bool) -> None:
+        """Load the model; `close` before, if it is loaded already."""
+        began = time.perf_counter()
+        arguments = self._arguments | ({"speculative_config": CONFIG} if speculating else {})
+        if not is_cpu_build() and not {"gpu_memory_utilization", "kv_cache_memory_bytes"} & arguments.keys():
+            count = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+            arguments["gpu_memory_utilization"] = share = memory_share(gpu_memory(count), weight_bytes(self._model))
+            if share < USUAL_SHARE:
+                log.warning(
+                    "The GPU is not free: vLLM takes %.0f %% of its memory (--model-args gpu_memory_utilization=…).",
+                    100 * share,
+                )
+        from vllm import LLM
+
+        hide_llvmlite()
+        try:
+            self._llm = LLM(model=str(self._model), **arguments)
+        except Exception as error:
+            raise DarumeruError(f"vLLM cannot load '{self._model}': {own_words(error)}") from error
+        self._engine = self._llm.llm_engine
+        self._speculating, self._loading = speculating, time.perf_counter() - began
 
     @classmethod
     def available(cls) -> bool:
@@ -146,10 +159,25 @@ class VLLMEngine(Engine):
 
     @classmethod
     def known_args(cls) -> Collection[str]:
-        """Return the names of vLLM's engine arguments."""
+        """Return the names of vLLM's engine arguments, and our own."""
         from vllm import EngineArgs
 
-        return set(EngineArgs.__dataclass_fields__)
+        return {*EngineArgs.__dataclass_fields__, "speculate"}
+
+    @classmethod
+    def check_args(cls, model_args: Mapping[str, Any]) -> None:
+        """See `Engine.check_args`; an impossible `speculate` is refused too."""
+        super().check_args(model_args)
+        if asked(model_args.get("speculate", "auto")) == "on" and "speculative_config" in model_args:
+            raise UserError("--model-args speculate=on and speculative_config exclude each other: give one of them.")
+
+    def check_kinds(self, kinds: Collection[Kind]) -> None:
+        """See `Engine.check_kinds`."""
+        if "speculative_config" in self._args and not set(kinds) <= {"generate"}:
+            raise UserError(
+                "vLLM gives no probabilities of labels where it speculates, so --model-args speculative_config=… can only "
+                "generate. Leave it out, or choose tasks that are answered by texts with --tasks."
+            )
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
@@ -173,7 +201,7 @@ class VLLMEngine(Engine):
 
         with contextlib.suppress(Exception):
             self._engine.engine_core.shutdown()
-        del self._engine, self._llm
+        self._engine = self._llm = None
         gc.collect()
         with contextlib.suppress(Exception):
             cleanup_dist_env_and_memory()
@@ -193,13 +221,50 @@ class VLLMEngine(Engine):
         requests = [r for r in requests if r.id not in faults]
         ordered = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed, r.id))
         if not self.options.exact:
-            yield from self._stream([r for r in ordered if r.id not in done], follow)
+            todo = [r for r in ordered if r.id not in done]
+            yield from self._speculated(todo, follow) if self._may_speculate else self._stream(todo, follow)
             return
         # Exact numbers need the same neighbours in every run: fixed blocks, a block being computed whole or not at all.
         for start in range(0, len(ordered), EXACT_WINDOW):
             block = ordered[start : start + EXACT_WINDOW]
             if any(r.id not in done for r in block):
                 yield [a for batch in self._stream(block) for a in batch if a.id not in done]
+
+    @property
+    def _may_speculate(self) -> bool:
+        """Whether texts are answered with speculation where it pays: with `auto` where they keep their tokens."""
+        config, how = self._engine.model_config, asked(self._args.get("speculate", "auto"))
+        if how != "auto" or "speculative_config" in self._args:
+            return how == "on"
+        return str(config.dtype) == "torch.float32" and not config.is_hybrid and self._lora is None
+
+    def _speculated(self, todo: list[Request], follow: Follow | None) -> Iterator[list[Answer]]:
+        """Answer with two engines, one after the other, where the second one's time is worth it."""
+        texts = [r for r in todo if greedy_text(r)]
+        if asked(self._args.get("speculate", "auto")) == "auto" and not self._speculating:
+            if len(texts) <= SAMPLED:
+                yield from self._stream(todo, follow)
+                return
+            sample = texts[:: len(texts) // SAMPLED]
+            found: dict[str, Sequence[int]] = {}
+            began = time.perf_counter()
+            for answers in self._stream(sample):
+                found |= {a.id: a.tokens for a in answers}
+                yield answers
+            trial = Trial.of(sample, found, time.perf_counter() - began)
+            todo = [r for r in todo if r.id not in found]
+            texts = [r for r in texts if r.id not in found]
+            if not trial.pays(len(texts), self._loading):
+                yield from self._stream(todo, follow)
+                return
+            log.info("Speculation: %d tokens in %d passes; the model is loaded once more.", trial.tokens, trial.passes)
+        ids = {r.id for r in texts}
+        for speculating, part in ((False, [r for r in todo if r.id not in ids]), (True, texts)):
+            if part:
+                if speculating != self._speculating:
+                    self.close()
+                    self._load(speculating=speculating)
+                yield from self._stream(part, None if speculating else follow)
 
     def _stream(self, todo: list[Request], follow: Follow | None = None) -> Iterator[list[Answer]]:
         """Submit requests as fast as vLLM takes them; answers as they are ready."""

@@ -37,6 +37,18 @@ def is_cpu_build() -> bool:
         return True
 
 
+def hide_llvmlite() -> None:
+    """Give llvmlite's wrapper of its library an empty `__dict__`.
+
+    It takes any name for a function of the library, this one too, and vLLM's build for CPUs (0.32) reads it of all that is
+    imported when it loads a model: it fails where numba has been used, which it uses itself to speculate.
+    """
+    found = getattr(sys.modules.get("llvmlite.binding.ffi"), "lib", None)
+    functions = getattr(found, "_fntab", None)
+    if isinstance(functions, dict):
+        functions["__dict__"] = {}
+
+
 def gpu_memory(count: int) -> list[tuple[int, int]]:
     """Return the free and all bytes of the first GPUs."""
     import torch
