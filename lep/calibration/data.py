@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from annotated_types import Ge
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
 from lep.calibration.chat import THOUGHT
@@ -21,7 +22,6 @@ from lep.calibration.judge import GRADES, By, grade, question
 from lep.calibration.overlap import WORDS
 from lep.calibration.prompts import Prompt, read_prompts
 from lep.calibration.report import describe
-from lep.corpus.read import read_texts
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import versions
 from lep.options import Field

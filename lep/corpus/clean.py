@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import regex
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import UserError
 from darumeru.options import Option
-from lep.corpus.read import read_texts
 from lep.corpus.rules import DOCUMENT_RULES, LINE_RULES, TEXT_RULES, plain_spaces, without_letters
 from lep.corpus.write import example, new_corpus, watched, write_report
 from lep.options import Corpus, CorpusFile, Field, Force

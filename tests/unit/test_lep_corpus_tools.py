@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
 from lep import cli
 from lep.corpus.clean import Cleaner, clean_corpus
 from lep.corpus.dedup import dedup_corpus, shingles
 from lep.corpus.mix import Source, mix_corpus
-from lep.corpus.read import read_texts
 from lep.corpus.rules import LINE_RULES, TEXT_RULES
 from lep.corpus.write import new_corpus, report_path
 from lep.tokenizer.scripts import script_shares
