@@ -9,6 +9,7 @@ import typer
 from darumeru.cli import (
     arena,
     compare,
+    contaminated,
     data,
     demo,
     doctor,
@@ -22,6 +23,7 @@ from darumeru.cli import (
     watch,
 )
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
+from darumeru.options import Command
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
 app = typer.Typer(
@@ -42,7 +44,7 @@ def _options(debug: Debug = False) -> None:
 
 def _add(group: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
     # Without its own short help, the list of commands cuts sentences short.
-    group.command(name, short_help=command.__doc__)(guarded(command))
+    group.command(name, cls=Command, short_help=command.__doc__)(guarded(command))
 
 
 _add(app, run.run)
@@ -54,6 +56,7 @@ _add(app, records.show)
 _add(app, records.rescore)
 _add(app, leaderboard.leaderboard)
 _add(app, compare.compare)
+_add(app, contaminated.contaminated)
 _add(app, gate.gate)
 _add(app, signal.signal)
 _add(app, export.export)
