@@ -82,7 +82,12 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
     reference = options("run").keys()
     of_a_model = {"--model", "--revision", "--adapter"}
     of_a_server = {"--base-url", "--served-model", "--api-key-env", "--approximate"}
-    assert reference - options("watch").keys() == of_a_model | of_a_server | {"--dry-run", "--until", "--json"}
+    assert reference - options("watch").keys() == of_a_model | of_a_server | {
+        "--dry-run",
+        "--until",
+        "--track",
+        "--json",
+    }
     of_tasks = {
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
@@ -93,6 +98,7 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--adapter",
         "--dry-run",
         "--until",
+        "--track",
     }
     for option in (
         "engine",

@@ -18,7 +18,7 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch", "gate", "signal", "contamination"},
+        {"leaderboard", "arena", "watch", "gate", "signal", "contamination", "trackers"},
         {"race"},
         {"evaluation"},
         {"inference", "task", "record", "doctor"},
