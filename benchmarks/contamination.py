@@ -49,7 +49,6 @@ def make_bundle(place: Path, shared: Path, prose: list[str]) -> Path:
     shutil.copytree(MINI, bundle)
     half = save(place / "half.jsonl", prose)
     for kind, source, datasets in (
-        ("mmlu", shared / "mmlu_en", ["mmlu_nlpcoreteam"]),
         ("use", shared / "use" / "train.jsonl", ["use"]),
         ("copy", half, ["cp_sent_ru", "cp_para_ru"]),
     ):

@@ -16,6 +16,7 @@ from darumeru.cli import (
     export,
     gate,
     leaderboard,
+    publish,
     race,
     records,
     run,
@@ -35,6 +36,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data_app = typer.Typer(help="Make and check offline bundles of data.", no_args_is_help=True, rich_markup_mode=None)
+
+publish_app = typer.Typer(
+    help="Put results where others see them: the hub, a static host.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -65,7 +70,10 @@ _add(app, doctor.doctor)
 _add(data_app, data.pull)
 _add(data_app, data.check)
 _add(data_app, data.import_, "import")
+_add(publish_app, publish.run)
+_add(publish_app, publish.board)
 app.add_typer(data_app, name="data")
+app.add_typer(publish_app, name="publish")
 
 
 def main() -> None:

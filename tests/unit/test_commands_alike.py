@@ -178,7 +178,7 @@ def test_an_arena_takes_revisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 
 def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for path in ([], ["data"]):
+    for path in ([], ["data"], ["publish"]):
         shown = CliRunner().invoke(app, [*path, "--help"]).output.partition("Commands:")[2]
         assert "..." not in shown
         assert "…" not in shown
@@ -186,5 +186,5 @@ def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: 
         "run", "arena", "race", "watch", "list", "show", "rescore", "leaderboard", "compare", "gate", "signal", "export",
         "contaminated",
         "demo", "doctor",
-        "data pull", "data check", "data import",
+        "data pull", "data check", "data import", "publish run", "publish board",
     }  # fmt: skip

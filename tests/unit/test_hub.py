@@ -295,4 +295,4 @@ def test_only_the_hub_module_asks_the_hub() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if asks.search(path.read_text(encoding="utf-8"))
     ]
-    assert sorted(found) == ["darumeru/hub/data.py", "darumeru/hub/models.py"]
+    assert sorted(found) == ["darumeru/hub/changes.py", "darumeru/hub/data.py", "darumeru/hub/models.py"]
