@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def write_corpus(path: Path, pieces: list[str], count: int, put: list[str], rng:
 
 def plain(text: str) -> str:
     """Return a text as its words, by other means than the search's."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower().replace("ё", "е").replace("й", "и")))
+    letters = (c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c) and c != "\u00ad")
+    return " ".join(re.findall(r"[^\W_]+", "".join(letters)))
 
 
 def main() -> None:

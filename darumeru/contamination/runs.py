@@ -100,7 +100,7 @@ class Hits:
 
 
 class RunIndex:
-    """The runs of words of some texts, in memory: about 20 bytes a run, and the letters.
+    """The runs of words of some texts, in memory: about 45 bytes a run, and the letters.
 
     A run is a 64-bit hash in a sorted array; a table of bits, 32 for each run, answers at once for nearly all runs that are not
     in it. What is found is compared letter by letter, so that nothing is taken for something else.
@@ -140,10 +140,9 @@ class RunIndex:
         self._place: Ints = place[:, order[start[few]]]
         self._owner = owner[np.repeat(few, owned)]
         self._start: Ints = np.concatenate([[0], np.cumsum(owned[few])])
-        keys = self._keys
-        self._shift = np.uint64(64 - max(6, (32 * len(keys)).bit_length()))
+        self._shift = np.uint64(64 - max(6, (32 * len(self._keys)).bit_length()))
         self._bits = np.zeros(1 << (61 - int(self._shift)), dtype=np.uint8)
-        slot = keys >> self._shift
+        slot = self._keys >> self._shift
         np.bitwise_or.at(self._bits, slot >> np.uint64(3), np.uint8(1) << (slot & np.uint64(7)).astype(np.uint8))
 
     def __len__(self) -> int:

@@ -75,7 +75,7 @@ def find_contamination(
 ) -> Contamination:
     """Find the documents of a benchmark in training texts, by runs of words that both have.
 
-    The benchmark's runs are indexed in memory (20 bytes each), the corpus is read once, a batch of texts at a time.
+    The benchmark's runs are indexed in memory, the corpus is read once, a batch of texts at a time.
 
     Args:
         settings: what is asked.

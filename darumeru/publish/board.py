@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from darumeru.errors import DarumeruError, UserError
@@ -99,23 +100,23 @@ def _tree(site: Path, branch: str, repository: Path) -> tuple[str, str, str]:
     """Return the commit that a branch is at, empty for none, the tree of the board, and what differs."""
     if shutil.which("git") is None:
         raise UserError("A branch needs git, and it is not installed. Use --output FOLDER instead.")
-    if _git(repository, "rev-parse", "--git-dir", ask=True) is None:
+    if _ask(repository, "rev-parse", "--git-dir") is None:
         raise UserError(f"'{repository}' is no git repository. Name one with --repository, or use --output FOLDER.")
-    if _git(repository, "check-ref-format", "--branch", branch, ask=True) is None:
+    if _ask(repository, "check-ref-format", "--branch", branch) is None:
         raise UserError(f"'{branch}' is no name for a branch. Use a name such as gh-pages.")
-    if _git(repository, "symbolic-ref", "--quiet", "HEAD", ask=True) == f"refs/heads/{branch}":
+    if f"branch refs/heads/{branch}" in _git(repository, "worktree", "list", "--porcelain").splitlines():
         raise UserError(
             f"Branch '{branch}' is checked out, and it would hold nothing but the board. Name another branch."
         )
-    head = _git(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", ask=True) or ""
+    head = _ask(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}") or ""
     with tempfile.TemporaryDirectory() as place:
         stage = Path(place) / "site"
         _stage(site, stage, branch)
         # An index and a working tree of its own, so that the user's are not touched.
         own = {"GIT_INDEX_FILE": str(Path(place) / "index"), "GIT_WORK_TREE": str(stage)}
         own["GIT_DIR"] = _git(repository, "rev-parse", "--absolute-git-dir")
-        _git(stage, "add", "--all", "--force", ".", **own)
-        tree = _git(stage, "write-tree", **own)
+        _git(stage, "add", "--all", "--force", ".", environment=own)
+        tree = _git(stage, "write-tree", environment=own)
     before = head or _git(repository, "hash-object", "-t", "tree", "/dev/null")
     return head, tree, _git(repository, "diff", "--stat", "--no-color", before, tree)
 
@@ -135,26 +136,30 @@ def _stage(site: Path, stage: Path, branch: str) -> None:
     (stage / WORKFLOW).write_text(_WORKFLOW.format(branch=branch), encoding="utf-8")
 
 
-def _git(place: Path, *arguments: str, ask: bool = False, **environment: str) -> str | None:
+def _ask(place: Path, *arguments: str) -> str | None:
+    """Return what git prints; None where it says no."""
+    done = _run(place, arguments)
+    return None if done.returncode else done.stdout.strip()
+
+
+def _git(place: Path, *arguments: str, environment: Mapping[str, str] = {}) -> str:
     """Return what git prints.
 
-    Args:
-        place: where it runs.
-        arguments: of git.
-        ask: None where git says no, in place of an error.
-        environment: further variables.
-
     Raises:
-        UserError: there is no such place.
         DarumeruError: git failed.
     """
+    done = _run(place, arguments, environment)
+    if done.returncode:
+        reason = "; ".join(done.stderr.strip().splitlines()[-1:]) or "no reason given"
+        raise DarumeruError(f"git {arguments[0]} failed ({reason}). Nothing was changed.")
+    return done.stdout.strip()
+
+
+def _run(
+    place: Path, arguments: Sequence[str], environment: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     if not place.is_dir():
         raise UserError(f"There is no folder '{place}'.")
-    done = subprocess.run(
+    return subprocess.run(
         ["git", *arguments], cwd=place, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    if done.returncode and not ask:
-        raise DarumeruError(
-            f"git {arguments[0]} failed ({done.stderr.strip().splitlines()[-1:] or ['no reason given']})."
-        )
-    return None if done.returncode else done.stdout.strip()

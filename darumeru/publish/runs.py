@@ -55,8 +55,8 @@ class Change:
 
 def text_diff(path: str, old: bytes, new: bytes) -> str:
     """Return the difference of a file's contents, line by line."""
-    lines = [text.decode("utf-8", "replace").splitlines() for text in (old, new)]
-    return "\n".join(difflib.unified_diff(*lines, f"a/{path}", f"b/{path}", lineterm=""))
+    before, after = (text.decode("utf-8", "replace").splitlines() for text in (old, new))
+    return "\n".join(difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", lineterm=""))
 
 
 def plan_card(folders: Sequence[Path], repository: str, records: str | None = None) -> Change:
