@@ -10,6 +10,9 @@ from darumeru.trackers.base import COLUMNS, Report, Tracker
 
 
 def _send(report: Report) -> str:
+    # A run that is finished does not wait ten minutes for a server that is not there.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     client: Any = import_module("mlflow")
     experiment = client.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or report.project)
     with client.start_run(run_name=report.name, tags={"record_id": report.id, "record": report.record}) as run:

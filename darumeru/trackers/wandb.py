@@ -11,11 +11,11 @@ from darumeru.trackers.base import COLUMNS, Report, Tracker
 
 def _send(report: Report) -> str:
     client: Any = import_module("wandb")
-    # It would ask for a key at the terminal, and a run that is finished must not wait for an answer.
-    offline = os.environ.get("WANDB_MODE", "online") != "online"
-    if not offline and not client.api.api_key:
+    if os.environ.get("WANDB_MODE", "online") == "online" and not _logged_in(client):
         raise RuntimeError("nobody is logged in: 'wandb login', or WANDB_MODE=offline and 'wandb sync' later")
-    settings = client.Settings(console="off", silent=True, disable_code=True, disable_git=True, save_code=False)
+    settings = client.Settings(
+        console="off", silent=True, disable_code=True, disable_git=True, save_code=False, init_timeout=30
+    )
     run = client.init(
         project=os.environ.get("WANDB_PROJECT") or report.project,
         name=report.name,
@@ -37,6 +37,14 @@ def _send(report: Report) -> str:
         return str(run.url or run.dir)
     finally:
         run.finish()
+
+
+def _logged_in(client: Any) -> bool:
+    """Return whether there is a key. By itself the client would ask for one at the terminal; a finished run waits for nobody."""
+    try:
+        return bool(client.login(prompt=False, verify=False))
+    except TypeError:  # before 0.31
+        return bool(client.api.api_key)
 
 
 wandb = Tracker(("wandb",), _send)

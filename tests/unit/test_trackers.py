@@ -147,7 +147,7 @@ def test_wandb_gets_scores_tables_and_samples(record: Path, monkeypatch: pytest.
 
 def test_wandb_never_asks_for_a_key(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    client = stand_in(monkeypatch, "wandb", Calls(api=SimpleNamespace(api_key=None)))
+    client = stand_in(monkeypatch, "wandb", Calls(login=lambda prompt, verify: prompt))
     said: list[str] = []
     assert track(load_run(record), {"wandb": Tracker(("wandb",), lambda r: sent("wandb", record))}, said.append) == {}
     assert "nobody is logged in: 'wandb login', or WANDB_MODE=offline" in said[0]
