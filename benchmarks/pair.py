@@ -33,8 +33,8 @@ from typing import Any, Literal
 
 import darumeru
 import lep
+from darumeru.data.texts import read_texts
 from lep.calibration.chat import read_chats
-from lep.corpus.read import read_texts
 from lep.model.manifest import read_manifest
 from lep.pretraining.settings import settings_of
 from lep.propagation import method as methods

@@ -46,7 +46,7 @@ def table(models: dict[str, str], sizes: Iterable[int]) -> dict[str, Any]:
     from tokenizers import Tokenizer, pre_tokenizers, trainers
     from tokenizers import models as kinds
 
-    from lep.corpus.read import read_texts
+    from darumeru.data.texts import read_texts
     from lep.tokenizer.vocabulary import Vocabulary
     from lep.vocab.extend import extend
 
@@ -96,7 +96,7 @@ def table(models: dict[str, str], sizes: Iterable[int]) -> dict[str, Any]:
 
 def learn(folder: str, merges: int) -> dict[str, Any]:
     """`lep`'s learner on all of corpus/ru, and a plain Python loop over the same segmented words (extrapolated)."""
-    from lep.corpus.read import read_texts
+    from darumeru.data.texts import read_texts
     from lep.tokenizer.vocabulary import Vocabulary
     from lep.tokenizer.words import count_words, segment
     from lep.vocab.extend import extend

@@ -27,6 +27,10 @@ def _one_or_more(value: Any) -> Any:
 
 # Settings that more than one class has.
 Suite = Annotated[str, Option("Suite; 'darumeru list suites' names them.")]
+Tasks = Annotated[tuple[str, ...], Option("Only these tasks (comma-separated, or repeated).", many="comma")]
+Data = Annotated[str, Option("Bundle: hub, mini, or the folder of an offline bundle.")]
+Lock = Annotated[Path | None, Option("bundle.json, or folder of a run, that pins the hub's revisions.", metavar="PATH")]
+IncludePath = Annotated[tuple[Path, ...], Option("Folder of further tasks and suites (repeatable).", metavar="FOLDER")]
 Engine = Annotated[str, Option("hf, vllm, auto (vLLM where it is installed), or api.")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option("Of weights and computation.")]
 ModelArgs = Annotated[dict[str, Any], Option("Engine arguments (comma-separated, or repeated).", many="comma")]
@@ -97,12 +101,9 @@ class TaskSettings(Strict):
     """What a model is asked."""
 
     suite: Suite = "darumeru"
-    tasks: Annotated[tuple[str, ...], Option("Only these tasks (comma-separated, or repeated).", many="comma")] = ()
-    data: Annotated[str, Option("Bundle: hub, mini, or the folder of an offline bundle.")] = "hub"
-    lock: Annotated[
-        Path | None,
-        Option("bundle.json, or folder of a run, that pins the hub's revisions.", metavar="PATH"),
-    ] = None
+    tasks: Tasks = ()
+    data: Data = "hub"
+    lock: Lock = None
     limit: Annotated[
         int | None, Option("A seeded random sample of that many documents a task.", default="all documents")
     ] = Field(None, ge=1)
@@ -117,9 +118,7 @@ class TaskSettings(Strict):
     wording: Annotated[
         Path | None, Option("YAML file that overrides the prompt templates of tasks.", metavar="FILE")
     ] = None
-    include_path: Annotated[
-        tuple[Path, ...], Option("Folder of further tasks and suites (repeatable).", metavar="FOLDER")
-    ] = ()
+    include_path: IncludePath = ()
     likelihood: Annotated[bool, Option("Score the likelihood of the gold answers instead of asking for answers.")] = (
         False
     )

@@ -9,12 +9,14 @@ import typer
 from darumeru.cli import (
     arena,
     compare,
+    contaminated,
     data,
     demo,
     doctor,
     export,
     gate,
     leaderboard,
+    publish,
     race,
     records,
     run,
@@ -22,6 +24,7 @@ from darumeru.cli import (
     watch,
 )
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
+from darumeru.options import Command
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
 app = typer.Typer(
@@ -34,6 +37,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make and check offline bundles of data.", no_args_is_help=True, rich_markup_mode=None)
 
+publish_app = typer.Typer(
+    help="Put results where others see them: the hub, a static host.", no_args_is_help=True, rich_markup_mode=None
+)
+
 
 @app.callback()
 def _options(debug: Debug = False) -> None:
@@ -42,7 +49,7 @@ def _options(debug: Debug = False) -> None:
 
 def _add(group: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
     # Without its own short help, the list of commands cuts sentences short.
-    group.command(name, short_help=command.__doc__)(guarded(command))
+    group.command(name, cls=Command, short_help=command.__doc__)(guarded(command))
 
 
 _add(app, run.run)
@@ -54,6 +61,7 @@ _add(app, records.show)
 _add(app, records.rescore)
 _add(app, leaderboard.leaderboard)
 _add(app, compare.compare)
+_add(app, contaminated.contaminated)
 _add(app, gate.gate)
 _add(app, signal.signal)
 _add(app, export.export)
@@ -62,7 +70,10 @@ _add(app, doctor.doctor)
 _add(data_app, data.pull)
 _add(data_app, data.check)
 _add(data_app, data.import_, "import")
+_add(publish_app, publish.run)
+_add(publish_app, publish.board)
 app.add_typer(data_app, name="data")
+app.add_typer(publish_app, name="publish")
 
 
 def main() -> None:

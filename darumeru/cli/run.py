@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from darumeru.cli.terminal import Json, print_json, progress, quiet
+from darumeru.cli.terminal import Json, listed, print_json, progress, quiet, say
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import with_options
 from darumeru.settings import THINKING_BUDGET, Settings, settings_of
+from darumeru.trackers import find_trackers, tracker_names
+from darumeru.trackers import track as track_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from darumeru.record.run import Run
+    from darumeru.trackers.base import Tracker
 
 
 @with_options(Settings, without="tokenizer training thinking_budget")
@@ -35,13 +40,25 @@ def run(
         str | None,
         typer.Option(metavar="GOAL", help="Stop when a score is known so exactly, e.g. 'micro_avg ± 0.01'."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Tell a tracker of the finished run: {', '.join(tracker_names())} (comma-separated, or repeated).",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model and write the record of the run; an interrupted run resumes."""
+    trackers = find_trackers(listed(track))
     each = [settings | more for more in _budgets(thinking_budget)]
     if until is None:
         # All are checked before the first is computed.
-        evaluate(*[settings_of(**one) for one in each], output=output, dry_run=dry_run, as_json=as_json)
+        evaluate(
+            *[settings_of(**one) for one in each], output=output, dry_run=dry_run, as_json=as_json, trackers=trackers
+        )
+    elif trackers:
+        raise UserError("--track tells of whole runs, and --until asks a part: leave out one of them.")
     elif len(each) > 1:
         raise UserError("--until is of one run: give one --thinking-budget.")
     elif dry_run:
@@ -111,8 +128,14 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
     console().print(f"Record: {found.run}", soft_wrap=True)
 
 
-def evaluate(*each: Settings, output: Path, dry_run: bool = False, as_json: bool = False) -> None:
-    """Evaluate a model, once for each of some settings, and print its scores.
+def evaluate(
+    *each: Settings,
+    output: Path,
+    dry_run: bool = False,
+    as_json: bool = False,
+    trackers: Mapping[str, Tracker] = {},
+) -> None:
+    """Evaluate a model, once for each of some settings, print its scores and tell trackers of them.
 
     Raises:
         UserError: what was asked for cannot be done so.
@@ -138,6 +161,8 @@ def evaluate(*each: Settings, output: Path, dry_run: bool = False, as_json: bool
             console().print(scores_table(done))
             console().print(time_line(done))
             console().print(f"Record: {done.path}", soft_wrap=True)
+        for name, place in track_run(done, trackers, say).items():
+            say(f"Tracked by {name}: {place}")
     if as_json and not dry_run:
         told = [{"run": str(done.path), **done.scores.to_json()} for done in finished]
         print_json(told if len(each) > 1 else told[0])

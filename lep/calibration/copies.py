@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from darumeru.contamination.runs import overlapping
 from darumeru.errors import UserError
-from lep.calibration.overlap import overlapping
 from lep.tokenizer.scripts import count_script
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def benchmark_texts(bundle: str) -> Iterator[str]:
     Raises:
         UserError: it is neither.
     """
+    from darumeru.contamination.benchmark import strings
     from darumeru.data.bundle import FolderBundle, open_bundle
 
     opened = open_bundle(bundle)
@@ -121,15 +122,4 @@ def benchmark_texts(bundle: str) -> Iterator[str]:
             split = file.name.split(".")[0]
             if file.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
                 for row in opened.load("", dataset, split).rows:
-                    yield from _strings(row)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+                    yield from strings(row)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from annotated_types import Ge
 
+from darumeru.contamination.settings import WORDS
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
 from lep.calibration.chat import THOUGHT
 from lep.calibration.continuations import continuation_example
 from lep.calibration.copies import CHARACTERS, benchmark_texts, copy_example, draw_copies
 from lep.calibration.judge import GRADES, By, grade, question
-from lep.calibration.overlap import WORDS
 from lep.calibration.prompts import Prompt, read_prompts
 from lep.calibration.report import describe
-from lep.corpus.read import read_texts
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import versions
 from lep.options import Field

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from darumeru.data.texts import read_all
 from darumeru.options import Command, with_options
 from lep.cli.terminal import group, show, warn
-from lep.corpus.read import read_all
 from lep.propagation.job import propagate
 
 app = group()

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import regex
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import UserError
 from darumeru.options import Option
-from lep.corpus.read import read_texts
 from lep.corpus.rules import DOCUMENT_RULES, LINE_RULES, TEXT_RULES, plain_spaces, without_letters
 from lep.corpus.write import example, new_corpus, watched, write_report
 from lep.options import Corpus, CorpusFile, Field, Force
@@ -21,10 +21,12 @@ _EXAMPLES = 5
 _SAMPLE = 1_000_000
 """Characters whose scripts are looked at."""
 
-RULES = (*TEXT_RULES, "nfc", *LINE_RULES, "scraps", "scripts", "spaces", "empty", "short", "long", *DOCUMENT_RULES)
+RULES = (
+    *TEXT_RULES, "nfc", *LINE_RULES, "scraps", "scripts", "spaces", "empty", "short", "long", *DOCUMENT_RULES, "benchmark",
+)  # fmt: skip
 """The rules in the order in which they are applied."""
 
-_ALWAYS = {"empty", "short", "long", "nfc"}  # these have options of their own, or must be
+_ALWAYS = {"empty", "short", "long", "nfc", "benchmark"}  # these have options of their own, or must be
 
 _LETTER = regex.compile(r"[\p{L}\p{M}]")
 
@@ -63,6 +65,7 @@ class Cleaner:
         min_chars: shorter documents are dropped, as they are at the end.
         max_chars: longer ones are.
         skip: names of rules that are left out.
+        of_benchmark: whether a cleaned text has something of a benchmark's document; such texts are dropped.
 
     Raises:
         UserError: an unknown rule or script, limits that leave nothing.
@@ -77,6 +80,7 @@ class Cleaner:
         min_chars: int = 0,
         max_chars: int | None = None,
         skip: Iterable[str] = (),
+        of_benchmark: Callable[[str], bool] | None = None,
     ) -> None:
         skipped = set(skip)
         optional = [name for name in RULES if name not in _ALWAYS]
@@ -94,9 +98,11 @@ class Cleaner:
             self._text_rules["nfc"] = lambda text: unicodedata.normalize("NFC", text)
         self._line_rules = {name: rule for name, rule in LINE_RULES.items() if name not in skipped}
         self._document_rules = {name: rule for name, rule in DOCUMENT_RULES.items() if name not in skipped}
+        if of_benchmark:
+            self._document_rules["benchmark"] = of_benchmark
         self._scraps = "scraps" not in skipped
         self._spaces = "spaces" not in skipped
-        off = skipped if nfc else skipped | {"nfc"}
+        off = skipped | ({"nfc"} if not nfc else set()) | ({"benchmark"} if of_benchmark is None else set())
         self.tallies = {name: Tally() for name in RULES if name not in off}
 
     def clean(self, text: str) -> str | None:
@@ -173,6 +179,11 @@ def clean_corpus(
     min_chars: Annotated[int, Option("Drop shorter documents.")] = 0,
     max_chars: Annotated[int | None, Option("Drop longer documents.")] = None,
     skip: Annotated[Sequence[str], Option("Rules to leave out, by their names.", many="spread")] = (),
+    exclude_benchmark: Annotated[
+        str | None,
+        Option("Drop texts that share 13 words in a row with a document of this suite.", metavar="SUITE"),
+    ] = None,
+    data: Annotated[str, Option("The suite's bundle: hub, mini, or the folder of an offline bundle.")] = "hub",
     field: Field = "text",
     force: Force = False,
     warn: Callable[[str], None] = lambda message: None,
@@ -191,8 +202,14 @@ def clean_corpus(
     if not scripts:
         allowed = tuple(dict.fromkeys((*allowed, "Latin")))
     cleaner = Cleaner(
-        allowed, max_other=max_other, nfc=nfc, min_chars=min_chars, max_chars=max_chars, skip=skip
-    )  # fmt: skip
+        allowed,
+        max_other=max_other,
+        nfc=nfc,
+        min_chars=min_chars,
+        max_chars=max_chars,
+        skip=skip,
+        of_benchmark=_touches(exclude_benchmark, data) if exclude_benchmark else None,
+    )
     documents = characters = sampled = 0
     sample: list[str] = []
     with new_corpus(output, inputs=corpus, force=force) as writer:
@@ -220,7 +237,8 @@ def clean_corpus(
         warn(f"{other:.0%} of the letters are not {' or '.join(allowed)} (found: {found}). Is this the right corpus?")
     settings = {
         "scripts": list(allowed), "max_other": max_other, "nfc": nfc, "min_chars": min_chars, "max_chars": max_chars,
-        "skip": list(skip), "field": field,
+        "skip": list(skip), "field": field, "exclude_benchmark": exclude_benchmark,
+        "data": data if exclude_benchmark else None,
     }  # fmt: skip
     measures = {
         "documents": documents, "characters": characters,
@@ -229,6 +247,13 @@ def clean_corpus(
         "rules": {name: asdict(tally) for name, tally in cleaner.tallies.items()},
     }  # fmt: skip
     return write_report(output, "corpus clean", inputs=corpus, settings=settings, measures=measures)
+
+
+def _touches(suite: str, data: str) -> Callable[[str], bool]:
+    """Return whether a text has a run of words of a suite's document."""
+    from darumeru.contamination.benchmark import open_benchmark
+
+    return open_benchmark(suite, data=data).index.touches
 
 
 def _difference(before: str, after: str) -> str:

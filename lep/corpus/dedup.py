@@ -20,10 +20,10 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
 from darumeru.extras import need
 from darumeru.options import Option
-from lep.corpus.read import read_texts
 from lep.corpus.write import example, new_corpus, watched, write_report
 from lep.options import Corpus, CorpusFile, Field, Force
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
-from lep.corpus.read import read_texts
 from lep.corpus.write import named, new_corpus, watched, write_report
 from lep.options import CorpusFile, Field, Force
 

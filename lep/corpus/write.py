@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
+from darumeru.data.texts import text_kind
 from darumeru.errors import DarumeruError, UserError
 from darumeru.extras import need
 from darumeru.files import dumps, replacing, write_json
-from lep.corpus.read import text_kind
 from lep.model.manifest import versions
 
 _BATCH = 1 << 22

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import UserError
-from lep.corpus.read import read_texts
 from lep.initialisation.rows import NewRows, with_rows
 from lep.model.checkpoint import Checkpoint, gather_mixed, open_checkpoint
 from lep.tokenizer.transfer import Transfer

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darumeru.data.texts import read_all
 from darumeru.errors import UserError
 from darumeru.files import fingerprint
-from lep.corpus.read import read_all
 from lep.measure.bits import cut_pieces, model_bits_per_byte
 
 BITS = "bits_per_byte"

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import UserError
 from darumeru.files import read_json, write_json
-from lep.corpus.read import read_texts
 from lep.model.folders import files_fingerprint, new_folder
 from lep.tokenizer.scripts import count_script
 
@@ -100,7 +100,7 @@ def open_blocks(
     the document ends. Texts that look like control tokens are tokenized as text.
 
     Args:
-        corpus: sources for `lep.corpus.read.read_texts`, streamed.
+        corpus: sources for `darumeru.data.texts.read_texts`, streamed.
         tokenizer: a fast tokenizer of transformers.
         folder: where the blocks lie.
         block_size: most tokens of a block.

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from darumeru.data.texts import text_kind
 from darumeru.errors import UserError
 from darumeru.files import read_jsonl, write_json
 from lep.calibration.chat import read_chats
-from lep.corpus.read import text_kind
 from lep.model.folders import new_folder
 from lep.pretraining.blocks import META, Blocks, Counts, blocks_fingerprint, found_blocks
 

@@ -67,7 +67,7 @@ def pretrain(
 
     Args:
         model: a model folder (or hub id) whose rows match its tokenizer, such as one from `lep.initialise`.
-        corpus: texts, see `lep.corpus.read.read_texts`.
+        corpus: texts, see `darumeru.data.texts.read_texts`.
         output: the folder of this training.
         held_out: texts to measure on, FILE or NAME=FILE.
         original: the model before the change of vocabulary, which limits in per cent are relative to.

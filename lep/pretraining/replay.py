@@ -19,7 +19,7 @@ _GOLDEN = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Replay:
-    """A text (as `lep.corpus.read.read_texts` takes it) and its share of the rows of each step."""
+    """A text (as `darumeru.data.texts.read_texts` takes it) and its share of the rows of each step."""
 
     source: str
     share: float

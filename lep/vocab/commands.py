@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from darumeru.data.texts import read_all, read_texts
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import Option
-from lep.corpus.read import read_all, read_texts
 from lep.model.checkpoint import locate
 from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 import regex
 
+from darumeru.data.texts import read_all
 from darumeru.errors import UserError
 from darumeru.options import Option
-from lep.corpus.read import read_all
 from lep.model.manifest import added_ids, read_manifest
 from lep.options import Field
 from lep.tokenizer.vocabulary import Vocabulary

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from darumeru.data.texts import read_all, read_texts
 from darumeru.errors import UserError
 from darumeru.options import Option
-from lep.corpus.read import read_all, read_texts
 from lep.options import Corpus, Field, Force, Model, Output, Texts
 from lep.tokenizer.folder import with_ids
 from lep.tokenizer.vocabulary import SPACE, Vocabulary

@@ -44,6 +44,25 @@ def test_json_output_is_json(tiny_chat: Path, tmp_path: Path) -> None:
     assert scores["tasks"]["rwsd"]["documents"] == 3
 
 
+def test_a_run_is_tracked_and_no_tracker_fails_it(
+    tiny_chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    args = run_args(tiny_chat, tmp_path / "runs", "--tasks", "rwsd", "--limit", 3, "--track", "tensorboard")
+    assert f"Tracked by tensorboard: tensorboard --logdir {tmp_path / 'events'}" in call(*args)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert list((tmp_path / "events" / run.name).glob("events.*"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file"))
+    said = call(*args)  # the finished run once more
+    assert "Not tracked by tensorboard (NotADirectoryError" in said
+    assert "Mean of 1 of 17 tasks" in said
+    none = run_args(tmp_path / "no-model", tmp_path / "runs", "--track", "tensorbord")
+    assert "Unknown tracker 'tensorbord'. Did you mean 'tensorboard'" in call(*none, code=2)
+    assert "leave out one of them" in call(*args, "--until", "micro_avg ± 0.1", code=2)
+
+
 def test_lists() -> None:
     tasks = {line.split()[0]: line for line in call("list", "tasks").splitlines() if line.split()}
     assert "rows of the data set" in tasks["cp_para_ru"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from darumeru.contamination.runs import overlapping
 from darumeru.engines.base import Engine
 from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Request
@@ -15,7 +16,6 @@ from lep import cli
 from lep.calibration import judge, make_data
 from lep.calibration.continuations import continuation_example
 from lep.calibration.copies import benchmark_texts, copy_example, draw_copies
-from lep.calibration.overlap import overlapping
 from lep.calibration.prompts import read_prompts
 from lep.calibration.report import is_refusal, main_script
 

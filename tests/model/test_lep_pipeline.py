@@ -380,7 +380,7 @@ def test_tokens_of_a_corpus_are_counted(inputs: Path, tmp_path: Path) -> None:
     recipe = load_recipe(inputs / "recipe.yaml", ["pretrain.max_steps=-1", "pretrain.num_train_epochs=2"])
     states = plan(recipe, tmp_path / "out", only="pretrain")
     tokens = estimate(recipe, tmp_path / "out", states).total.tokens
-    from lep.corpus.read import read_all
+    from darumeru.data.texts import read_all
     from lep.tokenizer.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.load(inputs / "base").tokenizer

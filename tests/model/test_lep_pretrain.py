@@ -373,7 +373,7 @@ def test_masters_keep_what_bfloat16_would_lose(make_model: Callable[..., Path], 
 def test_a_training_lowers_bits_per_byte_and_says_so(
     base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lep.corpus.read import read_all
+    from darumeru.data.texts import read_all
     from lep.measure.bits import bits_per_byte
 
     said: list[str] = []

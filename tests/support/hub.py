@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ _ROUTES = [
     (r"/api/(?P<kind>datasets|models)/(?P<id>[^/]+/[^/]+)/paths-info/(?P<rev>[^/]+)", "paths"),
     (r"/api/(?P<kind>datasets|models)/(?P<id>[^/]+/[^/]+)/commits/(?P<rev>[^/]+)", "commits"),
     (r"/api/(?P<kind>datasets|models)/(?P<id>[^/]+/[^/]+)/refs", "refs"),
+    (r"/api/(?P<kind>datasets|models)/(?P<id>[^/]+/[^/]+)/preupload/(?P<rev>[^/]+)", "preupload"),
+    (r"/api/(?P<kind>datasets|models)/(?P<id>[^/]+/[^/]+)/commit/(?P<rev>[^/]+)", "commit"),
     (r"/api/(?P<kind>datasets|models)/(?P<id>[^/]+/[^/]+)(?:/revision/(?P<rev>[^/]+))?", "info"),
     (r"/(?P<kind>datasets)/(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)", "file"),
     (r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)", "file"),
@@ -43,6 +46,8 @@ class Repository:
     """Commit → path → content."""
     branches: dict[str, str] = field(default_factory=dict)
     gated: bool = False
+    titles: dict[str, str] = field(default_factory=dict)
+    """Pull request, such as refs/pr/1, which is a branch too → its title."""
 
     def commit(self, files: Mapping[str, bytes | str], branch: str = "main") -> str:
         """Put files on a branch, which holds nothing else afterwards; return the commit."""
@@ -162,7 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def _respond(self) -> None:
-        self.form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.form = parse_qs(self.body.decode())
         path = urlsplit(self.path).path
         request = f"{self.command} {path}"
         self.hub.asked.append(request)
@@ -174,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(HTML, {"Content-Type": "text/html"})
             if self.fault.status != 200:
                 return self._send(b"", self.fault.headers, self.fault.status)
+        if path == "/api/validate-yaml":  # what the card may say is the hub's affair
+            return self._json({"errors": [], "warnings": []})
         for pattern, name in _ROUTES:
             if match := re.fullmatch(pattern, path):
                 parts = {k: unquote(v) for k, v in match.groupdict().items() if v is not None}
@@ -192,6 +200,15 @@ class _Handler(BaseHTTPRequestHandler):
         if sha not in repository.commits:
             return self._error(404, "RevisionNotFound")
         files = repository.commits[sha]
+        if name in ("preupload", "commit") and not signed_in:
+            return self._error(401, "Unauthorized")
+        if name == "preupload":
+            asked = json.loads(self.body)["files"]
+            return self._json(
+                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+            )
+        if name == "commit":
+            return self._pull_request(repository, parts["id"])
         if name == "file":
             return self._file(sha, files, parts["path"])
         if name == "info":
@@ -217,6 +234,21 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "EntryNotFound")
         depth = len(inside.split("/")) if inside else 0
         return self._json([e for e in below if deep or e["path"].count("/") == depth])
+
+    def _pull_request(self, repository: Repository, name: str) -> None:
+        """Take what is sent as a pull request, on the commit that it names."""
+        assert parse_qs(urlsplit(self.path).query) == {"create_pr": ["1"]}, "never straight onto the main branch"
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        files = {v["path"]: base64.b64decode(v["content"]) for v in (x["value"] for x in lines if x["key"] == "file")}
+        head, branch = lines[0]["value"], f"refs/pr/{len(repository.titles) + 1}"
+        repository.branches[branch] = head["parentCommit"]
+        sha = repository.change(files, branch)
+        repository.titles[branch] = head["summary"]
+        page = f"{self.hub.url}/{name}"
+        self._json(
+            {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}",
+             "pullRequestUrl": f"{page}/discussions/{len(repository.titles)}"}
+        )  # fmt: skip
 
     def _file(self, sha: str, files: Mapping[str, bytes], path: str) -> None:
         if path not in files:

@@ -35,7 +35,7 @@ def revision(path: str, branch: str | None = None) -> str:
 
 
 def corpus(name: str) -> list[str]:
-    from lep.corpus.read import read_texts
+    from darumeru.data.texts import read_texts
 
     return list(read_texts([name]))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lep.corpus.read import read_all
+from darumeru.data.texts import read_all
 from lep.initialisation.job import initialise
 from lep.propagation.job import propagate
 from lep.tokenizer.vocabulary import Vocabulary

@@ -82,7 +82,12 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
     reference = options("run").keys()
     of_a_model = {"--model", "--revision", "--adapter"}
     of_a_server = {"--base-url", "--served-model", "--api-key-env", "--approximate"}
-    assert reference - options("watch").keys() == of_a_model | of_a_server | {"--dry-run", "--until", "--json"}
+    assert reference - options("watch").keys() == of_a_model | of_a_server | {
+        "--dry-run",
+        "--until",
+        "--track",
+        "--json",
+    }
     of_tasks = {
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
@@ -93,6 +98,7 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--adapter",
         "--dry-run",
         "--until",
+        "--track",
     }
     for option in (
         "engine",
@@ -172,12 +178,13 @@ def test_an_arena_takes_revisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 
 def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for path in ([], ["data"]):
+    for path in ([], ["data"], ["publish"]):
         shown = CliRunner().invoke(app, [*path, "--help"]).output.partition("Commands:")[2]
         assert "..." not in shown
         assert "…" not in shown
     assert {" ".join(path) for path in COMMANDS} == {
         "run", "arena", "race", "watch", "list", "show", "rescore", "leaderboard", "compare", "gate", "signal", "export",
+        "contaminated",
         "demo", "doctor",
-        "data pull", "data check", "data import",
+        "data pull", "data check", "data import", "publish run", "publish board",
     }  # fmt: skip

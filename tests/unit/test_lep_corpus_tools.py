@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
 from lep import cli
 from lep.corpus.clean import Cleaner, clean_corpus
 from lep.corpus.dedup import dedup_corpus, shingles
 from lep.corpus.mix import Source, mix_corpus
-from lep.corpus.read import read_texts
 from lep.corpus.rules import LINE_RULES, TEXT_RULES
 from lep.corpus.write import new_corpus, report_path
 from lep.tokenizer.scripts import script_shares
@@ -148,6 +148,24 @@ def test_nfc_only_when_asked() -> None:
     split = "и\u0306од, ё\u0301лка"
     assert cleaned(split) == split
     assert cleaned(split, nfc=True) == "йод, ё\u0301лка"
+
+
+def test_texts_with_a_benchmarks_documents_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = (Path(__file__).parents[2] / "darumeru/data/mini/cp_para_ru/test.jsonl").read_text(encoding="utf-8")
+    document = json.loads(rows.splitlines()[0])["outputs"]
+    # Found in what is written, whatever the text was before: the link in the middle goes.
+    words = document.split()
+    planted = f"{PROSE} {' '.join([*words[:8], 'https://example.com', *words[8:15]]).upper()} {MORE}"
+    corpus = save(tmp_path / "a.jsonl", [PROSE, planted, MORE])
+    report = clean_corpus([corpus], tmp_path / "b.jsonl", exclude_benchmark="darumeru", data="mini")
+    assert list(read_texts([tmp_path / "b.jsonl"])) == [PROSE, MORE]
+    tally = report["measures"]["rules"]["benchmark"]
+    assert (tally["dropped"], tally["changed"], len(tally["examples"])) == (1, 0, 1)
+    assert report["settings"]["exclude_benchmark"] == "darumeru"
+    assert "benchmark" not in clean_corpus([corpus], tmp_path / "c.jsonl")["measures"]["rules"]
+    with pytest.raises(UserError, match="Unknown suite 'darumera'"):
+        clean_corpus([corpus], tmp_path / "d.jsonl", exclude_benchmark="darumera", data="mini")
+    assert not (tmp_path / "d.jsonl").exists()
 
 
 def test_rules_can_be_skipped_and_unknown_ones_are_refused() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
-from lep.corpus.read import read_texts
 from lep.model.folders import folder_fingerprint
 from lep.tokenizer.scripts import has_script, only_in_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary, bytes_to_chars, chars_to_bytes

@@ -18,7 +18,7 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch", "gate", "signal"},
+        {"leaderboard", "arena", "watch", "gate", "signal", "contamination", "trackers", "publish"},
         {"race"},
         {"evaluation"},
         {"inference", "task", "record", "doctor"},

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from darumeru.data.texts import read_all
 from darumeru.errors import DarumeruError
 from darumeru.options import Option
-from lep.corpus.read import read_all
 from lep.model.checkpoint import locate
 from lep.pipeline.memory import trained_values, training
 from lep.pipeline.price import Costs, Instead, Price
@@ -186,7 +186,7 @@ def _smaller(s: PretrainSettings, costs: Costs) -> list[Instead]:
 
 def _corpus_tokens(top: Top, costs: Costs) -> float | None:
     """Return the tokens of the corpus: its characters, times the tokens per character of its first texts."""
-    from lep.corpus.read import read_texts
+    from darumeru.data.texts import read_texts
     from lep.tokenizer.vocabulary import Vocabulary
 
     folder = costs.output / "tokenizer"

@@ -73,7 +73,7 @@ class PropagateStage(Stage[dict[str, Any]]):
             )  # fmt: skip
 
     def _run(self, study: Study, name: str, talk: Talk) -> None:
-        from lep.corpus.read import read_all
+        from darumeru.data.texts import read_all
 
         top = study.recipe.top
         new = next(iter(top.held_out.values()))

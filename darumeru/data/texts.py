@@ -1,4 +1,4 @@
-"""Texts to learn from: plain text, JSON lines or Parquet, gz or zst, or a hub data set; always streamed."""
+"""Corpora: plain text, JSON lines or Parquet, gz or zst, or a hub data set; always streamed."""
 
 from __future__ import annotations
 

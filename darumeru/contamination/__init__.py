@@ -1,0 +1,1 @@
+"""Documents of the benchmark in training texts: which, how much of them, and scores without them."""
