@@ -7,21 +7,28 @@ from typing import Annotated
 
 import typer
 
-from darumeru.errors import unknown
-
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    format_: Annotated[str, typer.Option("--format", help="model-index, badge, markdown or latex.")],
-    name: Annotated[str | None, typer.Option(help="Name of the model on its card. [the record's]")] = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="badge, markdown, latex, model-index, hf-eval-results, lm-eval, every-eval-ever or inspect.",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the model there. [the record's]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files; a format of one text is printed without it.")
+    ] = None,
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of the run's further tasks.")] = None,
 ) -> None:
-    """Print a run's scores as a model card's results, a README's badge or table, or LaTeX."""
-    from darumeru.leaderboard import tables
-    from darumeru.record.run import load_run
+    """Write a run in a format of other tools: cards, tables, lm-eval, Every Eval Ever, Inspect."""
+    from darumeru.exports import as_text
+    from darumeru.exports import export as export_run
 
-    formats = {"badge": tables.badge, "markdown": tables.run_markdown, "latex": tables.run_latex}
-    if format_ not in (*formats, "model-index"):
-        raise unknown("format", format_, (*formats, "model-index"))
-    loaded = load_run(run)
-    text = tables.model_index(loaded, name) if format_ == "model-index" else formats[format_](loaded)
-    print(text, end="")  # noqa: T201
+    if output is None:
+        print(as_text(run, format_, name=name, include_path=include_path or ()), end="")  # noqa: T201
+        return
+    for file in export_run(run, format_, output, name=name, include_path=include_path or ()):
+        print(file)  # noqa: T201

@@ -10,7 +10,7 @@ from darumeru.leaderboard.entry import Bounded, Entry, data_title
 from darumeru.leaderboard.published import OLDER_LCS
 from darumeru.leaderboard.thinking import thinking_title
 from darumeru.record.draws import first_split
-from darumeru.record.header import GroupFacts
+from darumeru.record.header import GroupFacts, Header
 from darumeru.record.run import Run
 from darumeru.record.scores import Score
 from darumeru.web.text import escape_latex, escape_markdown
@@ -178,6 +178,12 @@ def model_index(run: Run, name: str | None = None) -> str:
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
 
 
+def shots(header: Header) -> str:
+    """`zero-shot`, `5-shot, thinking off`."""
+    count = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
+    return f"{count}, {title}" if (title := thinking_title(header)) else count
+
+
 def badge(run: Run) -> str:
     """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
     suite = run.scores.suite
@@ -193,10 +199,8 @@ def badge(run: Run) -> str:
 def run_markdown(run: Run) -> str:
     """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
-    shots = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
-    shots += f", {title}" if (title := thinking_title(header)) else ""
     lines = [
-        f"{escape_markdown(header.model.name)}, {header.mode}, {shots}, "
+        f"{escape_markdown(header.model.name)}, {header.mode}, {shots(header)}, "
         f"data: {escape_markdown(data_title(header))}\n",
         "| Task | Score | 95 % interval | n |", "| :-- | --: | :-- | --: |",
     ]  # fmt: skip

@@ -18,8 +18,8 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch", "gate", "signal"},
-        {"race"},
+        {"exports", "leaderboard", "arena", "watch", "gate", "signal"},
+        {"imports", "race"},
         {"evaluation"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
