@@ -150,9 +150,7 @@ def aggregate(
     repeats: dict[str, list[float]] = {}
     for name, how in rules.items():
         found, estimates[name] = score_task(table_of(scored[name]), how.metrics, how.primary, how.seed)
-        if repeated := [
-            mean_of_metrics(table, how.metrics, how.primary) for table in tables_of_repeats(scored[name])
-        ]:
+        if repeated := [mean_of_metrics(table, how.metrics, how.primary) for table in tables_of_repeats(scored[name])]:
             found["repeats"] = spread(repeated)
             repeats[name] = repeated
         results[name] = TaskResult(

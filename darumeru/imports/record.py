@@ -189,9 +189,7 @@ def _suite(catalogue: Catalogue, stated: str | None, format_: str, own: Sequence
     return Suite(chosen.name, chosen.summary, groups, chosen.version)
 
 
-def _header(
-    foreign: Foreign, format_: str, suite: Suite, facts: Mapping[str, TaskFacts], stated: list[str]
-) -> Header:
+def _header(foreign: Foreign, format_: str, suite: Suite, facts: Mapping[str, TaskFacts], stated: list[str]) -> Header:
     first, *rest = foreign.files
     sums = [file_sha256(file) for file in foreign.files]
     groups = [GroupFacts(**group.describe()) for group in suite.groups]

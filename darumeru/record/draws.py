@@ -45,6 +45,11 @@ def documents_key(data: Mapping[str, Any] | None, samples: Sequence[Sample]) -> 
     return fingerprint([source, [[s.id, s.cluster, s.stratum] for s in samples]])
 
 
+def contents_key(samples: Sequence[Sample]) -> str:
+    """Return the fingerprint of the documents themselves and of which belong together, whatever they are said to come from."""
+    return fingerprint([[s.id, s.doc, s.cluster, s.stratum] for s in samples])
+
+
 # -- which aggregates ---------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ class MetricValue(float):
     score: Score
 
     def __new__(cls, value: float, score: Score) -> MetricValue:
+        """Return the value of a metric in a score."""
         made = super().__new__(cls, value)
         made.score = score
         return made

@@ -18,7 +18,6 @@ from darumeru.imports.foreign import Foreign, ForeignTask, Reader, number
 from darumeru.record.header import EngineFacts, ModelFacts, ThinkingFacts
 from darumeru.record.sample import Asked, GivenAnswer, Sample
 
-
 _NEVER = -1e9
 """In place of the log-probability of what cannot follow, -inf, which JSON has no number for."""
 
@@ -89,9 +88,7 @@ def read(file: Path) -> Foreign:
     return _foreign(results, files, tasks, failed)
 
 
-def _foreign(
-    results: _Results, files: list[Path], tasks: dict[str, ForeignTask], failed: dict[str, str]
-) -> Foreign:
+def _foreign(results: _Results, files: list[Path], tasks: dict[str, ForeignTask], failed: dict[str, str]) -> Foreign:
     config = results.config
     ours = config.get("darumeru")
     own: dict[str, Any] = ours if isinstance(ours, dict) else {}
