@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from darumeru.evaluation.score import score_document
 from darumeru.imports.foreign import ForeignTask
 from darumeru.record.sample import Asked, GivenAnswer, Sample
-from darumeru.requests import Query, by_repeat
+from darumeru.requests import Query, by_query, by_repeat
 
 if TYPE_CHECKING:
     from darumeru.task import DarumeruTask
@@ -18,11 +18,18 @@ NEEDS_TOKENS = "its score counts the model's own tokens, which the file does not
 
 def is_of(task: DarumeruTask, foreign: ForeignTask) -> bool:
     """Return whether all documents are rows of a task and have answers to what it asks; else only its name is the same."""
-    if any(task.check(sample.doc) is not None for sample in foreign.samples):
-        return False
-    return not foreign.by_label or all(
-        _answers(sample, task.asked(sample.doc)) is not None for sample in foreign.samples
-    )
+    for sample in foreign.samples:
+        if task.check(sample.doc) is not None:
+            return False
+        queries = task.asked(sample.doc)
+        fits = (
+            _answers(sample, queries) is not None
+            if foreign.by_label
+            else len(by_query(sample.requests)) == len(queries)
+        )
+        if not fits:
+            return False
+    return True
 
 
 def score_anew(task: DarumeruTask, foreign: ForeignTask) -> tuple[list[Sample], bool] | None:
@@ -41,7 +48,8 @@ def score_anew(task: DarumeruTask, foreign: ForeignTask) -> tuple[list[Sample], 
             continue
         repeats = _answers(sample, queries) if foreign.by_label else by_repeat(sample.requests)
         assert repeats is not None  # noqa: S101 - `is_of` said so
-        whole = sample.model_copy(update={"gold": task.gold(sample.doc), "requests": _flat(repeats)})
+        requests = _flat(repeats) if foreign.by_label else sample.requests
+        whole = sample.model_copy(update={"gold": task.gold(sample.doc), "requests": requests})
         scored.append(score_document(task, whole, repeats))
     return scored, foreign.by_label and counts
 
