@@ -92,3 +92,10 @@ def number(value: Any, where: str, what: str) -> float:
     if isinstance(value, bool | int | float) and math.isfinite(value):
         return float(value)
     raise UserError(f"{where}: {what} is {value!r}, not a finite number: such results cannot be imported.")
+
+
+def drawn_how(settings: Any) -> dict[str, Any]:
+    """Return how tokens were drawn, of the settings that our records have as well."""
+    known = ("do_sample", "temperature", "top_p", "top_k", "min_p", "repeats")
+    found = settings if isinstance(settings, dict) else {}
+    return {key: found[key] for key in known if isinstance(found.get(key), bool | int | float)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,11 @@ def import_run(file: Path, output: Path, include_path: Sequence[Path] = ()) -> R
         names = ", ".join(f"'{path}'" for _, path in found[:3])
         raise UserError(f"'{file}' holds {len(found)} results: name one of the files ({names}, …).")
     format_, path = found[0]
-    foreign = _readers()[format_].read(path)
-    return _write(_convert(foreign, format_, include_path), output)
+    try:
+        converted = _convert(_readers()[format_].read(path), format_, include_path)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"'{path}' is not as {format_} has it ({type(error).__name__}: {error}).") from error
+    return _write(converted, output)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def _rules_of_ours(task: DarumeruTask, foreign: ForeignTask, seed: int, as_state
     rules = Rules.of(task, seed)
     if not as_stated:
         return rules
-    return Rules(rules.metrics, rules.primary, rules.seed, foreign.scoring, rules.higher_is_better)
+    return replace(rules, scoring=foreign.scoring)
 
 
 def _rules_of_theirs(name: str, task: ForeignTask, seed: int) -> Rules | str:

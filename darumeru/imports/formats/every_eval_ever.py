@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from darumeru.errors import UserError
 from darumeru.files import read_json, read_jsonl
-from darumeru.imports.foreign import Foreign, ForeignTask, Reader, number
+from darumeru.imports.foreign import Foreign, ForeignTask, Reader, drawn_how, number
 from darumeru.record.header import EngineFacts, ModelFacts, ThinkingFacts
 from darumeru.record.sample import Asked, GivenAnswer, Sample
 
@@ -137,7 +137,7 @@ def _foreign(
     engine = log.model_info.inference_engine or _Named()
     made = next((r.generation_config for r in log.evaluation_results if r.generation_config), _Generation())
     details, arguments = made.additional_details or {}, made.generation_args or {}
-    drawn = {key: arguments[key] for key in ("temperature", "top_p", "top_k") if arguments.get(key) is not None}
+    drawn = drawn_how(arguments)
     if drawn.get("temperature"):
         drawn["do_sample"] = True
     count = facts.get("num_parameters", "")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from darumeru.errors import UserError
 from darumeru.files import read_json, read_jsonl
-from darumeru.imports.foreign import Foreign, ForeignTask, Reader, number
+from darumeru.imports.foreign import Foreign, ForeignTask, Reader, drawn_how, number
 from darumeru.record.header import EngineFacts, ModelFacts, ThinkingFacts
 from darumeru.record.sample import Asked, GivenAnswer, Sample
 
@@ -94,8 +94,7 @@ def _foreign(results: _Results, files: list[Path], tasks: dict[str, ForeignTask]
     own: dict[str, Any] = ours if isinstance(ours, dict) else {}
     arguments = config.get("model_args")
     name = results.model_name or "model"
-    limit, generation = config.get("limit"), config.get("gen_kwargs")
-    seed = config.get("random_seed")
+    limit, seed = config.get("limit"), config.get("random_seed")
     try:
         thinking = ThinkingFacts.model_validate(own["thinking"]) if "thinking" in own else None
     except ValidationError as error:
@@ -123,7 +122,7 @@ def _foreign(results: _Results, files: list[Path], tasks: dict[str, ForeignTask]
         failed=failed,
         seed=seed if isinstance(seed, int) else 0,
         limit=int(limit) if isinstance(limit, int | float) and limit >= 1 else None,
-        generation=generation if isinstance(generation, dict) else {},
+        generation=drawn_how(config.get("gen_kwargs")),
         likelihood=bool(own.get("likelihood")),
         thinking=thinking,
         suite=_text(own.get("suite")),
