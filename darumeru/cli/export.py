@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from darumeru import exports
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     format_: Annotated[
         str,
-        typer.Option(
-            "--format",
-            help="badge, markdown, latex, model-index, hf-eval-results, lm-eval, every-eval-ever or inspect.",
-        ),
+        typer.Option("--format", help=f"One of: {', '.join(exports.format_names())}."),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the model there. [the record's]")] = None,
     output: Annotated[
@@ -24,11 +23,9 @@ def export(
     include_path: Annotated[list[Path] | None, typer.Option(help="Folder of the run's further tasks.")] = None,
 ) -> None:
     """Write a run in a format of other tools: cards, tables, lm-eval, Every Eval Ever, Inspect."""
-    from darumeru.exports import as_text
-    from darumeru.exports import export as export_run
-
+    folders = include_path or ()
     if output is None:
-        print(as_text(run, format_, name=name, include_path=include_path or ()), end="")  # noqa: T201
+        print(exports.as_text(run, format_, name=name, include_path=folders), end="")  # noqa: T201
         return
-    for file in export_run(run, format_, output, name=name, include_path=include_path or ()):
+    for file in exports.export(run, format_, output, name=name, include_path=folders):
         print(file)  # noqa: T201

@@ -74,12 +74,12 @@ def _answers(sample: Sample, queries: Sequence[Query]) -> list[list[Asked]] | No
         parts = [(request, i) for request in asked for i in range(max(len(request.answer.logprobs), 1))]
         requests, at = [], 0
         for query in queries:
-            count = 1 if query.kind == "generate" else len(query.options)
+            # No label of a thought that did not end has a log-probability.
+            unfinished = at < len(parts) and parts[at][0].answer.unfinished
+            count = 1 if unfinished or query.kind == "generate" else len(query.options)
             mine = parts[at : at + count]
-            if mine and mine[0][0].answer.unfinished and query.kind != "generate":
-                count = 1  # no label of an unfinished thought has a log-probability
-                mine = mine[:1]
-            if len(mine) < count or (query.kind == "generate") == bool(mine[0][0].answer.logprobs):
+            labels = [bool(asked.answer.logprobs) for asked, _ in mine]
+            if len(mine) < count or not (unfinished or labels == [query.kind != "generate"] * count):
                 return None
             requests.append(_request(mine))
             at += count

@@ -34,7 +34,7 @@ def collect(paths: Iterable[Path]) -> list[Path]:
         UserError: a path does not exist, or neither is nor holds a run.
     """
     runs, others = gather(paths)
-    if others:
+    if others and not runs:
         raise UserError(f"'{others[0]}' is of another tool: 'darumeru import-run' makes a record of it.")
     return runs
 

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from darumeru.errors import UserError
+from darumeru.evaluation import rescore
 from darumeru.exports import as_text, export, format_names
 from darumeru.files import file_sha256
 from darumeru.imports import import_run
-from darumeru.leaderboard import build
+from darumeru.leaderboard import build, compare
 from darumeru.record.run import Run, load_run
 from support.commands import call
 from support.synthetic import make_run
@@ -231,6 +232,48 @@ def test_there_and_back_gives_the_same_scores(files: str, request: pytest.Fixtur
     before = file_sha256(run.path / "manifest.json")
     assert import_run(request.getfixturevalue(files), tmp_path).path == run.path
     assert file_sha256(run.path / "manifest.json") == before, "the same file is the same run"
+
+
+def drawn_twice(folder: Path) -> Path:
+    """The record with two answers to each question of one task, and a thought of another that did not end."""
+    copy = shutil.copytree(RECORD, folder)
+    for task in ("multiq", "parus"):
+        file = copy / "samples" / f"{task}.jsonl"
+        rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
+        if task == "multiq":
+            for row in rows:
+                gold = row["gold"][0] if isinstance(row["gold"], list) else row["gold"]
+                again = row["requests"][0]["answer"] | {"text": str(gold) if row["id"] % 2 else "нет"}
+                row["requests"].append(row["requests"][0] | {"repeat": 1, "answer": again})
+        else:
+            rows[0]["requests"][0]["answer"] = {"unfinished": True, "thought_tokens": [1, 2]}
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    header = json.loads((copy / "header.json").read_text(encoding="utf-8"))
+    header["generation"] = {"do_sample": True, "temperature": 0.7, "repeats": 2}
+    (copy / "header.json").write_text(json.dumps(header), encoding="utf-8")
+    rescore(load_run(copy))
+    return copy
+
+
+@pytest.mark.parametrize("format_", ["lm-eval", "every-eval-ever"])
+def test_repeats_and_unfinished_thoughts_come_back(format_: str, tmp_path: Path) -> None:
+    record = load_run(drawn_twice(tmp_path / "record"))
+    export(record.path, format_, tmp_path / "out", name=MODEL)
+    run = import_run(tmp_path / "out", tmp_path / "runs")
+    assert scores_of(run) == scores_of(record)
+    assert run.scores.tasks["multiq"].repeats == record.scores.tasks["multiq"].repeats
+    assert run.header.how_drawn == "temperature 0.7"
+    first = next(iter(run.samples("parus")))
+    assert first.requests[0].answer.unfinished
+    assert first.pred == ""
+
+
+def test_two_runs_are_compared_by_documents(lm_eval_files: Path, tmp_path: Path) -> None:
+    run = import_run(lm_eval_files, tmp_path)
+    found = compare(load_run(RECORD), run, tasks=["rummlu"])
+    (shown,) = (one for one in found.lines if one.column == "rummlu")
+    assert (shown.documents, shown.b - shown.a) == (28, 0)
+    assert not [remark for remark in found.remarks if "different data" in remark]
 
 
 def test_a_board_pairs_what_was_imported(lm_eval_files: Path, stock: Path, tmp_path: Path) -> None:
