@@ -156,7 +156,7 @@ def _rules_of_ours(task: DarumeruTask, foreign: ForeignTask, seed: int, as_state
 def _rules_of_theirs(name: str, task: ForeignTask, seed: int) -> Rules | str:
     """Return how the values of a foreign task's documents make its score, or why there is none: means alone are known here."""
     from darumeru.scoring.aggregate import mean
-    from darumeru.scoring.draws import seed_of
+    from darumeru.scoring.bootstrap import seed_of
 
     marks = {metric: [s.score[metric] for s in task.samples] for metric in task.samples[0].score}
     means = [m for m, values in marks.items() if _is_mean(values, task.values.get(m))]

@@ -45,9 +45,9 @@ class MetricValue(float):
         made.score = score
         return made
 
-    def __getnewargs__(self) -> tuple[float, Score]:
-        """Let copies and other processes have the score too."""
-        return float(self), self.score
+    def __reduce__(self) -> tuple[type[MetricValue], tuple[float, Score]]:
+        """Let copies, also in other processes, have the score too."""
+        return MetricValue, (float(self), self.score)
 
 
 def over_repeats(scores: Sequence[Score]) -> Score:

@@ -256,7 +256,7 @@ def _sample(line: _Line, position: int, where: str) -> Sample:
     )
     if line.messages:
         texts = [str(m.get("content") or "") for m in line.messages if m.get("role") == "assistant"][-1:]
-    answer = {"text": texts[0] if texts else "", **({"thought": thought} if thought else {})}
+    answer: dict[str, Any] = {"text": texts[0] if texts else "", **({"thought": thought} if thought else {})}
     return Sample(
         id=position,
         doc=line.input.model_dump(exclude_none=True, exclude={"formatted"}),

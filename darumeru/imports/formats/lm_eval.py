@@ -200,14 +200,12 @@ def _sample(line: _Line, shots: int, where: str) -> Sample:
             questions[-1][1].append(answers)
         else:
             questions.append((prompt, [answers]))
+    common: dict[str, Any] = {"num_fewshot": shots, "prompt_tokens": None, "reference_tokens": None, "truncated": 0}
     requests = [
-        Asked(
-            answer=_joined(answers), num_fewshot=shots, prompt=prompt, prompt_tokens=None, reference_tokens=None,
-            truncated=0, **({"repeat": repeat} if repeat else {}),
-        )
+        Asked(answer=_joined(answers), prompt=prompt, **(common | ({"repeat": repeat} if repeat else {})))
         for prompt, labels in questions
         for repeat, answers in enumerate(zip(*labels, strict=False))
-    ]  # fmt: skip
+    ]
     chosen: dict[str, Any] = {}
     options = [str(argument.get("arg_1")) for argument in arguments]
     if len(requests) == 1 < len(options) and len(logs := requests[0].answer.logprobs) == len(options):
