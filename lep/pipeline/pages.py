@@ -89,7 +89,7 @@ def _vocabulary(report: Mapping[str, Any]) -> Table:
     head = ["held-out text", "symbols per token, before", "after", "", "tokens per word, before", "after",
             "words that are one token, before", "after"]  # fmt: skip
     models = {m["id"]: m for m in report["models"]}
-    before, after = models["instruct"], models[report["final"]]
+    before, after = models[report["original"]], models[report["final"]]
     note = (
         f"Vocabulary: {before['tokens']:,} tokens before, {after['tokens']:,} after, {after['new_tokens']:,} of them new; "
         f"way: {report['vocabulary']['way']}. Parameters: {before['parameters']:,} before, {after['parameters']:,} after."
@@ -101,13 +101,13 @@ def _speed(report: Mapping[str, Any]) -> Table:
     rows = []
     titles = {m["id"]: m["title"] for m in report["models"]}
     writing = report["writing"]
-    shown = list(writing["models"]) if writing else ["instruct", report["final"]]
+    shown = list(writing["models"]) if writing else [report["original"], report["final"]]
     for text, sides in report["vocabulary"]["texts"].items():
         for model in shown:
             if model not in report["held_out"]:
                 continue
             read = report["held_out"][model][text]
-            density = sides["before" if model == "instruct" else "after"]["symbols_per_token"]
+            density = sides["before" if model == report["original"] else "after"]["symbols_per_token"]
             wrote = writing["models"][model][text] if writing else None
             rate = wrote["tokens"] / wrote["seconds"] if wrote and wrote["tokens"] else None
             rows.append(
@@ -141,14 +141,19 @@ def _bits(report: Mapping[str, Any]) -> Table:
         texts = report["held_out"][m["id"]]
         rows.append(
             [m["title"], *(f"{texts[name]['bits_per_byte']:.4f}" for name in names),
-             *(number(texts[name]["share_of_new_tokens"], ".1%") for name in names)]
+             *(_written(texts[name]) for name in names)]
         )  # fmt: skip
     head = ["model", *(f"{name}: bits per byte" for name in names), *(f"{name}: new tokens written" for name in names)]
     note = (
         "Bits per byte: lower is better; comparable between vocabularies. New tokens written: their share in what the model "
-        "writes greedily after the beginnings of the text."
+        "writes greedily after beginnings of the text, and of how many new tokens the tokenizer itself would have put there."
     )
     return make_table("Held-out text", head, rows, note)
+
+
+def _written(text: Mapping[str, Any]) -> str:
+    share, taken = text["share_of_new_tokens"], text.get("chances_taken")
+    return number(share, ".1%") + ("" if taken is None else f" ({taken:.0%} of the possible)")
 
 
 def _chats(report: Mapping[str, Any]) -> Table:
@@ -200,6 +205,7 @@ def _scores(report: Mapping[str, Any]) -> Table:
 
 def _differences(report: Mapping[str, Any]) -> Table:
     found = report["benchmark"]
+    titles = {m["id"]: m["title"] for m in report["models"]}
     lines = {m["id"]: {d["column"]: d for d in found["models"][m["id"]]["differences"]} for m in report["models"]}
     columns = {name: line for of_model in lines.values() for name, line in of_model.items()}
     # Tasks are shown where not all of their group were run.
@@ -209,9 +215,9 @@ def _differences(report: Mapping[str, Any]) -> Table:
     rows = [
         [m["title"], *(_difference(lines[m["id"]].get(name), name in lower) for name in columns)]
         for m in report["models"]
-        if m["id"] != "instruct"
+        if m["id"] != report["original"]
     ]
-    head = ["model − instruct (original)", *(line["title"] for line in columns.values())]
+    head = [f"model − {titles[report['original']]}", *(line["title"] for line in columns.values())]
     note = (
         "Paired on the same documents, 95 % intervals. ▲ better, ▼ worse: significant at the 5 % level after Holm's correction "
         "within the groups. Where the settings differ (above), so does what is compared."

@@ -18,7 +18,7 @@ from lep.model.manifest import read_manifest, versions
 from lep.pipeline import adaptation
 from lep.pipeline.pages import render
 from lep.pipeline.stage import Model, Recipe, Step, plain_settings, source_of
-from lep.pipeline.stages import calibrate, evaluate, init, instruct, pretrain, propagate, vocab
+from lep.pipeline.stages import calibrate, chats, evaluate, init, instruct, pretrain, propagate, vocab
 from lep.pipeline.stages.pretrain import CONTROL
 from lep.pipeline.steps import models_of, steps_of
 
@@ -51,7 +51,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
     names = list(vocabulary.longest)
     rows = {side: {row.text: row for row in vocabulary.rows if row.tokenizer == name}
             for side, name in zip(("before", "after"), names, strict=True)}  # fmt: skip
-    last = measured[-1]
+    last, original = measured[-1], "base" if recipe.direct else "instruct"
     return {
         "format": 1,
         "name": recipe.top.name,
@@ -61,6 +61,7 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
         "models": [{"id": m.id, "title": m.title, "kind": m.kind,
                     **{key: texts[m.id][key] for key in ("tokens", "new_tokens", "rows", "parameters")}}
                    for m in measured],
+        "original": original,
         "final": last.id,
         "vocabulary": {
             "way": recipe[vocab].way,
@@ -73,10 +74,12 @@ def collect(recipe: Recipe, output: Path) -> dict[str, Any]:
         "reading": {"how": _reading(texts[last.id]), "machine": texts[last.id]["machine"]},
         "writing": read_json(steps["speed"].output) if "speed" in steps else None,
         "maps": {
-            method: _maps(steps[f"propagate-{method}"]) for method in recipe[propagate]["methods"]
+            method: _maps(steps[name])
+            for method in recipe[propagate]["methods"]
+            if (name := f"propagate-{method}") in steps
         },
         "adaptation": _adaptation(recipe, steps),
-        "benchmark": _benchmark(measured, steps, output),
+        "benchmark": _benchmark(measured, steps, output, original),
         "chats": read_json(steps["chats"].output) if "chats" in steps else None,
         "examples": read_json(steps["examples"].output) if "examples" in steps else None,
         "trainings": _trainings(steps),
@@ -133,7 +136,7 @@ def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     keys = ("steps", "stopped_before", "tokens", "trained_tokens", "examples", "examples_seen", "loss", "sample_loss",
             "learning_rate", "tokens_per_second", "largest_logit_difference")  # fmt: skip
-    for name in ("instruct", "pretrain", "calibrate"):
+    for name in ("instruct", "pretrain", CONTROL, "calibrate"):
         if name in steps:
             measures = (read_manifest(steps[name].output) or {})["measures"]
             found[name] = {key: measures[key] for key in keys if key in measures}
@@ -144,13 +147,13 @@ def _trainings(steps: Mapping[str, Step]) -> dict[str, Any]:
     return found
 
 
-def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path) -> dict[str, Any]:
-    """Return scores of every run, and each model's paired differences from the original instruct model."""
+def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path, first: str) -> dict[str, Any]:
+    """Return scores of every run, and each model's paired differences from the original, whose id is `first`."""
     from darumeru.leaderboard.compare import compare
     from darumeru.record.run import load_run
 
     runs = {m.id: load_run(output / "runs" / read_json(steps[f"run-{m.id}"].output)["run"]) for m in models}
-    original = runs["instruct"]
+    original = runs[first]
     suite = original.header.suite
     lower = {name for name, task in original.scores.tasks.items() if not task.higher_is_better}
     columns = [{"name": "suite", "title": suite.summary, "lower": False, "tasks": []}]
@@ -160,7 +163,7 @@ def _benchmark(models: Sequence[Model], steps: Mapping[str, Step], output: Path)
     models_: dict[str, Any] = {}
     for name, run in runs.items():
         scores, header = run.scores, run.header
-        lines = [] if name == "instruct" else compare(original, run).to_json()["lines"]
+        lines = [] if name == first else compare(original, run).to_json()["lines"]
         models_[name] = {
             "run": run.path.name,
             "id": str(header.id),
@@ -187,6 +190,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         "pretrain": recipe[pretrain].model_dump(mode="json"),
         "propagate": recipe[propagate],
         "calibrate": recipe[calibrate],
+        "chats": recipe[chats],
         "evaluate": recipe[evaluate],
         "report": recipe.report.model_dump(mode="json"),
     }
@@ -212,5 +216,5 @@ def _leaderboard(recipe: Recipe, output: Path, report: Mapping[str, Any]) -> Non
     build(
         [*(output / "runs" / runs[m["id"]]["run"] for m in report["models"]), *([along] if along.is_dir() else [])],
         output / "leaderboard",
-        baseline=runs["instruct"]["id"][:10], published=False, title=recipe.top.name, about=file,
+        baseline=runs[report["original"]]["id"][:10], published=False, title=recipe.top.name, about=file,
     )  # fmt: skip

@@ -26,11 +26,13 @@ class Top(Strict):
         min_length=1
     )
     instruct: Annotated[
-        str,
+        str | None,
         Option(
-            "Its instruct variant; or two sections, data and train (keys as in calibrate), that make one from the base."
+            "Its instruct variant; or two sections, data and train (keys as in calibrate), that make one from the base. "
+            "Without it the base itself is the model that is wanted: an instruct model whose base is not to be had.",
+            default="none: nothing is propagated",
         ),
-    ] = Field(min_length=1)
+    ] = Field(None, min_length=1)
     corpus: Annotated[tuple[str, ...], Option("Texts from which the vocabulary and the embeddings are learned.")] = (
         Field(min_length=1)
     )

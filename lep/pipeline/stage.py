@@ -108,6 +108,11 @@ class Recipe:
     def __getitem__(self, stage: Stage[S]) -> S:
         return cast("S", self.settings[stage.name])
 
+    @property
+    def direct(self) -> bool:
+        """The base itself is adapted, for no instruct variant."""
+        return self.top.instruct is None
+
 
 @dataclass
 class Study:
@@ -132,9 +137,9 @@ class Study:
         return self.models["base"].source
 
     @property
-    def instruct(self) -> Model:
-        """The original instruct model."""
-        return self.models["instruct"]
+    def original(self) -> Model:
+        """The model that the adapted one is to replace: the original instruct model, or the base where there is none."""
+        return self.models["base" if self.recipe.direct else "instruct"]
 
     @property
     def held_out(self) -> list[str]:

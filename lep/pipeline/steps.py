@@ -10,7 +10,8 @@ from lep.pipeline.stages import STAGES
 
 def models_of(recipe: Recipe, output: Path) -> list[Model]:
     """Return all models, originals first."""
-    base = Model("base", "base", "base", source_of(recipe.top.base, output), None)
+    title = "original" if recipe.direct else "base"
+    base = Model("base", title, "base", source_of(recipe.top.base, output), None)
     return [base, *(model for stage in STAGES for model in stage.models(recipe, output))]
 
 

@@ -70,7 +70,7 @@ def _keys(section: Section, indent: str, *, off: bool = False) -> Iterator[str]:
     examples = RECIPES["self"].model_dump()
     for name, field in section.model_fields.items():
         option = option_of(field)
-        required = field.is_required() or name == "prompts"  # which may be left out only where there is `copy`
+        required = field.is_required() or name in ("prompts", "instruct")  # which most recipes have
         default = _YOURS[name] if required else field.get_default(call_default_factory=True)
         hidden = default is None and not off
         help = f"yours: {option.help}" if required else option.help

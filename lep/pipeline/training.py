@@ -87,34 +87,67 @@ def add_training(
         outside: see `model`.
         answers: see `answering`.
     """
-    name = str(result.step)
-    chats = study.output / f"{name}-data" / "chats.jsonl"
-    data, train = training["data"], training["train"]
-
-    def make(talk: Talk) -> None:
-        with talk.stage(f"{name}: answers and grades") as progress:
-            make_data(answering, output=chats, force=True, progress=progress, **data)
+    name, train = str(result.step), training["train"]
+    chats = chats_file(study.output, name)
 
     def run(talk: Talk) -> None:
         with talk.stage(f"{name}: training") as progress:
             calibrate(model, chats, Path(result.source), warn=talk.warn, progress=progress, **train)
 
-    # A key that recipes did not always have counts where it is used, so that older studies stay done.
-    counted = {key: value for key, value in data.items() if key != "continuations" or value}
-    # Answers stay in the journal beside the chats, for other settings too.
-    study.add(
-        f"{name}-data", name, chats.with_suffix(".report.json"), make, needs=[] if data["answers"] else asked,
-        inputs=[*([] if data["answers"] else answers), *named_files(data)], settings=counted, work=[chats],
-    )  # fmt: skip
+    add_chats(study, name, training["data"], answering, asked=asked, answers=answers)
     study.add(
         name, name, result.source, run, needs=[*needs, f"{name}-data"], inputs=outside, settings=train,
         work=[Path(f"{result.source}.training"), Path(f"{result.source}.runs")], model=True,
     )  # fmt: skip
 
 
+def chats_file(output: Path, name: str) -> Path:
+    """Return where the chats of a stage lie."""
+    return output.absolute() / f"{name}-data" / "chats.jsonl"
+
+
+def add_chats(
+    study: Study,
+    name: str,
+    data: Mapping[str, Any],
+    answering: str,
+    *,
+    asked: Sequence[str] = (),
+    answers: Sequence[str] = (),
+) -> None:
+    """Add the step that makes the chats of a stage.
+
+    Args:
+        study: gets the step, `NAME-data`.
+        name: of the stage.
+        data: the section `data`.
+        answering: see `add_training`, as the rest.
+        asked: see `answering`.
+        answers: see `answering`.
+    """
+    chats = chats_file(study.output, name)
+
+    def make(talk: Talk) -> None:
+        with talk.stage(f"{name}: answers and grades") as progress:
+            make_data(answering, output=chats, force=True, progress=progress, **data)
+
+    # A key that recipes did not always have counts where it is used, so that older studies stay done.
+    counted = {key: value for key, value in data.items() if key != "continuations" or value}
+    own = data["answers"] or not data["prompts"]
+    # Answers stay in the journal beside the chats, for other settings too.
+    study.add(
+        f"{name}-data", name, chats.with_suffix(".report.json"), make, needs=[] if own else asked,
+        inputs=[*([] if own else answers), *named_files(data)], settings=counted, work=[chats],
+    )  # fmt: skip
+
+
 def needed_files(training: Training | None) -> list[str]:
     """Return the texts that chats are made from."""
-    data = (training or {}).get("data", {})
+    return named_texts((training or {}).get("data", {}))
+
+
+def named_texts(data: Mapping[str, Any]) -> list[str]:
+    """Return the texts that a section `data` names."""
     return [str(file) for key in ("prompts", "copy_corpus", "exclude") for file in data.get(key, ())]
 
 
@@ -130,8 +163,6 @@ def training_prices(name: str, training: Training | None, costs: Costs, rows: in
         costs: the base model's sizes.
         rows: of the model's embedding.
     """
-    from lep.calibration.prompts import read_prompts
-
     if training is None:
         return {}
     data, train, shape = training["data"], training["train"], costs.shape
@@ -140,28 +171,50 @@ def training_prices(name: str, training: Training | None, costs: Costs, rows: in
     memory = _memory(recipe, train["dtype"], costs, rows)
     shorter = recipe.model_copy(update={"max_length": min(recipe.max_length, 1024)})
     smaller = Instead(f"{name}.train.max_length={shorter.max_length}", _memory(shorter, train["dtype"], costs, rows))
-    try:
-        limit = data["limit"]
-        prompts = sum(1 for file in data["prompts"] for _ in read_prompts(Path(file)))
-        prompts = min(prompts, limit) if limit is not None else prompts
-    except DarumeruError:
+    made = chats_price(name, data, costs, rows)
+    prompts = _prompts(data)
+    if prompts is None:
         return {name: Price(bytes=disk, memory=memory, trains=True, instead=(smaller,))}
-    answers = 0.0 if data["answers"] else prompts * float(100 + data["max_tokens"])
-    graded = prompts * float(400 + data["max_tokens"]) if data["judge"] else 0.0
     texts = (2 * data["copy"] + data["continuations"]) * sum(data["copy_characters"]) / 2 / 2.0
     examples = prompts + data["copy"] + data["continuations"]
     tokens = prompts * float(100 + min(data["max_tokens"], recipe.max_length)) + texts
     share = recipe.epochs
     if recipe.max_steps is not None and examples:
         share = min(share, recipe.max_steps * recipe.batch / examples)
-    return {
-        f"{name}-data": Price(
-            answers + graded, (answers + graded) * shape.forward(rows), 0.0, reading(shape, rows, shape.width)
-        ),
+    return made | {
         name: Price(
             tokens * share, tokens * share * shape.training(rows, "lora"), disk, memory, trains=True, instead=(smaller,)
         ),
     }
+
+
+def chats_price(name: str, data: Mapping[str, Any], costs: Costs, rows: int) -> dict[str, Price]:
+    """Return the price of the step `NAME-data`; none where its prompts cannot be read.
+
+    Args:
+        name: of the stage.
+        data: the section `data`.
+        costs: the base model's sizes.
+        rows: of the answering model's embedding.
+    """
+    prompts, shape = _prompts(data), costs.shape
+    if prompts is None:
+        return {}
+    answers = 0.0 if data["answers"] else prompts * float(100 + data["max_tokens"])
+    graded = prompts * float(400 + data["max_tokens"]) if data["judge"] else 0.0
+    memory = reading(shape, rows, shape.width)
+    return {f"{name}-data": Price(answers + graded, (answers + graded) * shape.forward(rows), 0.0, memory)}
+
+
+def _prompts(data: Mapping[str, Any]) -> int | None:
+    """The number of prompts; None where they cannot be read."""
+    from lep.calibration.prompts import read_prompts
+
+    try:
+        prompts = sum(1 for file in data["prompts"] for _ in read_prompts(Path(file)))
+    except DarumeruError:
+        return None
+    return prompts if data["limit"] is None else min(prompts, data["limit"])
 
 
 def _memory(recipe: TrainingRecipe, dtype: str, costs: Costs, rows: int) -> float:

@@ -348,7 +348,7 @@ def test_the_papers_recipes_are_planned_from_configurations_alone(
 
 
 def test_the_laptops_recipe_is_planned_and_its_texts_are_set_from_outside(inputs: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("smollm2-ru", ["name=x"])
+    recipe = load_recipe("smollm2-pair-ru", ["name=x"])
     found = estimate(recipe, tmp_path / "out", plan(recipe, tmp_path / "out"))
     assert any("package:smollm2" in sentence for sentence in found.missing)
     changes = [
@@ -356,7 +356,7 @@ def test_the_laptops_recipe_is_planned_and_its_texts_are_set_from_outside(inputs
         f"held_out.en={inputs / 'held-en.jsonl'}", f"instruct.data.prompts={inputs / 'prompts.jsonl'}",
         f"calibrate.data.prompts={inputs / 'prompts.jsonl'}", f"calibrate.data.copy_corpus={inputs / 'copy.jsonl'}",
     ]  # fmt: skip
-    recipe = load_recipe("smollm2-ru", changes)
+    recipe = load_recipe("smollm2-pair-ru", changes)
     assert recipe.top.corpus == (str(inputs / "ru.jsonl"),)
     found = estimate(recipe, tmp_path / "out", plan(recipe, tmp_path / "out"))
     assert found.missing == []
@@ -415,7 +415,9 @@ def _absent(keys: Any, text: str) -> list[str]:
     return [key for key in keys if not re.search(rf"^\s*(# *)?{key}:", text, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("name", ["smollm2-ru", "mistral-7b-ru-extended", "llama-3-8b-ru-optimized", "template"])
+@pytest.mark.parametrize(
+    "name", ["smollm2-ru", "smollm2-pair-ru", "mistral-7b-ru-extended", "llama-3-8b-ru-optimized", "template"]
+)
 def test_every_recipe_that_comes_with_lep_is_read(name: str) -> None:
     assert load_recipe(name).top.lang == "ru"
 

@@ -147,7 +147,7 @@ def test_bad_shares_are_one_sentence() -> None:
 def test_a_recipe_replays_texts_beside_it(english: Path, tmp_path: Path) -> None:
     """A path in a recipe is relative to it; another text of that name is another step."""
     recipe = tmp_path / "r.yaml"
-    recipe.write_text((SHIPPED / "smollm2-ru.yaml").read_text())
+    recipe.write_text((SHIPPED / "smollm2-pair-ru.yaml").read_text())
     keys = []
     for texts in (ENGLISH, ENGLISH[:1]):
         write(english, texts)

@@ -19,7 +19,8 @@ def test_the_wheel_works_outside_the_checkout(tiny_chat: Path, tmp_path: Path) -
     assert "darumeru/tasks/darumeru.yaml" in names
     assert "darumeru/data/mini/parus/test.jsonl" in names
     assert {"darumeru/leaderboard/published.csv", "darumeru/leaderboard/web/index.html.j2"} <= set(names)
-    assert {"lep/recipes/smollm2-ru.yaml", "lep/pipeline/web/index.html.j2"} <= set(names)
+    recipes = {f"lep/recipes/{name}.yaml" for name in ("smollm2-ru", "smollm2-pair-ru")}
+    assert recipes | {"lep/pipeline/web/index.html.j2"} <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "tasks/", "leaderboards/", "recipes/"))]
     code = (
         "import darumeru.task.suite, darumeru.data.bundle\n"

@@ -31,7 +31,7 @@ KEYS = {
         "speed": "ada371fa1a5547e6",
         "vocab": "af4d909d7eb2eea0",
     },
-    "smollm2-ru": {
+    "smollm2-pair-ru": {
         "calibrate": "2e4fa15185c1cab1",
         "calibrate-data": "227311fa2582e2ee",
         "examples": "a078514eba2fbed1",

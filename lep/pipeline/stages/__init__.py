@@ -11,6 +11,7 @@ from darumeru import plugins
 from darumeru.errors import unknown
 from lep.pipeline.stage import Stage
 from lep.pipeline.stages.calibrate import calibrate
+from lep.pipeline.stages.chats import chats
 from lep.pipeline.stages.evaluate import evaluate
 from lep.pipeline.stages.init import init
 from lep.pipeline.stages.instruct import instruct
@@ -39,6 +40,6 @@ def _with_others(own: tuple[Stage[Any], ...]) -> tuple[Stage[Any], ...]:
     return tuple(stages)
 
 
-STAGES = _with_others((vocab, init, pretrain, instruct, propagate, calibrate, evaluate))
+STAGES = _with_others((vocab, init, chats, pretrain, instruct, propagate, calibrate, evaluate))
 
-__all__ = ["STAGES", "calibrate", "evaluate", "init", "instruct", "pretrain", "propagate", "vocab"]
+__all__ = ["STAGES", "calibrate", "chats", "evaluate", "init", "instruct", "pretrain", "propagate", "vocab"]

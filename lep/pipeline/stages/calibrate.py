@@ -1,4 +1,4 @@
-"""The propagated instruct model trained on a few chats of the original one."""
+"""The propagated instruct model trained on a few chats of the original one; the adapted base where there is no pair."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Top, inside
 from lep.pipeline.stage import Model, Recipe, Stage, Study
+from lep.pipeline.stages.pretrain import pretrain
 from lep.pipeline.stages.propagate import propagate
 from lep.pipeline.training import PATHS, SECTIONS, Training, add_training, needed_files, read_training, training_prices
 
@@ -17,7 +18,9 @@ class CalibrateStage(Stage[Training | None]):
     """Settings are None without calibration."""
 
     name = "calibrate"
-    help = "The first propagated model calibrated; leave the section out for a study without calibration."
+    help = (
+        "The first propagated model, or the adapted base, calibrated; leave the section out for a study without that."
+    )
     schema = SECTIONS
     paths = PATHS
     kind = "calibrated"
@@ -31,18 +34,18 @@ class CalibrateStage(Stage[Training | None]):
         training = study.recipe[self]
         if training is None:
             return
-        first = propagate.models(study.recipe, study.output)[0]
-        assert first.step is not None  # noqa: S101 - every propagated model is made
-        made = study.instruct.step
+        first = _adapted(study.recipe, study.output)
+        assert first.step is not None  # noqa: S101 - every adapted model is made
+        made = study.original.step
         add_training(
             study,
             study.models[self.kind],
             training,
             first.source,
-            study.instruct.source,
+            study.original.source,
             needs=[first.step],
             asked=[made] if made else [],
-            answers=[] if made else [study.instruct.source],
+            answers=[] if made else [study.original.source],
         )
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:
@@ -50,8 +53,9 @@ class CalibrateStage(Stage[Training | None]):
         if recipe[self] is None:
             return []
         lang = recipe.top.lang
-        title = f"instruct/{lang}, {recipe[propagate]['methods'][0]}, calibrated"
-        return [Model(self.kind, title, self.kind, str(output / f"instruct-{lang}-calibrated"), self.name)]
+        title = f"{_adapted(recipe, output).title}, calibrated"
+        name = f"{'base' if recipe.direct else 'instruct'}-{lang}-calibrated"
+        return [Model(self.kind, title, self.kind, str(output / name), self.name)]
 
     def files(self, settings: Training | None) -> list[str]:
         """Return the texts that its chats are made from."""
@@ -63,3 +67,8 @@ class CalibrateStage(Stage[Training | None]):
 
 
 calibrate = CalibrateStage()
+
+
+def _adapted(recipe: Recipe, output: Path) -> Model:
+    """Return the model that is calibrated."""
+    return (propagate.models(recipe, output)[:1] or pretrain.models(recipe, output)[-1:])[0]

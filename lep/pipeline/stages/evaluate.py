@@ -19,13 +19,12 @@ from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited, nam
 from lep.pipeline.stages.calibrate import calibrate
 from lep.pipeline.stages.init import init
 from lep.pipeline.stages.instruct import instruct
-from lep.pipeline.stages.pretrain import pretrain
+from lep.pipeline.stages.pretrain import CONTROL, pretrain
 from lep.pipeline.stages.propagate import propagate
 
 _MAKERS: tuple[Stage[Any], ...] = (init, pretrain, instruct, propagate, calibrate)
-KINDS = ("base", *(str(stage.kind) for stage in _MAKERS))
+KINDS = ("base", CONTROL, *(str(stage.kind) for stage in _MAKERS))
 """Kinds of models that may be evaluated."""
-_CHATTING = (instruct.kind, propagate.kind, calibrate.kind)
 _KINDS: Any = tuple[one_of(lambda: KINDS), ...]  # type: ignore[misc]
 
 
@@ -38,7 +37,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
         "evaluate",
         Settings,
         "model revision adapter tokenizer training base_url api_key_env served_model approximate",
-        {"models": (Annotated[_KINDS, Option("Which models are evaluated; instruct always is.")], KINDS)},
+        {"models": (Annotated[_KINDS, Option("Which models are evaluated; the original always is.")], KINDS)},
     )
     paths = frozenset({"chats", "data", "lock", "wording", "include_path", "corpus"})
 
@@ -47,15 +46,17 @@ class EvaluateStage(Stage[dict[str, Any]]):
         return checked(self.schema, inside(content, self.name), self.name, inherited(top))
 
     def add_steps(self, study: Study) -> None:
-        """Add benchmark and held-out texts for each model; speed and examples for the instruct models."""
-        chosen = [m for m in study.models.values() if m.kind in study.recipe[self]["models"] or m.kind == instruct.kind]
+        """Add benchmark and held-out texts for each model; speed and examples for the original and those to replace it."""
+        direct, original = study.recipe.direct, study.original
+        chosen = [m for m in study.models.values() if m.kind in study.recipe[self]["models"] or m is original]
         for model in chosen:
             self._add_benchmark(study, model)
             self._add_held_out(study, model)
-        propagated = [m for m in chosen if m.kind == propagate.kind][:1]
-        shown = [study.instruct, *propagated, *(m for m in chosen if m.kind == calibrate.kind)]
+        adapted = [m for m in chosen if m.kind == (pretrain.kind if direct else propagate.kind)][:1]
+        shown = [original, *adapted, *(m for m in chosen if m.kind == calibrate.kind)]
         if study.recipe.report.chats is not None:
-            self._add_chats(study, [m for m in chosen if m.kind in _CHATTING], study.recipe.report.chats)
+            chatting = [m for m in chosen if direct or m.kind in (instruct.kind, propagate.kind, calibrate.kind)]
+            self._add_chats(study, chatting, study.recipe.report.chats)
         if len(shown) > 1:
             self._add_speed(study, shown)
         if study.recipe.report.examples:
@@ -173,7 +174,7 @@ class EvaluateStage(Stage[dict[str, Any]]):
             "examples": Price(told, told * each, 0.0, stored), "speed": Price(wrote, wrote * each, 0.0, stored)
         }  # fmt: skip
         old = [("base", costs.shape.forward(costs.shape.rows))]
-        made = [(m.id, each if m.kind != instruct.kind else old[0][1])
+        made = [(m.id, old[0][1] if m.kind in (instruct.kind, CONTROL) else each)
                 for stage in _MAKERS for m in stage.models(recipe, costs.output)]  # fmt: skip
         for model, flop in [*old, *made]:
             prices[f"run-{model}"] = Price(tokens, None if tokens is None else tokens * flop, 0.0, stored)

@@ -13,7 +13,7 @@ from lep.pipeline.training import PATHS, SECTIONS, Training, add_training, neede
 
 
 class InstructStage(Stage[Training | None]):
-    """Settings are None where the model is given."""
+    """Settings are None where the model is given, or there is none."""
 
     name = "instruct"
     help = "The original instruct model, where it is made from the base."
@@ -31,11 +31,13 @@ class InstructStage(Stage[Training | None]):
         training = study.recipe[self]
         if training is not None:
             add_training(
-                study, study.instruct, training, study.base, study.base, outside=[study.base], answers=[study.base]
+                study, study.original, training, study.base, study.base, outside=[study.base], answers=[study.base]
             )
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:
-        """Return the instruct model, given or made."""
+        """Return the instruct model, given or made, if there is one."""
+        if recipe.top.instruct is None:
+            return []
         made = recipe[self] is not None
         source = str(output / "instruct") if made else source_of(recipe.top.instruct, output)
         return [Model(self.kind, "instruct (original)", self.kind, source, self.name if made else None)]

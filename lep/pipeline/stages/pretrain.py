@@ -15,6 +15,7 @@ from lep.pipeline.memory import trained_values, training
 from lep.pipeline.price import Costs, Instead, Price
 from lep.pipeline.sections import Top, checked, inside
 from lep.pipeline.stage import Model, Recipe, Stage, Study, Talk, inherited
+from lep.pipeline.stages.chats import chats
 from lep.pretraining.control import control_folder, control_settings, train_control
 from lep.pretraining.data import forgotten
 from lep.pretraining.replay import parse_replay
@@ -67,26 +68,27 @@ class PretrainStage(Stage[Settings]):
     def add_steps(self, study: Study) -> None:
         """Add the one step."""
         settings, corpus = study.recipe[self], list(study.recipe.top.corpus)
-        output = study.models[self.kind].source
+        output, chatting = study.models[self.kind].source, chats.replay(study.recipe, study.output)
+        whole = settings.model_copy(update={"replay": (*settings.replay, *chatting)})
 
         def run(talk: Talk) -> None:
             from lep.pretraining.job import pretrain
 
             pretrain(
                 study.steps["init"].output, corpus, Path(output), held_out=study.held_out, original=study.base,
-                settings=settings, warn=talk.warn,
+                settings=whole, warn=talk.warn,
             )  # fmt: skip
 
         replayed = [part.source for part in parse_replay(settings.replay)]
         study.add(
-            self.name, self.name, output, run, needs=["init"], inputs=[*corpus, *replayed], settings=settings.of_the_result(),
-            model=True, resumes=True,
+            self.name, self.name, output, run, needs=["init", *(["chats-data"] if chatting else [])],
+            inputs=[*corpus, *replayed], settings=whole.of_the_result(), model=True, resumes=True,
         )  # fmt: skip
         if settings.control:
-            self._add_control(study, Path(output), corpus)
+            self._add_control(study, Path(output), corpus, whole)
 
-    def _add_control(self, study: Study, adapted: Path, corpus: Sequence[str]) -> None:
-        settings, held_out = study.recipe[self], study.held_out
+    def _add_control(self, study: Study, adapted: Path, corpus: Sequence[str], settings: PretrainSettings) -> None:
+        held_out = study.held_out
 
         def run(talk: Talk) -> None:
             train_control(
@@ -95,14 +97,16 @@ class PretrainStage(Stage[Settings]):
 
         study.add(
             CONTROL, self.name, control_folder(adapted), run, needs=[self.name], inputs=[study.base],
-            settings=settings.of_the_result(), resumes=True,
+            settings=settings.of_the_result(), model=True, resumes=True,
         )  # fmt: skip
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:
-        """Return the trained model."""
+        """Return the trained model, behind its control where there is one."""
         lang = recipe.top.lang
-        title = f"base/{lang} (embeddings trained)"
-        return [Model(self.kind, title, self.kind, str(output / f"base-{lang}"), self.name)]
+        title = f"adapted ({lang})" if recipe.direct else f"base/{lang} (embeddings trained)"
+        trained = Model(self.kind, title, self.kind, str(output / f"base-{lang}"), self.name)
+        control = Model(CONTROL, "control (old vocabulary)", CONTROL, str(control_folder(trained.source)), CONTROL)
+        return [control, trained] if recipe[self].control else [trained]
 
     def files(self, settings: Settings) -> list[str]:
         """Return the texts that are replayed."""

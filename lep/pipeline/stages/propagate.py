@@ -52,7 +52,9 @@ class PropagateStage(Stage[dict[str, Any]]):
 
     def add_steps(self, study: Study) -> None:
         """Add a step for each method; `auto` reads the held-out texts, too."""
-        recipe, made = study.recipe, study.instruct.step
+        if study.recipe.direct:
+            return
+        recipe, made = study.recipe, study.original.step
         for name in recipe[self]["methods"]:
             auto = name == method.AUTO
             own = () if auto else method.find(name).settings
@@ -63,7 +65,7 @@ class PropagateStage(Stage[dict[str, Any]]):
             for key in ("backbone", "alpha"):
                 if (value := recipe[self][key]) != self.schema.model_fields[key].default:
                     settings[key] = value
-            given = [] if made else [study.instruct.source]
+            given = [] if made else [study.original.source]
             study.add(
                 f"propagate-{name}", self.name, study.models[f"instruct-{name}"].source, partial(self._run, study, name),
                 needs=["pretrain", *([made] if made else [])],
@@ -78,12 +80,14 @@ class PropagateStage(Stage[dict[str, Any]]):
         texts = read_all([new], field=top.field, limit=_CHARACTERS) if name == method.AUTO else ()
         settings = {key: value for key, value in study.recipe[self].items() if key != "methods"}
         job.propagate(
-            study.base, study.steps["pretrain"].output, study.instruct.source, study.models[f"instruct-{name}"].source,
+            study.base, study.steps["pretrain"].output, study.original.source, study.models[f"instruct-{name}"].source,
             method=name, texts=texts, warn=talk.warn, **settings,
         )  # fmt: skip
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:
-        """Return a model for each method."""
+        """Return a model for each method; none where there is no instruct model."""
+        if recipe.direct:
+            return []
         lang = recipe.top.lang
         return [
             Model(f"instruct-{name}", f"instruct/{lang}, {name}", self.kind, str(output / f"instruct-{lang}-{name}"),
@@ -93,6 +97,8 @@ class PropagateStage(Stage[dict[str, Any]]):
 
     def prices(self, recipe: Recipe, costs: Costs) -> dict[str, Price]:
         """Return the price of each model: its files, its map (3 V d² for the sums, two d³ to solve), and of `auto` the text."""
+        if recipe.direct:
+            return {}
         settings, shape, rows = recipe[self], costs.shape, costs.rows
         fitted = (1 if shape.tied else 2) * (3.0 * rows * shape.dim**2 + 2.0 * shape.dim**3)
         layers = settings["backbone"] == "delta" and any(
