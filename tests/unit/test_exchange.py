@@ -315,6 +315,9 @@ def test_stock_lm_eval_is_scored_anew(stock: Path, tmp_path: Path) -> None:
         assert run.scores.tasks[task].score.value == pytest.approx(theirs[task]["score,none"])
     assert run.scores.tasks["rcb"].metrics["f1_macro"].value == pytest.approx(theirs["rcb"]["f1_macro,none"])
     assert run.scores.tasks["sums"].primary == ["acc"]
+    for sample in run.samples("sums"):
+        logs = sample.requests[0].answer.logprobs
+        assert sample.pred == sample.doc["choices"][logs.index(max(logs))]
     assert run.scores.tasks["sums"].metrics["acc_norm"].value == pytest.approx(theirs["sums"]["acc_norm,none"])
     assert "counts the model's own tokens" in run.scores.failed["cp_sent_ru"]
     assert run.header.imported is not None and run.header.imported.stated == ["sums"]

@@ -206,12 +206,19 @@ def _sample(line: _Line, shots: int, where: str) -> Sample:
         for prompt, labels in questions
         for repeat, answers in enumerate(zip(*labels, strict=False))
     ]
-    chosen: dict[str, Any] = {}
+    sample = Sample(
+        id=line.doc_id,
+        doc=line.doc if isinstance(line.doc, dict) else {"doc": line.doc},
+        gold=line.target,
+        requests=requests,
+        score={},
+    )
     options = [str(argument.get("arg_1")) for argument in arguments]
     if len(requests) == 1 < len(options) and len(logs := requests[0].answer.logprobs) == len(options):
-        chosen = {"options": options, "most probable": options[logs.index(max(logs))]}
-    doc = line.doc if isinstance(line.doc, dict) else {"doc": line.doc}
-    return Sample(id=line.doc_id, doc=doc, gold=line.target, requests=requests, score={}, extra=chosen)
+        sample.extra = {"options": options}
+        if isinstance(line.target, str):
+            sample.pred = options[logs.index(max(logs))].strip()
+    return sample
 
 
 def _labels(answers: Sequence[GivenAnswer]) -> bool:
