@@ -10,7 +10,7 @@ from typing import Any
 
 from darumeru.errors import DarumeruError
 from lep.calibration.recipe import Recipe
-from lep.model.layers import linear_layers
+from lep.model.layers import linear_layers, transformer_layers
 
 
 def is_tied(model: Any) -> bool:
@@ -53,6 +53,14 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
             parameter.data = parameter.data.float()
     check_tie(wrapped, tied)
     return wrapped
+
+
+def shard_frozen(wrapped: Any, device: Any) -> None:
+    """Cut up among the processes what a model that `add_lora` has wrapped does not train; what is trained stays whole in each."""
+    from lep.model.sharding import shard
+
+    trained = {parameter for parameter in wrapped.parameters() if parameter.requires_grad}
+    shard(wrapped, transformer_layers(wrapped.get_base_model())[1], trained, device)
 
 
 def load_adapter(wrapped: Any, adapter: Path) -> None:

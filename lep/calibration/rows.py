@@ -51,6 +51,11 @@ def deal(
         rows += 1
 
 
+def filled_up(step: Step, processes: int) -> Step:
+    """Return a step with empty rows at its end, so that each of the processes gets as many rows."""
+    return [*step, *([] for _ in range(-len(step) % processes))]
+
+
 def _balance(step: Sequence[int], lengths: Sequence[int], count: int) -> Step:
     rows: Step = [[] for _ in range(count)]
     heap = [(0, number) for number in range(count)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import DarumeruError
 from lep.calibration.lora import quiet
-from lep.calibration.rows import Step
+from lep.calibration.rows import Step, filled_up
 from lep.calibration.work import WHOLE, newest_checkpoint, step_of
 
 if TYPE_CHECKING:
@@ -37,13 +38,20 @@ def train(
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
+    from lep.model.sharding import ShardedTrainer
+
+    class Trainer(ShardedTrainer, SFTTrainer):  # type: ignore[misc]
+        """trl's trainer of a model that may be cut up."""
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    steps = [filled_up(step, processes) for step in steps]
     schedules = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
     arguments = SFTConfig(
         output_dir=str(work),
         max_steps=len(steps),
         # One row at a time; the rows of a step are accumulated. Only the last step may have fewer.
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=len(steps[0]),
+        gradient_accumulation_steps=len(steps[0]) // processes,
         train_sampling_strategy="sequential",
         packing=True,
         packing_strategy="bfd",
@@ -63,11 +71,13 @@ def train(
         save_strategy="steps",
         save_steps=save_every,
         save_total_limit=2,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=24 * 3600,
         report_to="none",
         disable_tqdm=True,
     )
     with quiet():
-        trainer = SFTTrainer(
+        trainer = Trainer(
             model=wrapped,
             args=arguments,
             train_dataset=_rows(examples, steps),
@@ -92,7 +102,10 @@ def _mark_whole() -> Any:
         """Marks a checkpoint when all its files are written."""
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            args.distributed_state.wait_for_everyone()  # each writes its random state
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            args.distributed_state.wait_for_everyone()
 
     return MarkWhole()
 
@@ -149,6 +162,10 @@ def _rows(examples: Sequence[Example], steps: Sequence[Step]) -> Any:
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in (row for step in steps for row in step):
+            if not row:
+                nothing = np.zeros(2, examples[0].ids.dtype)
+                yield {"input_ids": nothing, "labels": nothing - 100, "seq_lengths": [2]}
+                continue
             chosen = [examples[index] for index in row]
             ids = np.concatenate([e.ids for e in chosen])
             labels = np.where(np.concatenate([e.trained for e in chosen]), ids, -100)

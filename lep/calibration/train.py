@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +18,7 @@ from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
 from darumeru.options import Option
 from lep.calibration.chat import Writers, read_chats, render_all
-from lep.calibration.lora import add_lora, is_tied, trained_parameters
+from lep.calibration.lora import add_lora, is_tied, shard_frozen, trained_parameters
 from lep.calibration.merge import merge, stored_tensors
 from lep.calibration.recipe import Recipe, choose_recipe
 from lep.calibration.rows import deal
@@ -24,7 +27,8 @@ from lep.calibration.work import claim, newest_checkpoint, step_of
 from lep.model.checkpoint import open_checkpoint
 from lep.model.folders import folder_fingerprint, new_folder
 from lep.model.loading import load_model
-from lep.model.manifest import write_manifest
+from lep.model.manifest import read_manifest, write_manifest
+from lep.model.processes import is_asked, without_accelerate
 from lep.options import Force, Model, Output
 
 if TYPE_CHECKING:
@@ -39,6 +43,14 @@ def calibrate(
     recipe: Annotated[str | Recipe, Option("self or instruct: the paper's settings.")] = "self",
     device: Annotated[Literal["auto", "cpu", "cuda"], Option("Where to train.")] = "auto",
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], Option("Of what is not trained.")] = "auto",
+    fsdp: Annotated[
+        bool,
+        Option(
+            "Cut what is not trained up among the processes (FSDP2); otherwise each has all of it.",
+            flag="--fsdp",
+            decides=False,
+        ),
+    ] = False,
     save_every: Annotated[int, Option("Steps between checkpoints.")] = 50,
     suite: Annotated[str | None, Option("Benchmark to run along the way, such as darumeru-train.")] = None,
     eval_every: Annotated[int, Option("Steps between its runs.")] = 50,
@@ -52,7 +64,8 @@ def calibrate(
 
     Only the assistant's tokens count; the loss of an optimizer step is the mean over those of all its examples. What is
     trained is kept and updated in float32. Checkpoints lie in `OUTPUT.training` until the output is there; the same call
-    resumes from the newest whole one and computes the same numbers as if it had not been stopped.
+    resumes from the newest whole one and computes the same numbers as if it had not been stopped. Under `torchrun` or
+    `accelerate launch` every process calls it; they share the rows of a step, and the first one merges.
 
     Args:
         model: the model to calibrate, with a chat template; the other options say themselves what they are.
@@ -63,23 +76,33 @@ def calibrate(
 
     Raises:
         UserError: a setting that is not possible, a model without a chat template, data without a usable example,
-            checkpoints of other settings.
+            checkpoints of other settings, an evaluation inside a model that is cut up.
         DarumeruError: the training diverged, or merging changed the model.
     """
+    from accelerate import PartialState
+
     from darumeru.files import file_sha256
     from darumeru.record.run import exclusive
 
     chosen = choose_recipe(recipe, changes)
-    for package in ("trl", "peft"):
+    for package in ("trl", "peft", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"Calibration needs {package}: pip install 'darumeru[train]'.")
+    sharded = is_asked(fsdp)
     folder = Path(output)
     work = folder.with_name(f"{folder.name}.training")
     if save_every < 1 or eval_every < 1:
         raise UserError("--save-every and --eval-every are numbers of steps, 1 or more.")
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise UserError(f"The output folder {folder} is not empty. Name a new one, or add --force to replace it.")
+    if sharded and suite is not None:
+        raise UserError(
+            "--suite does not work under FSDP: no process has the whole model. Leave it out, and evaluate the result."
+        )
     device, dtype = _place(device, dtype)
+    # Merging takes the first process longer than the others usually wait.
+    processes = PartialState(cpu=device == "cpu", timeout=timedelta(days=1))
+    first = processes.is_main_process
     source = open_checkpoint(model)
     tokenizer, ends, context = _tokenizer(source.folder)
     max_length = min(chosen.max_length, context or chosen.max_length)
@@ -94,8 +117,10 @@ def calibrate(
     }
     identity = {**settings, "model": folder_fingerprint(source.folder)}
     work.mkdir(parents=True, exist_ok=True)
-    with exclusive(work), hushed():
-        claim(work, identity, force)
+    with exclusive(work) if first else nullcontext(), without_accelerate(), hushed():
+        with processes.main_process_first():
+            if first:
+                claim(work, identity, force)
         base = load_model(source.folder, dtype)
         tied = is_tied(base)
         isolated = keeps_apart(base, examples)
@@ -115,12 +140,17 @@ def calibrate(
         whole = sorted({kind for _, kind in trained_parameters(wrapped)} - {"lora"})
         newest = newest_checkpoint(work)
         if newest is None or step_of(newest) < len(steps):
-            callbacks = [progress_callback(progress)]
+            if sharded:
+                shard_frozen(wrapped, processes.device)
+            callbacks = [progress_callback(progress if first else None)]
             if suite is not None:
                 callbacks.append(_evaluation(suite, eval_every, eval_data, folder, source.folder))
             newest = train(
                 wrapped, tokenizer, examples, steps, work, newest, chosen, device, dtype, save_every, callbacks
             )
+        if not first:
+            processes.wait_for_everyone()  # while the first one merges
+            return read_manifest(folder) or {}
         log = read_json(newest / "trainer_state.json")["log_history"]
         del base, wrapped
         losses = [[int(entry["step"]), float(entry["loss"])] for entry in log if "loss" in entry]
@@ -155,6 +185,7 @@ def calibrate(
                 },
             )
     shutil.rmtree(work)
+    processes.wait_for_everyone()
     return manifest
 
 
@@ -166,8 +197,11 @@ def _place(device: str, dtype: str) -> tuple[Any, Any]:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise UserError("There is no GPU that PyTorch can use here. Use --device cpu.")
-        if torch.cuda.device_count() > 1:
-            raise UserError("Calibration uses one GPU; make one visible, for example with CUDA_VISIBLE_DEVICES=0.")
+        if torch.cuda.device_count() > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise UserError(
+                "A process calibrates on one GPU: start one for each with torchrun --nproc_per_node N -m lep calibrate train …, "
+                "or make one visible, for example with CUDA_VISIBLE_DEVICES=0."
+            )
     if dtype == "auto":
         # Not where a GPU emulates it (Turing, Volta), many times slower than float32.
         native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -15,7 +15,7 @@ from lep.calibration.copies import CHARACTERS
 from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe
 from lep.calibration.train import calibrate
-from lep.cli.terminal import group, plain, print_table, progress, show, warn
+from lep.cli.terminal import group, is_first, plain, print_table, progress, show, warn
 
 app = group(__doc__)
 
@@ -47,7 +47,8 @@ def train_command(changes: dict[str, Any], settings: dict[str, Any]) -> None:
     given = {name: value for name, value in changes.items() if value is not None}
     with progress("Calibration") as bar:
         manifest = calibrate(**settings, warn=warn, progress=bar, **given)
-    show(settings["output"], manifest)
+    if is_first():
+        show(settings["output"], manifest)
 
 
 def _nested(pairs: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ SECTIONS: dict[str, Section] = {
     "train": settings_model(
         "train",
         calibrate,
-        "model data output force warn progress",
+        "model data output fsdp force warn progress",  # `lep run` is one process
         recipe=(
             Annotated[Literal["self", "instruct"], Option("The paper's settings; every field can be changed.")],
             "self",

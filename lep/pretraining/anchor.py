@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lep.model.checkpoint import Checkpoint
+from lep.model.sharding import own, own_rows, span
 from lep.model.shards import read_rows
 from lep.pretraining.trainable import Trainable
 
@@ -35,9 +36,10 @@ class Anchor:
                 continue
             stored = trainable.place(name, source)
             if stored is not None:
-                self._first[id(parameter)] = read_rows(stored, 0, stored.shape[0]).to(parameter.device)
+                self._first[id(parameter)] = read_rows(stored, *span(parameter)).to(parameter.device)
             if name in trainable.embedding or name in trainable.head:
-                self._free[id(parameter)] = torch.tensor(list(new_ids), dtype=torch.long, device=parameter.device)
+                free = torch.tensor(list(new_ids), dtype=torch.long, device=parameter.device)
+                self._free[id(parameter)] = own_rows(parameter, free)[1]
 
     @torch.no_grad()
     def pull(self, optimizer: torch.optim.Optimizer) -> None:
@@ -48,10 +50,11 @@ class Anchor:
                 if id(parameter) not in self._first:
                     continue
                 first, free = self._first[id(parameter)], self._free.get(id(parameter))
-                kept = None if free is None else parameter[free]
+                values = own(parameter)
+                kept = None if free is None else values[free]
                 if first is None:
-                    parameter.mul_(1 - share)
+                    values.mul_(1 - share)
                 else:
-                    parameter.lerp_(first.to(parameter.dtype), share)
+                    values.lerp_(first.to(values.dtype), share)
                 if kept is not None:
-                    parameter[free] = kept
+                    values[free] = kept

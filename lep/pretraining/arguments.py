@@ -7,11 +7,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darumeru.errors import UserError
+from lep.model.processes import is_asked
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from lep.pretraining.settings import PretrainSettings
+
+
+def is_sharded(settings: PretrainSettings) -> bool:
+    """Return whether the model is cut up among processes, by FSDP.
+
+    Raises:
+        UserError: that does not go with other settings, or with how the processes were started.
+    """
+    if not is_asked(settings.fsdp):
+        return False
+    refused = {
+        "--quantize": (settings.quantize != "none", "quantized weights are not cut up. Take DDP (leave FSDP out)"),
+        "--suite": (
+            settings.suite is not None,
+            "no process has the whole model. Evaluate its checkpoints: darumeru watch",
+        ),
+        "--cache-hidden-gb": (
+            settings.cache_hidden_gb > 0,
+            "all processes have to compute the layers together. Leave it out",
+        ),
+    }
+    for option, (given, reason) in refused.items():
+        if given:
+            raise UserError(f"{option} does not work under FSDP: {reason}.")
+    return True
 
 
 def training_arguments(settings: PretrainSettings, checkpoints: Path, *, evaluates: bool) -> TrainingArguments:

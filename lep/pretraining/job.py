@@ -8,7 +8,6 @@ newest checkpoint, with the same data in the same order.
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,9 +20,10 @@ from darumeru.options import Option
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import added_ids, read_manifest, write_manifest
+from lep.model.processes import without_accelerate
 from lep.model.untie import untied
 from lep.options import Corpus, Model
-from lep.pretraining.arguments import training_arguments
+from lep.pretraining.arguments import is_sharded, training_arguments
 from lep.pretraining.best import Choice
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints, note_best
 from lep.pretraining.claim import claim
@@ -106,6 +106,7 @@ class _Training:
         from lep.measure.held_out import HeldOut
 
         self.output, self.corpus, self.settings, self.warn = output, corpus, settings, warn
+        self.sharded = is_sharded(settings)
         self.checkpoints = output / "checkpoints"
         self.blocks = blocks or output / "blocks"
         self.model = self.source = open_checkpoint(model)
@@ -146,7 +147,7 @@ class _Training:
             done = claim(self.output, self._identity(), STAGE, model=self.model.folder, force=force, write=first)
         if done is not None:
             return done
-        with exclusive(self.output) if first else nullcontext():
+        with exclusive(self.output) if first else nullcontext(), without_accelerate():
             return self._run(arguments)
 
     def _run(self, arguments: Any) -> dict[str, Any]:
@@ -206,35 +207,25 @@ class _Training:
         from lep.pretraining.trainer import PretrainTrainer, Rates
 
         settings, rows = self.settings, data.rows
-        # accelerate has FSDP on accelerators only.
-        sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" and arguments.device.type != "cpu"
         lora = "lora" in part.what.split("+")
-        if sharded and (lora or part.what == "new-rows"):
-            raise UserError(f"--train {part.what} does not work under FSDP: what it trains is small, so take DDP.")
-        if settings.quantize != "none" and (sharded or {"all", "ends"} & {*part.what.split("+")}):
+        if settings.quantize != "none" and {"all", "ends"} & {*part.what.split("+")}:
             raise UserError(
-                f"--quantize {settings.quantize} is for frozen layers on one device or under DDP; --train {part.what} "
-                f"{'under FSDP cuts them up' if sharded else 'trains them'}. Take new-rows+lora or embeddings+lora."
+                f"--quantize {settings.quantize} is for frozen layers; --train {part.what} trains them. Take new-rows+lora "
+                "or embeddings+lora."
             )
-        if sharded and settings.anchor:
-            raise UserError(
-                "--anchor does not work under FSDP: a shard does not know where its weights began. Take DDP."
-            )
-        if sharded and settings.weight_decay:
-            self.warn("Under FSDP, token rows get no weight decay: a shard does not know which rows a batch used.")
         source = open_checkpoint(reached[1]) if reached else self.source
         if lora and reached:  # checkpoints hold it merged
             source = open_checkpoint(self.checkpoints / f"checkpoint-{part.start}") if part.start else self.source
         compute = torch.bfloat16 if arguments.bf16 else torch.float32
         model = load_model(
-            source.folder, torch.float32 if sharded else compute, attention=settings.attention,
-            quantize=settings.quantize, device=None if sharded else arguments.device,
+            source.folder, compute, attention=settings.attention,
+            quantize=settings.quantize, device=None if self.sharded else arguments.device,
         )  # fmt: skip
-        trainable = prepare(
-            model, part.what, source, new_ids=self.new_ids, compute=compute, whole=sharded, lora=Lora.of(settings)
-        )
-        trainable.tensors(source)  # can it be written back?
+        trainable = prepare(model, part.what, source, new_ids=self.new_ids, compute=compute, lora=Lora.of(settings))
+        trainable.tensors(source, trainable.values())  # can it be written back?
         check_forward(trainable, packing=settings.packing)
+        if self.sharded:
+            trainable.shard(arguments.device)
         passes = (part.stop - part.start) * settings.total_batch_size / rows.distinct
         if (
             part.what == "head"

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from lep.model.sharding import own_rows
+
 
 class UsedRows:
     """The tokens of the batches since the last step, in all processes.
@@ -60,6 +62,7 @@ class RowAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             if group["row_decay"]:
                 for parameter in group["params"]:
-                    parameter[rows] *= 1 - group["lr"] * group["row_decay"]
+                    values, places, _ = own_rows(parameter, rows)
+                    values[places] *= 1 - group["lr"] * group["row_decay"]
         result: float | None = super().step(closure)
         return result

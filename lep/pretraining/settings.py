@@ -105,6 +105,14 @@ class PretrainSettings(BaseModel):
         Literal["eager", "sdpa", "flex_attention"] | None,
         Option("Attention implementation.", default="transformers' choice"),
     ] = None
+    fsdp: Annotated[
+        bool,
+        Option(
+            "Cut weights, gradients and optimizer up among the processes (FSDP2), each of which has all of them otherwise (DDP).",
+            flag="--fsdp",
+            decides=False,
+        ),
+    ] = False
     gradient_checkpointing: Annotated[bool, Option("Less memory, more time.")] = False
     cache_hidden_gb: Annotated[
         float,

@@ -20,6 +20,7 @@ from torch import nn
 
 from darumeru.errors import UserError
 from lep.model.checkpoint import gather_mixed, open_checkpoint
+from lep.model.sharding import own_rows, summed
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -59,12 +60,15 @@ class SharedMap:
     def before_step(self) -> None:
         """Give the map its gradient, from that of the rows."""
         if self.matrix.grad is not None:
-            self.change.grad = self.features.T @ self.matrix.grad[self.index].float()
+            gradient, places, chosen = own_rows(self.matrix.grad, self.index)
+            part = self.features[chosen].T @ gradient[places].float()
+            self.change.grad = summed(part, self.matrix)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the rows by what the map has moved."""
-        self.matrix[self.index] += (self.features @ self.change).to(self.matrix.dtype)
+        values, places, chosen = own_rows(self.matrix, self.index)
+        values[places] += (self.features[chosen] @ self.change).to(values.dtype)
         self.change.zero_()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MethodType
@@ -23,11 +23,14 @@ from darumeru.errors import UserError
 from lep.model.checkpoint import Checkpoint, read_blocks
 from lep.model.embeddings import match_tensor
 from lep.model.layers import transformer_layers
+from lep.model.sharding import gathered, is_sharded, own, own_rows, shard, span
 from lep.model.shards import NewTensor, StoredTensor, read_rows, write_shard
 from lep.pretraining.adapter import Adapter, Lora, add_adapter
 from lep.pretraining.cross_entropy import Logits, fused_kernel, linear_cross_entropy
 from lep.pretraining.hidden import HiddenStates
 from lep.pretraining.kernels import PLAIN
+
+_NEW_ROWS = ".new_rows"
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Trainable:
     rows: torch.Tensor | None = None
     adapter: Adapter | None = None
     hidden: HiddenStates | None = None
-    _matrices: list[tuple[nn.Parameter, nn.Parameter]] = field(default_factory=list)
+    _matrices: list[tuple[Any, nn.Parameter]] = field(default_factory=list)
 
     @property
     def tied(self) -> bool:
@@ -78,32 +81,58 @@ class Trainable:
         """Bring the model's own matrices up to date with their new rows, after these changed."""
         if self.rows is not None:
             with torch.no_grad():
-                for matrix, new in self._matrices:
-                    matrix[self.rows] = new.to(matrix.dtype)
+                for module, new in self._matrices:
+                    values, places, chosen = own_rows(module.weight, self.rows)
+                    values[places] = new[chosen].to(values.dtype)
 
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""
         device = self.model.get_input_embeddings().weight.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
-    def tensors(self, source: Checkpoint, values: Callable[[str], torch.Tensor] | None = None) -> dict[str, NewTensor]:
+    def shard(self, device: torch.device) -> None:
+        """Cut the model up among the processes (`lep.model.sharding`); new rows and LoRA, which are small, stay whole."""
+        whole = {parameter for name, parameter in self.parameters.items() if self.stays_whole(name)}
+        shard(self.model, transformer_layers(self.model)[1], whole, device)
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if self.rows is not None:
+            self.rows = self.rows.to(device)
+
+    def stays_whole(self, name: str) -> bool:
+        """Return whether every process keeps a trained parameter whole when the model is cut up."""
+        return name.endswith(_NEW_ROWS) or (self.adapter is not None and name in self.adapter.parameters)
+
+    def values(self, *, keep: bool = True) -> dict[str, torch.Tensor]:
+        """Return the trained weights by their names; where they are cut up they are put together, and all processes take part.
+
+        Args:
+            keep: whether this process needs them; the others get none.
+        """
+        found = {}
+        for name, parameter in self.parameters.items():
+            value = gathered(parameter.detach())
+            if keep:
+                found[name] = value.cpu() if is_sharded(parameter) else value
+        return found
+
+    def tensors(self, source: Checkpoint, values: Mapping[str, torch.Tensor]) -> dict[str, NewTensor]:
         """The trained weights as the tensors of a folder, in its types and by its names.
 
         Args:
             source: the folder that the others are taken from.
-            values: parameters by name; those of the model where None.
+            values: of `values`.
 
         Raises:
             UserError: the folder keeps one of them in another form.
         """
         result = {} if self.adapter is None else self.adapter.tensors()
         inside = () if self.adapter is None else self.adapter.parameters
-        for name, parameter in self.parameters.items():
+        for name in self.parameters:
             if name in inside:
                 continue
             stored = self.place(name, source)
-            value = values(name) if values is not None else parameter.detach()
-            rows = self.rows if name.endswith(".new_rows") else None
+            value = values[name]
+            rows = self.rows if name.endswith(_NEW_ROWS) else None
             if stored is None or stored.shape != (value.shape if rows is None else (stored.shape[0], value.shape[1])):
                 raise UserError(
                     f"{source.folder.name} does not store the weight {name} in the form that transformers trains it in, "
@@ -129,12 +158,12 @@ class Trainable:
         """Return where a folder stores a trained parameter; None where it does not."""
         return _stored(self.model, self.parameters[name], name, source)
 
-    def save_masters(self, folder: Path) -> None:
-        """Write the float32 values, which the model's own type may round, to a safetensors file in `folder`."""
+    def save_masters(self, folder: Path, values: Mapping[str, torch.Tensor]) -> None:
+        """Write the float32 `values`, which the model's own type may round, to a safetensors file in `folder`."""
         folder.mkdir()
         tensors = {
-            name: NewTensor("F32", tuple(p.shape), lambda p=p: [p.detach().cpu()])  # type: ignore[misc]
-            for name, p in self.parameters.items()
+            name: NewTensor("F32", tuple(value.shape), lambda value=value: [value.cpu()])  # type: ignore[misc]
+            for name, value in values.items()
         }
         write_shard(folder / "weights.safetensors", tensors, {"format": "pt"})
 
@@ -144,7 +173,8 @@ class Trainable:
 
         with torch.no_grad(), safe_open(folder / "weights.safetensors", framework="pt") as file:
             for name, parameter in self.parameters.items():
-                parameter.copy_(file.get_tensor(name))
+                start, stop = span(parameter)
+                own(parameter).copy_(file.get_slice(name)[start:stop])
         self.follow()
 
 
@@ -155,7 +185,6 @@ def prepare(
     *,
     new_ids: Sequence[int] = (),
     compute: torch.dtype,
-    whole: bool = False,
     lora: Lora | None = None,
 ) -> Trainable:
     """Freeze and thaw the weights of a model, and give it a forward pass with a loss that never holds all logits.
@@ -170,7 +199,6 @@ def prepare(
         source: the folder it came from; trained weights stored in float32 are read from it exactly.
         new_ids: for `new-rows`.
         compute: type of multiplications.
-        whole: the frozen weights are float32 too (FSDP wants one type).
         lora: sizes of the adapter, for what ends in `lora`.
 
     Raises:
@@ -196,7 +224,7 @@ def prepare(
             module.register_parameter("new_rows", parameter)
         if tied:
             head.register_parameter("new_rows", made[0])
-        matrices = [(module.weight, parameter) for module, parameter in zip(modules, made, strict=True)]
+        matrices = list(zip(modules, made, strict=True))
     else:
         rows, matrices = None, []
         for parameter in {id(p): p for p in _chosen(model, parts)}.values():
@@ -216,8 +244,8 @@ def prepare(
         _matrices=matrices,
     )
     # Trained whole in bfloat16, the residual stream stays float32, as mixed precision usually has it.
-    cast = None if what == "all" or whole else compute
-    embedding.register_forward_hook(_looked_up(embedding, rows, cast, what == "head"))
+    cast = None if what == "all" else compute
+    embedding.register_forward_hook(_looked_up(result, embedding, cast))
     _give_loss(result, head, Logits.of(model.config))
     return result
 
@@ -294,7 +322,7 @@ def _chosen(model: Any, parts: Sequence[str]) -> Iterator[nn.Parameter]:
         yield from layers[-1].parameters()
 
 
-def _looked_up(embedding: Any, rows: torch.Tensor | None, cast: torch.dtype | None, detached: bool) -> Any:
+def _looked_up(trainable: Trainable, embedding: Any, cast: torch.dtype | None) -> Any:
     """A forward hook of the embedding: the compute type, and the gradient's way to the new rows."""
     # The same module around the small matrix, since some multiply what they look up.
     twin = copy.copy(embedding)
@@ -302,7 +330,8 @@ def _looked_up(embedding: Any, rows: torch.Tensor | None, cast: torch.dtype | No
     twin._forward_hooks = OrderedDict()
 
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        if detached:
+        rows = trainable.rows
+        if trainable.what == "head":
             output = output.detach()
         if rows is not None and torch.is_grad_enabled():
             place = torch.searchsorted(rows, inputs[0]).clamp(max=len(rows) - 1)

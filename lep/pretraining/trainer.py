@@ -2,20 +2,20 @@
 
 A checkpoint is a plain model folder in the types of the original (`lep.model.checkpoint.write_checkpoint`; unchanged shards are
 hard links), with the Trainer's state and, in `trained/`, the float32 values. It is written under another name and renamed
-when it is whole.
+when it is whole. Of a model that is cut up among processes the first writes the same files as a single process does, so
+that any number of them resumes from it.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import resource
 import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -25,16 +25,15 @@ from darumeru.errors import DarumeruError, NotFiniteError
 from darumeru.files import read_json
 from lep.measure.held_out import BITS, HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from lep.model.sharding import ShardedTrainer, cut_state, gathered_state
 from lep.pretraining.anchor import Anchor
 from lep.pretraining.checkpoints import best_checkpoint, checkpoints
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.shared_map import SharedMap
 from lep.pretraining.trainable import Trainable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _MASTERS = "trained"
+_OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
 _UNFINISHED = ".unfinished"
 _RESUMABLE = 2
 """Checkpoints that keep what resuming needs (float32 values, optimizer state); older ones are models only."""
@@ -51,7 +50,7 @@ class Rates:
     shared: float = 0.0
 
 
-class PretrainTrainer(Trainer):  # type: ignore[misc]
+class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
     """A Trainer of `Trainable` models that trains from one step of a schedule to another.
 
     Args:
@@ -106,28 +105,28 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW in groups: embedding, head and the rest have rates of their own, token rows decay where they are used."""
         if self.optimizer is None:
-            parameters = self.trainable.parameters if model is None else dict(_trained(model))
             decayed = set(self.get_decay_parameter_names(self.trainable.model))
-            groups: dict[tuple[float, float, float], list[Any]] = {}
-            for name, parameter in parameters.items():
+            # What is cut up and what never is are apart, also where nothing is, so that all resume from one state.
+            groups: dict[tuple[float, float, float, bool], list[Any]] = {}
+            for name, parameter in self.trainable.parameters.items():
                 rate = self._rate(name)
                 of_tokens = name in self.trainable.embedding or name in self.trainable.head
-                rowwise = of_tokens and parameter.dim() == 2 and not self.is_fsdp_enabled
+                rowwise = of_tokens and parameter.dim() == 2
                 plain = not of_tokens and name in decayed
-                decay = self.args.weight_decay
-                groups.setdefault((rate, decay * plain, decay * rowwise), []).append(parameter)
+                decay, whole = self.args.weight_decay, self.trainable.stays_whole(name)
+                groups.setdefault((rate, decay * plain, decay * rowwise, whole), []).append(parameter)
             if self.shared:
-                groups.setdefault((self.rates.shared, 0.0, 0.0), []).extend(shared.change for shared in self.shared)
+                groups.setdefault((self.rates.shared, 0.0, 0.0, True), []).extend(s.change for s in self.shared)
             self.optimizer = RowAdamW(
                 [
                     {"params": members, "lr": rate, "weight_decay": plain, "row_decay": rowwise}
-                    for (rate, plain, rowwise), members in groups.items()
+                    for (rate, plain, rowwise, _), members in groups.items()
                 ],
                 self.used,
                 lr=self.rates.embedding,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
-                fused=not self.is_fsdp_enabled,
+                fused=True,
             )
             for shared in self.shared:
                 self.optimizer.register_step_pre_hook(lambda *_, shared=shared: shared.before_step())
@@ -182,6 +181,8 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
         """Measure on the held-out texts; every process does so, for itself."""
         with self.trainable.autocast():
             found = self.held_out.measure(self.model, self.processing_class, self.new_ids)
+        if self.sharded:  # no backward pass comes that would give back what was gathered
+            self.model.reshard()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         if metrics:
             self.log(metrics)
@@ -212,17 +213,16 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a plain model folder."""
-        state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        values = self.trainable.values(keep=self.args.should_save)
         if not self.args.should_save or output_dir is None:
             return
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)  # other processes put their random states there
-        tensors = self.trainable.tensors(self.source, None if state is None else lambda name: state[name])
+        tensors = self.trainable.tensors(self.source, values)
         write_checkpoint(
             self.source, folder, replace=tensors, config=read_json(self.source.folder / "config.json"), link=True
         )
-        if state is None:
-            self.trainable.save_masters(folder / _MASTERS)
+        self.trainable.save_masters(folder / _MASTERS, values)
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = Path(super()._get_output_dir(trial))
@@ -271,20 +271,36 @@ class PretrainTrainer(Trainer):  # type: ignore[misc]
                     shutil.rmtree(path)
         for path in (path for path in kept[:-_RESUMABLE] if path.exists()):
             shutil.rmtree(path / _MASTERS, ignore_errors=True)
-            for state in ("optimizer.pt", "scheduler.pt"):
+            for state in (_OPTIMIZER, _SCHEDULER):
                 (path / state).unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        elif not self._begins(resume_from_checkpoint):
+        if not self._begins(resume_from_checkpoint):
             # The model was loaded from this very checkpoint (with LoRA from where this part began): only the digits that
             # its type rounded off, and the adapter, are missing.
             self.trainable.load_masters(Path(resume_from_checkpoint) / _MASTERS)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and not self._begins(checkpoint):
+        if checkpoint is None or self._begins(checkpoint):
+            return
+        if not self.sharded:
             super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state, scheduler = (
+            torch.load(Path(checkpoint) / name, map_location="cpu", mmap=True, weights_only=True)
+            for name in (_OPTIMIZER, _SCHEDULER)
+        )
+        self.optimizer.load_state_dict(cut_state(state, self.optimizer))
+        self.lr_scheduler.load_state_dict(scheduler)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = gathered_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / _OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
 
     def _begins(self, checkpoint: str | Path) -> bool:
         """Return whether this part of the schedule begins at a checkpoint that another part ended with."""
@@ -296,10 +312,3 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _trained(model: Any) -> Iterator[tuple[str, Any]]:
-    """Trained parameters of a wrapped model by their plain names."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield re.sub(r"_fsdp_wrapped_module\.|_orig_mod\.|^module\.", "", name), parameter
