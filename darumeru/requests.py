@@ -241,10 +241,8 @@ class Repeated(Protocol):
 One = TypeVar("One", bound=Repeated)
 
 
-def by_repeat(requests: Sequence[One]) -> list[list[One]]:
-    """Return a document's requests, one for each of its queries, as often as it is asked.
-
-    A query that is asked once, because its answer is not drawn, is part of every repeat.
+def by_query(requests: Sequence[One]) -> list[list[One]]:
+    """Return a document's requests, a list for each of its queries: its repeats.
 
     Args:
         requests: in the order of queries, the repeats of each next to each other.
@@ -254,6 +252,18 @@ def by_repeat(requests: Sequence[One]) -> list[list[One]]:
         if request.repeat == 0:
             queries.append([])
         queries[-1].append(request)
+    return queries
+
+
+def by_repeat(requests: Sequence[One]) -> list[list[One]]:
+    """Return a document's requests, one for each of its queries, as often as it is asked.
+
+    A query that is asked once, because its answer is not drawn, is part of every repeat.
+
+    Args:
+        requests: see `by_query`.
+    """
+    queries = by_query(requests)
     count = max(map(len, queries), default=1)
     return [[query[min(number, len(query) - 1)] for query in queries] for number in range(count)]
 

@@ -15,6 +15,7 @@ from darumeru.cli import (
     doctor,
     export,
     gate,
+    import_run,
     leaderboard,
     publish,
     race,
@@ -65,6 +66,7 @@ _add(app, contaminated.contaminated)
 _add(app, gate.gate)
 _add(app, signal.signal)
 _add(app, export.export)
+_add(app, import_run.import_run, "import-run")
 _add(app, demo.demo)
 _add(app, doctor.doctor)
 _add(data_app, data.pull)

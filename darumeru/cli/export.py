@@ -7,21 +7,25 @@ from typing import Annotated
 
 import typer
 
-from darumeru.errors import unknown
+from darumeru import exports
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    format_: Annotated[str, typer.Option("--format", help="model-index, badge, markdown or latex.")],
-    name: Annotated[str | None, typer.Option(help="Name of the model on its card. [the record's]")] = None,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help=f"One of: {', '.join(exports.format_names())}."),
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the model there. [the record's]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files; a format of one text is printed without it.")
+    ] = None,
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder of the run's further tasks.")] = None,
 ) -> None:
-    """Print a run's scores as a model card's results, a README's badge or table, or LaTeX."""
-    from darumeru.leaderboard import tables
-    from darumeru.record.run import load_run
-
-    formats = {"badge": tables.badge, "markdown": tables.run_markdown, "latex": tables.run_latex}
-    if format_ not in (*formats, "model-index"):
-        raise unknown("format", format_, (*formats, "model-index"))
-    loaded = load_run(run)
-    text = tables.model_index(loaded, name) if format_ == "model-index" else formats[format_](loaded)
-    print(text, end="")  # noqa: T201
+    """Write a run in a format of other tools: cards, tables, lm-eval, Every Eval Ever, Inspect."""
+    folders = include_path or ()
+    if output is None:
+        print(exports.as_text(run, format_, name=name, include_path=folders), end="")  # noqa: T201
+        return
+    for file in exports.export(run, format_, output, name=name, include_path=folders):
+        print(file)  # noqa: T201

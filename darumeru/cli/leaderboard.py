@@ -11,7 +11,12 @@ from darumeru.cli.terminal import say
 
 
 def leaderboard(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders that hold them.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of runs, or folders that hold them; results of lm-eval or Every Eval Ever with samples too."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the site.")],
     baseline: Annotated[str | None, typer.Option(help="Model (name or run id) against which all are held.")] = None,
     published: Annotated[bool, typer.Option(help="Show the paper's results as reference rows.")] = True,

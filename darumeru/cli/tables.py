@@ -130,7 +130,8 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
         suffix = f" {number}" if len(sample.requests) > 1 else ""
         if not request.repeat:  # all repeats have the first one's prompt
             cut = f", {request.truncated} cut" if request.truncated else ""
-            parts.append(Panel(Text(request.prompt), title=f"prompt{suffix} ({request.prompt_tokens} tokens{cut})"))
+            size = "" if request.prompt_tokens is None else f" ({request.prompt_tokens} tokens{cut})"
+            parts.append(Panel(Text(request.prompt), title=f"prompt{suffix}{size}"))
         answer = request.answer
         if answer.thought_tokens:
             ended = "did not end" if answer.unfinished else "ended"
@@ -144,7 +145,8 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
             parts.append(Text("log-probabilities  " + "  ".join(f"{v:.4f}" for v in answer.logprobs)))
         else:
             end = {"stop": "ended by itself", "length": "cut at the limit", "": "unfinished"}[answer.finish]
-            parts.append(Panel(Text(answer.text), title=f"answer{suffix} ({len(answer.tokens)} tokens, {end})"))
+            size = f" ({len(answer.tokens)} tokens, {end})" if request.prompt_tokens is not None else ""
+            parts.append(Panel(Text(answer.text), title=f"answer{suffix}{size}"))
     gold = sample.gold if isinstance(sample.gold, str) else ", ".join(map(str, sample.gold))
     facts = [("gold", gold)]
     if sample.pred is not None:

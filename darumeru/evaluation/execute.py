@@ -138,11 +138,16 @@ def rescore(run: Run, include_path: tuple[Path, ...] = ()) -> Run:
     """Compute a run's scores again from its stored answers, with the scoring rules of this version.
 
     Raises:
-        UserError: the run is not finished.
+        UserError: the run is not finished, or was imported.
     """
     from darumeru.task.options import Wording
 
     header = run.header
+    if header.imported:
+        raise UserError(
+            f"Run '{run.path}' was imported from {header.imported.format}: delete its folder and import the file again, "
+            "which scores it by the rules of this version."
+        )
     if not all((run.path / "samples" / f"{t}.jsonl").is_file() for t in run.tasks):
         raise UserError(f"Run '{run.path}' is not finished: start the same 'darumeru run' again, then rescore it.")
     catalogue = Catalogue(include_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from darumeru.evaluation.plan import Plan
@@ -17,6 +18,7 @@ from darumeru.task.score import over_repeats
 from darumeru.task.suite import Suite, summarise
 
 if TYPE_CHECKING:
+    from darumeru.scoring.aggregate import Aggregate
     from darumeru.task import DarumeruTask
 
 log = logging.getLogger(__name__)
@@ -84,38 +86,75 @@ def score_samples(
         The samples with their scores (those of a task whose scoring fails as they were), and the scores of all tasks, groups
         and the suite.
     """
-    from darumeru.scoring.draws import seed_of_run
-    from darumeru.scoring.estimate import Estimate, estimate_mean
-    from darumeru.scoring.summary import mean_of_metrics, score_task, spread, stated
-
     failed = dict(failed)
     scored: dict[str, list[Sample]] = {}
-    results: dict[str, TaskResult] = {}
-    estimates: dict[str, Estimate] = {}
-    repeats: dict[str, list[float]] = {}
+    rules: dict[str, Rules] = {}
+    more: dict[str, dict[str, Any]] = {}
     for name, rows in samples.items():
         task = tasks[name]
         try:
-            scored[name] = [_scored(task, row, by_repeat(row.requests)) for row in rows]
+            scored[name] = [score_document(task, row, by_repeat(row.requests)) for row in rows]
         except Exception as error:  # a fault in one task must not lose the scores of the others
             log.debug("task %s", name, exc_info=True)
             failed[name] = f"{type(error).__name__}: {error}"
             scored[name] = list(rows)
             continue
-        draw_seed = seed_of_run(seed, task.dataset, task.config.test_split)
-        found, estimates[name] = score_task(table_of(scored[name]), task.metrics, task.primary, draw_seed)
-        better = task.higher_is_better()["score"]
-        if repeated := [
-            mean_of_metrics(table, task.metrics, task.primary) for table in tables_of_repeats(scored[name])
-        ]:
+        rules[name] = Rules.of(task, seed)
+        more[name] = observations(scored[name]) | _of_thoughts(task, scored[name], rules[name].seed)
+    return scored, aggregate(suite, rules, scored, failed, more)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the values of a task's documents make its score."""
+
+    metrics: Mapping[str, Aggregate]
+    primary: tuple[str, ...]
+    """The metrics whose mean is the score."""
+    seed: int
+    """Of the resampling."""
+    scoring: int | None = None
+    """Version of what the metrics compute."""
+    higher_is_better: bool = True
+
+    @classmethod
+    def of(cls, task: DarumeruTask, seed: int) -> Rules:
+        """Return those of a task in a run with this seed."""
+        from darumeru.scoring.draws import seed_of_run
+
+        drawn = seed_of_run(seed, task.dataset, task.config.test_split)
+        return cls(task.metrics, task.primary, drawn, task.SCORING, task.higher_is_better()["score"])
+
+
+def aggregate(
+    suite: Suite,
+    rules: Mapping[str, Rules],
+    scored: Mapping[str, Sequence[Sample]],
+    failed: Mapping[str, str],
+    more: Mapping[str, Mapping[str, Any]],
+) -> Scores:
+    """Return the scores of tasks, groups and suite.
+
+    Args:
+        suite: see `score_samples`.
+        rules: by task, of those that have scores.
+        scored: their scored samples, by task.
+        failed: see `score_samples`.
+        more: further fields of `TaskResult`, by task.
+    """
+    from darumeru.scoring.estimate import Estimate, estimate_mean
+    from darumeru.scoring.summary import mean_of_metrics, score_task, spread, stated
+
+    results: dict[str, TaskResult] = {}
+    estimates: dict[str, Estimate] = {}
+    repeats: dict[str, list[float]] = {}
+    for name, how in rules.items():
+        found, estimates[name] = score_task(table_of(scored[name]), how.metrics, how.primary, how.seed)
+        if repeated := [mean_of_metrics(table, how.metrics, how.primary) for table in tables_of_repeats(scored[name])]:
             found["repeats"] = spread(repeated)
             repeats[name] = repeated
         results[name] = TaskResult(
-            **found,
-            scoring=task.SCORING,
-            higher_is_better=better,
-            **_observations(scored[name]),
-            **_of_thoughts(task, scored[name], draw_seed),
+            **found, scoring=how.scoring, higher_is_better=how.higher_is_better, **more.get(name, {})
         )
 
     values = {name: found.value for name, found in estimates.items()}
@@ -133,15 +172,15 @@ def score_samples(
             found["repeats"] = spread([value for of in summaries if (value := of[name]) is not None])
         return Mean(**found | {"value": summary[name]}, title=title)
 
-    return scored, Scores(
+    return Scores(
         suite=mean(suite.name, suite.summary, suite.counted),
         groups={g.name: mean(g.name, g.title, g.tasks) for g in suite.groups},
         tasks={name: results[name] for name in suite.tasks if name in results},
-        failed=failed,
+        failed=dict(failed),
     )
 
 
-def _scored(task: DarumeruTask, row: Sample, repeats_of: Sequence[Sequence[Asked]]) -> Sample:
+def score_document(task: DarumeruTask, row: Sample, repeats_of: Sequence[Sequence[Asked]]) -> Sample:
     """Return a document with what its answers are worth, the repeats that are given."""
     score = over_repeats(
         [
@@ -165,7 +204,7 @@ def _scored(task: DarumeruTask, row: Sample, repeats_of: Sequence[Sequence[Asked
     )
 
 
-def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
+def observations(rows: Sequence[Sample]) -> dict[str, Any]:
     """Return what a reader should know beside the score: ties, truncated prompts and answers, tokens."""
     requests = [r for row in rows for r in row.requests]
     generated = [r.answer for r in requests if r.answer.generated]
@@ -179,7 +218,7 @@ def _observations(rows: Sequence[Sample]) -> dict[str, Any]:
         "empty_answers": sum(not a.text.strip() for a in generated),
         "cut_answers": sum(a.finish == "length" and not a.unfinished for a in generated),
         "requests": len(requests),
-        "prompt_tokens": sum(r.prompt_tokens for r in requests),
+        "prompt_tokens": sum(r.prompt_tokens or 0 for r in requests),
         "generated_tokens": sum(len(a.tokens) for a in generated),
         "approximate_answers": sum(r.answer.approximate for r in requests),
     }
@@ -215,7 +254,7 @@ def _finished(task: DarumeruTask, row: Sample) -> Sample | None:
     finished = [asked for asked in repeats if not any(r.answer.unfinished for r in asked)]
     if len(finished) == len(repeats):
         return row
-    return _scored(task, row, finished).model_copy(update={"repeats": []}) if finished else None
+    return score_document(task, row, finished).model_copy(update={"repeats": []}) if finished else None
 
 
 def _seconds(requests: Iterable[Request], journal: Journal) -> dict[str, float]:

@@ -69,7 +69,8 @@ def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
 def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
     """Return runs with distinct names: where two runs of one name differ, what tells them apart is added.
 
-    The first of these that suffices: step of training, thinking, few-shot examples, data, kind of number, engine, limit, run id.
+    The first of these that suffices: step of training, import, thinking, few-shot examples, data, kind of number, engine, limit,
+    run id.
     """
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -87,12 +88,13 @@ def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
                     parts[e.id].append(values[e.id])
                 if len({tuple(p) for p in parts.values()}) == len(own):
                     break
-        renamed |= {e.id: f"{e.name} ({', '.join(filter(None, parts[e.id]))})" for e in own}
+        renamed |= {e.id: f"{e.name} ({', '.join(told)})" for e in own if (told := list(filter(None, parts[e.id])))}
     return [replace(e, name=renamed[e.id]) if e.id in renamed else e for e in entries]
 
 
 _FEATURES: tuple[Callable[[Entry], str], ...] = (
     lambda e: f"step {t.step}" if (t := e.stated.training) and t.step is not None else "",
+    lambda e: f"imported from {e.tool}" if e.imported else "",
     lambda e: thinking_title(e.stated),
     lambda e: f"{e.num_fewshot}-shot",
     lambda e: data_title(e.stated),

@@ -1,9 +1,4 @@
-"""The board: entries put into pools that can be compared, ranked, held against a baseline, and marked where they differ.
-
-A *pool* is a set of complete runs on the very same documents, asked and scored by the same versions of the tasks. Ranks are given
-within a pool only. Published rows are a section
-of their own without ranks (there are no samples to test), and incomplete runs are another.
-"""
+"""The board: entries in their pools, ranked, held against a baseline, and marked where they differ."""
 
 from __future__ import annotations
 
@@ -15,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from darumeru.errors import UserError, unknown
-from darumeru.files import fingerprint
 from darumeru.leaderboard.entry import Entry, Problem, data_title
+from darumeru.leaderboard.pools import IMPORTED_POOL, INCOMPLETE_POOL, Pool, make_pools
 from darumeru.record.header import GroupFacts, SuiteFacts
 from darumeru.record.scores import TaskResult
 from darumeru.scoring.aggregate import Floats
@@ -24,9 +19,6 @@ from darumeru.scoring.compare import degrees_of_mean, difference, holm, shared_r
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PUBLISHED_POOL = "published"
-INCOMPLETE_POOL = "incomplete"
 
 
 @dataclass(frozen=True)
@@ -61,16 +53,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """A section of the board."""
-
-    id: str
-    title: str
-    kind: str
-    """`runs`, `published` or `incomplete`."""
-
-
-@dataclass(frozen=True)
 class Board:
     """All that is shown."""
 
@@ -98,6 +80,17 @@ class Board:
         """Return the scores: `suite`, groups, tasks."""
         return ["suite", *(g.name for g in self.suite.groups), *self.tasks]
 
+    @property
+    def imported(self) -> list[Row]:
+        """Return the rows of other tools' results that have tasks which are not the suite's."""
+        return [r for r in self.rows if r.entry.imported and set(r.entry.tasks) - set(self.tasks)]
+
+    @property
+    def other_tasks(self) -> list[str]:
+        """Return the tasks of these rows that are not the suite's."""
+        found = [task for row in self.imported for task in row.entry.tasks]
+        return [task for task in dict.fromkeys(found) if task not in self.tasks]
+
 
 def make_board(
     entries: Sequence[Entry],
@@ -119,7 +112,7 @@ def make_board(
         UserError: no entry is called `baseline`, or several are.
     """
     tasks = [task for group in suite.groups for task in group.tasks]
-    pools, of = _pools(entries, suite.name, tasks)
+    pools, of = make_pools(entries, suite.name, tasks)
     base = _find(entries, baseline) if baseline else None
     rows: list[Row] = []
     for pool in pools:
@@ -128,7 +121,8 @@ def make_board(
         usual = _usual(members)
         for entry, rank in zip(members, ranks, strict=True):
             badges = [] if entry.published else _badges(entry, usual, suite, pool, len(members))
-            deltas = _deltas(base, entry, suite) if base and base.id != entry.id else {}
+            compared = base and base.id != entry.id and pool.id != IMPORTED_POOL
+            deltas = _deltas(base, entry, suite) if base and compared else {}
             covered = len(tasks) if entry.published else sum(t in entry.tasks for t in tasks)
             rows.append(Row(entry, pool.id, rank, badges, deltas, covered))
     return Board(title, suite, pools, rows, list(problems), base.name if base else None)
@@ -136,46 +130,6 @@ def make_board(
 
 def _order(entry: Entry) -> tuple[float, str, str]:
     return (-entry.scores["suite"][0] if "suite" in entry.scores else 1.0, entry.name, entry.id)
-
-
-def _complete(entry: Entry, suite: str, tasks: Sequence[str]) -> bool:
-    return entry.stated.suite.name == suite and set(tasks) <= set(entry.tasks) and "suite" in entry.scores
-
-
-def _pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[list[Pool], dict[str, str]]:
-    """Return the pools, largest first, and each entry's pool by its id."""
-    of: dict[str, str] = {}
-    titles: dict[str, str] = {}
-    versions: dict[str, str] = {}
-    for entry in entries:
-        if entry.published:
-            of[entry.id] = PUBLISHED_POOL
-        elif not _complete(entry, suite, tasks):
-            of[entry.id] = INCOMPLETE_POOL
-        else:
-            key = fingerprint([entry.tasks[t].rules for t in tasks])[:8]
-            of[entry.id] = key
-            limit = entry.stated.limit
-            titles.setdefault(key, data_title(entry.stated) + (f", {limit} per task" if limit else ""))
-            versions.setdefault(key, _versions(entry, tasks))
-    size = Counter(of.values())
-    for names in (versions, {key: key[:4] for key in titles}):
-        same = Counter(titles.values())
-        titles = {key: f"{title} · {names[key]}" if same[title] > 1 else title for key, title in titles.items()}
-    ranked = sorted(titles, key=lambda key: (-size[key], titles[key], key))
-    pools = [Pool(key, titles[key], "runs") for key in ranked]
-    if size[PUBLISHED_POOL]:
-        pools.append(Pool(PUBLISHED_POOL, "arXiv 2412.21140", "published"))
-    if size[INCOMPLETE_POOL]:
-        pools.append(Pool(INCOMPLETE_POOL, "", "incomplete"))
-    return pools, of
-
-
-def _versions(entry: Entry, tasks: Sequence[str]) -> str:
-    """`tasks 2.0`; of several versions all, and the scoring's where it is not the first."""
-    asked = sorted({str(entry.tasks[t].version) for t in tasks})
-    scored = sorted({entry.tasks[t].scoring for t in tasks} - {1})
-    return f"tasks {', '.join(asked)}" + (f", scoring {', '.join(map(str, scored))}" if scored else "")
 
 
 def _find(entries: Sequence[Entry], name: str) -> Entry:
@@ -297,7 +251,11 @@ def _usual(members: Sequence[Entry]) -> dict[str, str]:
 
 def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Pool, size: int) -> list[Badge]:
     header, badges = entry.stated, []
-    if header.suite.name != suite.name:
+    if header.imported:
+        badges.append(Badge("imported", {"tool": entry.tool}))
+        if stated := [task for task in header.imported.stated if pool.id != IMPORTED_POOL]:
+            badges.append(Badge("stated", {"tool": entry.tool, "tasks": ", ".join(stated)}))
+    if header.suite.name != suite.name and pool.id != IMPORTED_POOL:
         badges.append(Badge("suite", {"name": header.suite.name}, "warn"))
     if entry.record and entry.record.failed:
         badges.append(Badge("failed", {"tasks": ", ".join(entry.record.failed)}, "warn"))
@@ -370,9 +328,9 @@ def to_frame(board: Board) -> pd.DataFrame:
         record: dict[str, Any] = {
             "rank": row.rank,
             "model": e.name,
-            "source": "published" if e.published else "run",
+            "source": "published" if e.published else "imported" if e.imported else "run",
             "data": titles[row.pool],
-            "complete": row.pool != INCOMPLETE_POOL,
+            "complete": row.pool not in (INCOMPLETE_POOL, IMPORTED_POOL),
             "mode": e.mode,
             "num_fewshot": e.num_fewshot,
             "base": e.base,
@@ -397,7 +355,7 @@ def to_frame(board: Board) -> pd.DataFrame:
         }
         for column in board.columns:
             value, low, high = e.scores.get(column, (None, None, None))
-            if column == "suite" and row.pool == INCOMPLETE_POOL:
+            if column == "suite" and row.pool in (INCOMPLETE_POOL, IMPORTED_POOL):
                 value = low = high = None  # a mean over a part is no Micro-Avg
             name = "micro_avg" if column == "suite" else column
             record |= {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -405,6 +363,9 @@ def to_frame(board: Board) -> pd.DataFrame:
                 delta = row.deltas.get(column)
                 record |= {f"{name}_diff": delta.value if delta else None}
                 record |= {f"{name}_significant": delta.significant if delta else None}
+        for task in board.other_tasks:
+            value, low, high = e.scores.get(task, (None, None, None)) if e.imported else (None, None, None)
+            record |= {task: value, f"{task}_low": low, f"{task}_high": high}
         record["badges"] = "; ".join(b.kind for b in row.badges)
         records.append(record)
     frame = pd.DataFrame.from_records(records)

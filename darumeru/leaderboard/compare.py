@@ -200,10 +200,14 @@ def _shared(
     def source(entry: Entry) -> Any:
         return first_split(entry.stated.tasks[task].data)[1].get("sha256")
 
-    if source(a) != source(b):
-        return [], [], f"{task}: the runs read different data, so nothing is paired."
     of_b = {s.id: s for s in right}
     both = [s for s in left if s.id in of_b]
+    same = source(a) == source(b)
+    if a.imported or b.imported:  # what another tool read is known by the documents alone
+        both = [s for s in both if s.doc == of_b[s.id].doc]
+        same = bool(both)
+    if not same:
+        return [], [], f"{task}: the runs read different data, so nothing is paired."
     if len(both) == len(left) == len(right):
         return both, [of_b[s.id] for s in both], None
     remark = f"{task}: {len(both)} documents are in both runs ({len(left)} and {len(right)}); scores are those on them."

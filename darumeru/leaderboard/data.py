@@ -8,6 +8,7 @@ from typing import Any
 
 from darumeru.leaderboard.board import Board, Row
 from darumeru.leaderboard.entry import Entry
+from darumeru.leaderboard.pools import IMPORTED_POOL
 from darumeru.leaderboard.tables import label
 from darumeru.leaderboard.thinking import series
 
@@ -28,8 +29,8 @@ def board_json(board: Board, pages: Mapping[str, str]) -> dict[str, Any]:
         "suite": board.suite.to_json(),
         "baseline": board.baseline,
         "lower": board.lower,
-        "pools": [asdict(p) for p in board.pools],
-        "rows": [_row_json(r, board, pages) for r in board.rows],
+        "pools": [asdict(p) for p in board.pools if p.id != IMPORTED_POOL],
+        "rows": [_row_json(r, board, pages) for r in board.rows if r.pool != IMPORTED_POOL],
         "figures": specifications(board),
         "curves": curves,
     }
@@ -84,6 +85,12 @@ def table_json(board: Board) -> dict[str, Any]:
             for c in board.columns
             if c in row.entry.scores
         }
+        if (header := row.entry.header) and header.imported:
+            item["imported"] = header.imported.to_json()
+            others = {t: row.entry.scores[t] for t in board.other_tasks if t in row.entry.tasks}
+            item["scores"] |= {
+                t: dict(zip(("value", "low", "high"), score, strict=True)) for t, score in others.items()
+            }
         item["symbols_per_token"] = dict(zip(("ru", "en"), row.entry.symbols_per_token, strict=True))
         item["badges"] = [asdict(b) for b in row.badges]
         rows.append(item)

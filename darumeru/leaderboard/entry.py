@@ -40,6 +40,8 @@ class Result:
     """Degrees of freedom of the draws."""
     reproduced: bool
     """True if the samples give the recorded score."""
+    content: str | None = None
+    """Fingerprint of the documents themselves, by which other tools' results are paired with ours; None if not asked for."""
 
     @property
     def scoring(self) -> int:
@@ -95,6 +97,17 @@ class Entry:
     """What its answers cost; None for a published row."""
 
     @property
+    def imported(self) -> bool:
+        """Return whether it is a record of another tool's results."""
+        return self.header is not None and self.header.imported is not None
+
+    @property
+    def tool(self) -> str:
+        """Return the tool that made its results, with its version; empty for a run of ours and a published row."""
+        facts = self.header.imported if self.header else None
+        return " ".join(filter(None, (facts.format, facts.version))) if facts else ""
+
+    @property
     def thinks(self) -> str | None:
         """Return `on` or `off` for a run of a model that can think."""
         return self.header.thinking.mode if self.header and self.header.thinking else None
@@ -132,9 +145,9 @@ class Problem:
 
 
 def data_title(header: Header) -> str:
-    """Return where a run's test rows came from, in words: `mini`, `hub`, the bundle's name, or several of them."""
+    """Return where a run's test rows came from, in words: `mini`, `hub`, the name of the bundle or tool, or several of them."""
     sources = []
     for task in header.tasks.values():
         source = str(first_split(task.data)[1].get("source", "?"))
-        sources.append("hub" if source.startswith("hub") else source.removeprefix("bundle:"))
+        sources.append("hub" if source.startswith("hub") else source.removeprefix("bundle:").removeprefix("import:"))
     return " + ".join(dict.fromkeys(sources))

@@ -320,7 +320,7 @@ def static_figures(board: Board) -> dict[str, Any]:
     for pool in board.pools:
         rows = [r for r in board.rows if r.pool == pool.id][:MOST]
         suffix = "" if pool.kind == "runs" else f"-{pool.kind}"
-        if pool.kind == "incomplete" or f"groups{suffix}" in charts:
+        if pool.kind in ("incomplete", "imported") or f"groups{suffix}" in charts:
             continue
         charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)), counted)
         charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), counted)

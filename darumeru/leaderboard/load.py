@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint
+from darumeru.imports import find, import_run
 from darumeru.leaderboard.entry import Bounded, Entry, Problem, Result
 from darumeru.leaderboard.thinking import spent_by
-from darumeru.record.draws import aggregates_of, documents_key, paired_draws
+from darumeru.record.draws import aggregates_of, contents_key, documents_key, paired_draws
 from darumeru.record.header import GroupFacts, Header, SuiteFacts, TaskFacts
 from darumeru.record.run import Run, find_runs, load_run
 from darumeru.record.sample import Sample, read_samples, table_of
@@ -32,24 +33,69 @@ def collect(paths: Iterable[Path]) -> list[Path]:
     Raises:
         UserError: a path does not exist, or neither is nor holds a run.
     """
-    found: list[Path] = []
+    runs, others = gather(paths)
+    if others and not runs:
+        raise UserError(f"'{others[0]}' is of another tool: 'darumeru import-run' makes a record of it.")
+    return runs
+
+
+def gather(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the run folders and the files of other tools' results that `paths` are, or hold.
+
+    Raises:
+        UserError: a path does not exist, or holds neither.
+    """
+    runs: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         if (path / "header.json").is_file():
-            found.append(path)
-        elif not path.is_dir():
+            runs.append(path)
+            continue
+        if not path.exists():
             raise UserError(f"'{path}' is no folder. Give folders of runs, or folders that hold them.")
-        elif runs := find_runs(path):
-            found += [run.path for run in runs]
-        else:
-            raise UserError(f"'{path}' holds no run (no header.json, neither there nor one folder below).")
+        below = [run.path for run in find_runs(path)]
+        foreign = [file for _, file in find(path)]
+        if not below and not foreign:
+            raise UserError(
+                f"'{path}' holds no run (no header.json, neither there nor one folder below), "
+                "and no results of another tool that can be imported."
+            )
+        runs += below
+        others += foreign
+    return _distinct(runs), _distinct(others)
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
     unique: dict[Path, Path] = {}
-    for path in found:
+    for path in paths:
         unique.setdefault(path.resolve(), path)
     return list(unique.values())
 
 
-def read_run(path: Path) -> tuple[Entry, dict[str, list[Sample]]] | Problem:
-    """Return everything of a finished run, and its samples by task, in order of their numbers; or what is wrong with it."""
+def import_all(files: Iterable[Path], output: Path) -> tuple[list[Path], list[Problem]]:
+    """Make records of other tools' results; what cannot be imported is a problem.
+
+    Args:
+        files: as `gather` returns them.
+        output: the folder of the records.
+    """
+    runs, problems = [], []
+    for file in files:
+        try:
+            runs.append(import_run(file, output).path)
+        except DarumeruError as error:
+            problems.append(Problem(file.name, str(error)))
+    return runs, problems
+
+
+def read_run(path: Path, contents: Mapping[str, str] | None = None) -> tuple[Entry, dict[str, list[Sample]]] | Problem:
+    """Return everything of a finished run, and its samples by task, in order of their numbers; or what is wrong with it.
+
+    Args:
+        path: of the run.
+        contents: `Result.content` of runs of ours → `Result.key`: with it, what was imported is paired with the runs of ours that
+            have its very documents. None where nothing is imported, as it takes time.
+    """
     try:
         run = load_run(path)
         if not run.complete:
@@ -64,7 +110,7 @@ def read_run(path: Path) -> tuple[Entry, dict[str, list[Sample]]] | Problem:
             for task in scores.tasks
             if task in header.tasks
         }
-        return _entry(path, header, scores, samples), samples
+        return _entry(path, header, scores, samples, contents), samples
     except DarumeruError as error:
         return Problem(path.name, str(error))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
@@ -83,8 +129,18 @@ def _unfinished(run: Run) -> str:
     return "The run was not finished. Start the same 'darumeru run' again."
 
 
-def _entry(path: Path, header: Header, scores: Scores, samples: dict[str, list[Sample]]) -> Entry:
-    tasks = {name: _task(name, result, header.tasks[name], samples[name]) for name, result in scores.tasks.items()}
+def _entry(
+    path: Path,
+    header: Header,
+    scores: Scores,
+    samples: dict[str, list[Sample]],
+    contents: Mapping[str, str] | None = None,
+) -> Entry:
+    imported = header.imported is not None
+    tasks = {
+        name: _task(name, result, header.tasks[name], samples[name], contents, imported)
+        for name, result in scores.tasks.items()
+    }
     named = {name: _bounded(score) for name, score in (*scores.groups.items(), ("suite", scores.suite))}
     named |= {name: task.score for name, task in tasks.items()}
     return Entry(
@@ -100,7 +156,7 @@ def _entry(path: Path, header: Header, scores: Scores, samples: dict[str, list[S
         path=path,
         symbols_per_token=(_symbols(scores, "ru"), _symbols(scores, "en")),
         tokens_per_second=_speed(scores),
-        spent=spent_by(scores, header.suite),
+        spent=None if imported else spent_by(scores, header.suite),
     )
 
 
@@ -124,12 +180,22 @@ def _speed(scores: Scores) -> float | None:
     return sum(tokens for tokens, _ in timed) / sum(s for _, s in timed) if timed else None
 
 
-def _task(name: str, result: TaskResult, about: TaskFacts, samples: Sequence[Sample]) -> Result:
+def _task(
+    name: str,
+    result: TaskResult,
+    about: TaskFacts,
+    samples: Sequence[Sample],
+    contents: Mapping[str, str] | None,
+    imported: bool,
+) -> Result:
     if not samples:
         raise ValueError(f"task '{name}' has no samples")
     table = table_of(samples, (*result.primary, "bits", "bytes"))
     aggregates = aggregates_of(result, table)
     key = documents_key(about.data, samples)
+    content = contents_key(samples) if contents is not None else None
+    if imported and content and contents is not None:
+        key = contents.get(content, content)
     score = _bounded(result.score)
     if score is None:
         raise ValueError(f"task '{name}' has no score")
@@ -144,6 +210,7 @@ def _task(name: str, result: TaskResult, about: TaskFacts, samples: Sequence[Sam
         draws=paired_draws(table, aggregates, key) if aggregates is not None else None,
         df=degrees_of_freedom(table),
         reproduced=aggregates is not None,
+        content=content,
     )
 
 
@@ -156,7 +223,11 @@ def suite_of(entries: Sequence[Entry]) -> SuiteFacts:
 
     from darumeru.task.suite import TASKS, read_suite
 
-    headers = [(e.stated.suite, len(e.tasks)) for e in entries if not e.published]
+    runs = [e for e in entries if not e.published]
+    known = [e for e in runs if not e.imported] or [
+        e for e in runs if (TASKS / f"{e.stated.suite.name}.yaml").is_file()
+    ]
+    headers = [(e.stated.suite, len(e.tasks)) for e in known or runs]
     names = [suite.name for suite, _ in headers]
     name = max(sorted(set(names)), key=names.count) if names else "darumeru"
     file = TASKS / f"{name}.yaml"

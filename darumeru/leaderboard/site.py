@@ -29,11 +29,12 @@ from darumeru.leaderboard.about import describe, distinct_names, read_about
 from darumeru.leaderboard.board import Board, make_board, to_frame
 from darumeru.leaderboard.data import MARK, board_json, table_json
 from darumeru.leaderboard.entry import Entry, Problem
-from darumeru.leaderboard.load import collect, read_run, suite_of, workers
+from darumeru.leaderboard.load import gather, import_all, read_run, suite_of, workers
 from darumeru.leaderboard.pages import WEB, write_run
 from darumeru.leaderboard.published import read_published
 from darumeru.leaderboard.samples import write_pieces
 from darumeru.leaderboard.tables import to_latex, to_markdown
+from darumeru.record.header import Header
 from darumeru.record.run import Run
 from darumeru.web.pages import render_page, script, write_assets, write_page
 
@@ -63,7 +64,7 @@ def build(
     """Build a leaderboard from runs.
 
     Args:
-        paths: folders of runs, or folders that hold them.
+        paths: folders of runs, or folders that hold them; results of lm-eval with samples and records of Every Eval Ever too.
         output: folder of the site; one that an earlier call wrote is replaced.
         baseline: model against which every score is held.
         published: whether the paper's rows are shown.
@@ -78,15 +79,17 @@ def build(
     """
     need(*PACKAGES, extra="leaderboard")
     known = read_about(about) if about else {}
-    folders = collect(paths)
+    folders, others = gather(paths)
     _replaceable(output)
-    with _staged(output) as stage:
-        entries, problems, pages = _read_all(folders, stage if samples else None, processes)
+    with _staged(output) as stage, tempfile.TemporaryDirectory() as records:
+        imported, refused = import_all(others, Path(records))
+        entries, problems, pages = _read_all([*folders, *imported], stage if samples else None, processes)
+        problems += refused
         named = distinct_names([describe(e, known) for e in entries])
         named += [describe(e, known) for e in read_published()] if published else []
         if not named:
             detail = f" The first: {problems[0].name}: {problems[0].reason}" if problems else ""
-            raise UserError(f"Nothing to show: none of {len(folders)} runs can be read.{detail}")
+            raise UserError(f"Nothing to show: none of {len(folders) + len(others)} runs can be read.{detail}")
         board = make_board(named, suite_of(named), problems, baseline, title)
         write_site(board, stage, pages, samples)
     return Built(output, board)
@@ -100,32 +103,49 @@ def _read_all(
 ) -> tuple[list[Entry], list[Problem], dict[str, str]]:
     """Return all runs, each once, and each page folder by entry id; the pieces of their samples are written on the way."""
     jobs, problems = _jobs(folders)
-    count = min(processes or workers(), len(jobs) // 8 + 1)
-    arguments = [(path, None if stage is None else stage / "runs" / page) for path, page in jobs]
+    own, imported = ([job for job in jobs if job.imported == foreign] for foreign in (False, True))
+    # Ours first: what was imported is paired with the runs that have its documents.
+    found = _read_jobs(own, stage, {} if imported else None, processes)
+    results = [task for entry in found if isinstance(entry, Entry) for task in entry.tasks.values()]
+    found += _read_jobs(imported, stage, {r.content: r.key for r in results if r.content}, processes)
     entries: list[Entry] = []
     pages: dict[str, str] = {}
-    results: Iterator[Entry | Problem]
-    if count == 1:
-        results = map(_read_one, arguments)
-        found = list(results)
-    else:
-        with ProcessPoolExecutor(count, initializer=_alone) as pool:
-            found = list(pool.map(_read_one, arguments, chunksize=4))
-    for (_, page), result in zip(jobs, found, strict=True):
+    for job, result in zip([*own, *imported], found, strict=True):
         if isinstance(result, Problem):
             problems.append(result)
         elif result.id in pages:
             problems.append(Problem(result.name, f"Another run has the same id '{result.id}'."))
         else:
             entries.append(result)
-            pages[result.id] = page
+            pages[result.id] = job.page
     return entries, problems, pages
 
 
-def _jobs(folders: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[Problem]]:
-    """Run folders with the names of their pages. Of copies of a record the finished one, or the first, is taken."""
+@dataclass(frozen=True)
+class _Job:
+    """A run to be read."""
+
+    path: Path
+    page: str
+    """Folder of its pages."""
+    imported: bool
+
+
+def _read_jobs(
+    jobs: Sequence[_Job], stage: Path | None, contents: Mapping[str, str] | None, processes: int | None
+) -> list[Entry | Problem]:
+    count = min(processes or workers(), len(jobs) // 8 + 1)
+    arguments = [(job.path, None if stage is None else stage / "runs" / job.page, contents) for job in jobs]
+    if count == 1:
+        return [_read_one(argument) for argument in arguments]
+    with ProcessPoolExecutor(count, initializer=_alone) as pool:
+        return list(pool.map(_read_one, arguments, chunksize=4))
+
+
+def _jobs(folders: Sequence[Path]) -> tuple[list[_Job], list[Problem]]:
+    """Runs with the names of their pages. Of copies of a record the finished one, or the first, is taken."""
     chosen: dict[str, Path] = {}
-    names: dict[str, str] = {}
+    headers: dict[str, Header] = {}
     problems = []
     for path in folders:
         try:
@@ -133,11 +153,14 @@ def _jobs(folders: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[Problem
         except UserError as error:
             problems.append(Problem(path.name, str(error)))
             continue
-        key, name = header.id or fingerprint(header.to_json()), header.model.name
+        key = header.id or fingerprint(header.to_json())
         if key not in chosen or (Run(path).complete and not Run(chosen[key]).complete):
-            chosen[key], names[key] = path, name
-    pages = {key: f"{slug(names[key])[:50]}-{slug(key)[:10]}" for key in chosen}
-    return [(path, pages[key]) for key, path in chosen.items()], problems
+            chosen[key], headers[key] = path, header
+    jobs = [
+        _Job(path, f"{slug(headers[key].model.name)[:50]}-{slug(key)[:10]}", headers[key].imported is not None)
+        for key, path in chosen.items()
+    ]
+    return jobs, problems
 
 
 def _alone() -> None:
@@ -151,9 +174,9 @@ def _alone() -> None:
     gc.disable()
 
 
-def _read_one(argument: tuple[Path, Path | None]) -> Entry | Problem:
-    path, folder = argument
-    result = read_run(path)
+def _read_one(argument: tuple[Path, Path | None, Mapping[str, str] | None]) -> Entry | Problem:
+    path, folder, contents = argument
+    result = read_run(path, contents)
     if isinstance(result, Problem):
         return result
     entry, samples = result
@@ -196,7 +219,14 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
     write_page(
         stage / "index.html",
         render_page(
-            WEB, "index.html.j2", board=board, root=".", counts=counts, date=dates[-1] if dates else None, figures=names
+            WEB,
+            "index.html.j2",
+            board=board,
+            root=".",
+            counts=counts,
+            date=dates[-1] if dates else None,
+            figures=names,
+            pages=pages,
         ),
     )
     pools = {p.id: p for p in board.pools}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from darumeru.leaderboard.board import INCOMPLETE_POOL, PUBLISHED_POOL, Board, Row
+from darumeru.leaderboard.board import Board, Row
 from darumeru.leaderboard.entry import Bounded, Entry, data_title
+from darumeru.leaderboard.pools import IMPORTED_POOL, INCOMPLETE_POOL, PUBLISHED_POOL
 from darumeru.leaderboard.published import OLDER_LCS
 from darumeru.leaderboard.thinking import thinking_title
 from darumeru.record.draws import first_split
-from darumeru.record.header import GroupFacts
+from darumeru.record.header import GroupFacts, Header
 from darumeru.record.run import Run
 from darumeru.record.scores import Score
 from darumeru.web.text import escape_latex, escape_markdown
@@ -53,7 +54,7 @@ def to_markdown(board: Board) -> str:
     parts = [f"# {escape_markdown(board.title)}\n"]
     groups = board.suite.groups
     head = ["Rank", "Model", "Setting", f"{board.suite.summary} [95 %]", *(g.title for g in groups), "Sym/tok RU"]
-    for pool in board.pools:
+    for pool in (p for p in board.pools if p.id != IMPORTED_POOL):
         note = POOL_NOTES[pool.kind].format(title=escape_markdown(pool.title))
         parts += [f"\n{note}\n", "| " + " | ".join(head) + " |"]
         parts.append("| --: | :-- | :-- | :-- |" + " --: |" * (len(groups) + 1))
@@ -69,11 +70,31 @@ def to_markdown(board: Board) -> str:
         "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, corrected for the "
         "number of models, 5 % level). Where runs differ in more than the model, `table.csv` says in `badges` how.\n"
     )
+    parts += _imported_table(board)
     parts += _cost_table(board)
     if board.problems:
         parts.append("Not shown:\n")
         parts += [f"* {escape_markdown(p.name)}: {escape_markdown(p.reason)}" for p in board.problems]
     return "\n".join(parts) + "\n"
+
+
+def _imported_table(board: Board) -> list[str]:
+    """Return the tasks of other tools' results that are not the suite's; nothing where there are none."""
+    if not board.imported:
+        return []
+    head = ["Model", "Setting", "Imported from", *(escape_markdown(task) for task in board.other_tasks)]
+    parts = [
+        "Tasks of other tools' results that are not the suite's, each with its 95 % interval; not ranked.\n",
+        "| " + " | ".join(head) + " |",
+        "| :-- | :-- | :-- |" + " --: |" * len(board.other_tasks),
+    ]
+    for row in board.imported:
+        e = row.entry
+        scores = [with_bounds(e.scores.get(task)) for task in board.other_tasks]
+        parts.append(
+            "| " + " | ".join([escape_markdown(label(e)), setting(e), escape_markdown(e.tool), *scores]) + " |"
+        )
+    return [*parts, ""]
 
 
 def _cost_table(board: Board) -> list[str]:
@@ -106,7 +127,7 @@ def to_latex(board: Board) -> str:
         r"\begin{tabular}{rllc" + "c" * len(groups) + "}", r"\toprule", " & ".join(map(escape_latex, head)) + r" \\",
     ]  # fmt: skip
     for pool in board.pools:
-        if pool.kind == "incomplete":
+        if pool.kind in ("incomplete", "imported"):
             continue
         title = {"runs": "Runs on {title}", "published": "Published, {title}"}[pool.kind].format(title=pool.title)
         lines += [r"\midrule", rf"\multicolumn{{{len(head)}}}{{l}}{{\textit{{{escape_latex(title)}}}}} \\"]
@@ -178,6 +199,12 @@ def model_index(run: Run, name: str | None = None) -> str:
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
 
 
+def shots(header: Header) -> str:
+    """`zero-shot`, `5-shot, thinking off`."""
+    count = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
+    return f"{count}, {title}" if (title := thinking_title(header)) else count
+
+
 def badge(run: Run) -> str:
     """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
     suite = run.scores.suite
@@ -193,10 +220,8 @@ def badge(run: Run) -> str:
 def run_markdown(run: Run) -> str:
     """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
-    shots = "zero-shot" if header.num_fewshot == 0 else f"{header.num_fewshot}-shot"
-    shots += f", {title}" if (title := thinking_title(header)) else ""
     lines = [
-        f"{escape_markdown(header.model.name)}, {header.mode}, {shots}, "
+        f"{escape_markdown(header.model.name)}, {header.mode}, {shots(header)}, "
         f"data: {escape_markdown(data_title(header))}\n",
         "| Task | Score | 95 % interval | n |", "| :-- | --: | :-- | --: |",
     ]  # fmt: skip

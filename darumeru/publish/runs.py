@@ -10,6 +10,7 @@ from pathlib import Path
 
 from darumeru import hub
 from darumeru.errors import UserError
+from darumeru.exports import as_text
 from darumeru.files import read_json, write_json
 from darumeru.publish.card import section, with_section
 from darumeru.record.folder import seal
@@ -72,10 +73,13 @@ def plan_card(folders: Sequence[Path], repository: str, records: str | None = No
         DarumeruError: the hub cannot be reached; a record was changed.
     """
     runs = _runs(folders)
-    now = _standing(repository, "model", [CARD])
-    old = {CARD: hub.read_file(repository, "model", CARD, now.commit)} if CARD in now.sums else {}
+    # Names that stay, so that another evaluation takes the place of this one.
+    names = [f".eval_results/darumeru{f'-{number}' if number > 1 else ''}.yaml" for number in range(1, len(runs) + 1)]
+    files = {n: as_text(run.path, "hf-eval-results").encode() for n, run in zip(names, runs, strict=True)}
+    now = _standing(repository, "model", [CARD, *files])
+    old = {path: hub.read_file(repository, "model", path, now.commit) for path in (CARD, *files) if path in now.sums}
     card = with_section(old.get(CARD, b""), section(runs, hub.address(records, "dataset") if records else None))
-    return _change(repository, "model", "Scores of Darumeru", now, {CARD: card}, old)
+    return _change(repository, "model", "Scores of Darumeru", now, {CARD: card, **files}, old)
 
 
 def change_card(folders: Sequence[Path], card: Path) -> tuple[bytes, bytes]:

@@ -89,7 +89,7 @@ class Recorded:
                 task = _task_of_record(name, scores.tasks[name], samples)
             tasks[name] = task
             values[name] = {s.id: sum(float(s.score[m]) for m in task.metrics) / len(task.metrics) for s in samples}
-            spent[name] = {s.id: sum(r.prompt_tokens + _written(r.answer) for r in s.requests) for s in samples}
+            spent[name] = {s.id: sum((r.prompt_tokens or 0) + _written(r.answer) for r in s.requests) for s in samples}
         return cls(header.model.name, run, header, tasks, values, spent)
 
     def cost(self, task: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darumeru.files import fingerprint
-from darumeru.record.sample import Sample
+from darumeru.record.sample import Sample, table_of
 from darumeru.record.scores import TaskResult
 from darumeru.scoring import draws
 from darumeru.scoring.aggregate import (
@@ -23,7 +23,7 @@ from darumeru.scoring.aggregate import (
     matthews,
     mean,
 )
-from darumeru.scoring.bootstrap import RESAMPLES, draw_counts, scale, units
+from darumeru.scoring.bootstrap import RESAMPLES, draw_counts, resample, scale, units
 
 # -- which documents ----------------------------------------------------------------------------------------------------
 
@@ -43,6 +43,11 @@ def documents_key(data: Mapping[str, Any] | None, samples: Sequence[Sample]) -> 
     test = first_split(data)[1]
     source = test.get("sha256") or [test.get("source"), test.get("revision"), test.get("rows")]
     return fingerprint([source, [[s.id, s.cluster, s.stratum] for s in samples]])
+
+
+def contents_key(samples: Sequence[Sample]) -> str:
+    """Return the fingerprint of the documents themselves and of which belong together, whatever they are said to come from."""
+    return fingerprint([[s.id, s.doc, s.cluster, s.stratum] for s in samples])
 
 
 # -- which aggregates ---------------------------------------------------------------------------------------------------
@@ -124,3 +129,23 @@ def paired_draws(table: Table, aggregates: Mapping[str, Aggregate], key: str) ->
     found = draws.draw(table, aggregates, _draw_weights(key, table))
     values: NDArray[np.float32] = draws.mean_of(found, aggregates).astype(np.float32)
     return values
+
+
+def aggregate_errors(samples: Sequence[Sample], result: TaskResult, seed: int) -> dict[str, float]:
+    """Return the standard error of each metric of a task and of its `score`: the deviation of their bootstrap values.
+
+    A metric whose aggregate the record does not name has none.
+
+    Args:
+        samples: all documents of the task.
+        result: what the record states of the task.
+        seed: of the resampling.
+    """
+    table = table_of(samples)
+    known = {name: AGGREGATES[kind] for name, kind in result.aggregates.items() if kind in AGGREGATES}
+    if units(table) < 2 or not known:
+        return {}
+    found = draws.draw(table, known, resample(table.clusters, table.strata, RESAMPLES, seed))
+    if set(result.primary) <= set(found):
+        found["score"] = draws.mean_of(found, result.primary)
+    return {name: float(np.std(values, ddof=1)) for name, values in found.items()}

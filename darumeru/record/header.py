@@ -1,7 +1,7 @@
 """header.json: everything that was set, and the fingerprints of model, tokenizer, data and prompts.
 
 Fields stand in the order in which they are written. The identity of a run is the fingerprint of its header up to
-`training`; what follows (`id`, `started`, `where`, `environment`) is known later and decides nothing.
+`imported`; what follows (`id`, `started`, `where`, `environment`) is known later and decides nothing.
 """
 
 from __future__ import annotations
@@ -93,6 +93,20 @@ class TrainingFacts(Part):
     tokens_seen: int | None = None
 
 
+class ImportedFacts(Part):
+    """The file of another tool from which a record was made."""
+
+    format: str
+    """As in `darumeru export --format`."""
+    version: str | None = None
+    """Of the tool that wrote it."""
+    file: str
+    """Its name, without folders."""
+    sha256: str
+    stated: list[str] = []
+    """Tasks whose documents' values are those that the file states; the others were scored here, from the answers."""
+
+
 class ThinkingFacts(Part):
     """Whether a model that can think did, and what its chat template was told."""
 
@@ -132,6 +146,8 @@ class Header(Part):
     thinking: ThinkingFacts | None = None
     """None for a model that does not think."""
     training: TrainingFacts | None = None
+    imported: ImportedFacts | None = None
+    """None for what was asked here."""
     id: str | None = None
     started: str | None = None
     where: dict[str, Any] = {}

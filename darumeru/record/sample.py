@@ -50,7 +50,8 @@ class Asked(Part):
     """Few-shot examples that fitted."""
     prompt: str
     """As text, after few-shot fitting and truncation."""
-    prompt_tokens: int
+    prompt_tokens: int | None
+    """None where another tool asked, and did not say."""
     reference_tokens: int | None
     """Length of the reference text in the model's tokens, where the score needs it."""
     repeat: int = 0

@@ -93,7 +93,7 @@ def estimate(table: Table, metrics: Mapping[str, Aggregate], draws: Floats | Non
         seed: of the draws of a posterior.
     """
     value = float(np.mean([f(table, name, table.ones())[0] for name, f in metrics.items()]))
-    limits = _mean_limits([_limits(table, name, f) for name, f in metrics.items()])
+    limits = _mean_limits([limits_of(table, name, f) for name, f in metrics.items()])
     found = Estimate(value, draws, _degrees(table, metrics), units(table), limits)
     single = found.units == len(table)
     once = len(table.pred) == 1
@@ -154,7 +154,7 @@ def _binary(table: Table, name: str) -> bool:
     return bool(np.isin(table.columns[name], (0.0, 1.0)).all())
 
 
-def _limits(table: Table, name: str, aggregate: Aggregate) -> Bounds:
+def limits_of(table: Table, name: str, aggregate: Aggregate) -> Bounds:
     """Return between what the values of a metric lie; documents' values in [0, 1] are taken for shares."""
     if aggregate is matthews:
         return -1.0, 1.0

@@ -142,7 +142,7 @@ def _slim(sample: Sample) -> Sample:
 def _tokens(sample: Sample) -> int:
     """Return the tokens of prompts and answers, and those of reference texts whose likelihood was asked."""
     return sum(
-        r.prompt_tokens + len(r.answer.tokens) + (0 if r.answer.generated else r.reference_tokens or 0)
+        (r.prompt_tokens or 0) + len(r.answer.tokens) + (0 if r.answer.generated else r.reference_tokens or 0)
         for r in sample.requests
     )
 

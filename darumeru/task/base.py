@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import jinja2
@@ -27,7 +28,7 @@ from darumeru.inference.prompt import conversation, plain_text
 from darumeru.requests import Answer, Message, Query
 from darumeru.scoring.aggregate import Aggregate, accuracy, bits_per_byte, mean
 from darumeru.task.options import Options, Wording
-from darumeru.task.score import Score, table_of
+from darumeru.task.score import MetricValue, Score, table_of
 from darumeru.task.template import fill, render, speaker
 
 LIKELIHOOD_METRICS: dict[str, Aggregate] = {"logprob": mean, "bits_per_byte": bits_per_byte}
@@ -364,7 +365,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
             for index, (kind, arguments) in enumerate(requests)
         ]
 
-    def process_results(self, doc: Row, results: Sequence[Any]) -> dict[str, Score]:
+    def process_results(self, doc: Row, results: Sequence[Any]) -> dict[str, MetricValue]:
         """See lm-eval."""
         left = iter(results)
         answers = []
@@ -375,14 +376,16 @@ class DarumeruTask(Task):  # type: ignore[misc]
                 text = next(left)
                 answers.append(Answer("", text=str(text), tokens=tuple(getattr(text, "token_ids", ()))))
         score = self.score(doc, answers, [None] * len(answers))
-        return dict.fromkeys([*self.METRICS, "score"], score)
+        metrics = {name: score.metrics[name] for name in self.METRICS}
+        metrics["score"] = fmean(score.metrics[name] for name in self.options.primary)
+        return {name: MetricValue(value, score) for name, value in metrics.items()}
 
-    def aggregation(self) -> dict[str, Callable[[Iterable[Score]], float]]:
+    def aggregation(self) -> dict[str, Callable[[Iterable[MetricValue]], float]]:
         """See lm-eval; `score` is the task's primary score."""
 
-        def of(names: Sequence[str]) -> Callable[[Iterable[Score]], float]:
-            def aggregate(scores: Iterable[Score]) -> float:
-                table = table_of(list(scores))
+        def of(names: Sequence[str]) -> Callable[[Iterable[MetricValue]], float]:
+            def aggregate(values: Iterable[MetricValue]) -> float:
+                table = table_of([value.score for value in values])
                 return float(sum(self.METRICS[n](table, n, table.ones())[0] for n in names) / len(names))
 
             return aggregate

@@ -34,6 +34,22 @@ class Score:
     """What each of several drawn answers is worth; `metrics` are then their means."""
 
 
+class MetricValue(float):
+    """One metric of a document, for lm-eval: a number in its logs, and with it the whole score, which aggregates need."""
+
+    score: Score
+
+    def __new__(cls, value: float, score: Score) -> MetricValue:
+        """Return the value of a metric in a score."""
+        made = super().__new__(cls, value)
+        made.score = score
+        return made
+
+    def __reduce__(self) -> tuple[type[MetricValue], tuple[float, Score]]:
+        """Let copies, also in other processes, have the score too."""
+        return MetricValue, (float(self), self.score)
+
+
 def over_repeats(scores: Sequence[Score]) -> Score:
     """Return what a document's repeats are worth together: means of metrics, and the label that is chosen most often."""
     first = scores[0]

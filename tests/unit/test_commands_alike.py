@@ -184,7 +184,7 @@ def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: 
         assert "…" not in shown
     assert {" ".join(path) for path in COMMANDS} == {
         "run", "arena", "race", "watch", "list", "show", "rescore", "leaderboard", "compare", "gate", "signal", "export",
-        "contaminated",
+        "contaminated", "import-run",
         "demo", "doctor",
         "data pull", "data check", "data import", "publish run", "publish board",
     }  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import parse_eval_result_entries
 
 from darumeru.errors import UserError
 from darumeru.publish.card import BEGIN, END, with_section
@@ -132,7 +133,9 @@ def test_scores_go_into_the_card_and_records_into_a_data_set_each_by_a_pull_requ
     said = call("publish", "run", record, "--to", "owner/name", "--records", "owner/records")
     assert f"owner/name: {hub.url}/owner/name/discussions/1" in said
     files = asked(model)
-    assert set(files) == {"README.md", "config.json"}
+    assert set(files) == {"README.md", "config.json", ".eval_results/darumeru.yaml"}
+    entries = {e.task_id: e for e in parse_eval_result_entries(yaml.safe_load(files[".eval_results/darumeru.yaml"]))}
+    assert entries["parus"].value == pytest.approx(load_run(RECORD).scores.tasks["parus"].score.value, abs=1e-6)
     card = files["README.md"].decode()
     assert card.startswith(f"{FRONT}# Model\n")
     assert f"{hub.url}/datasets/owner/records" in card

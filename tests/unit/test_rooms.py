@@ -18,8 +18,8 @@ LONGEST = 420
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
         {"cli"},
-        {"leaderboard", "arena", "watch", "gate", "signal", "contamination", "trackers", "publish"},
-        {"race"},
+        {"exports", "leaderboard", "arena", "watch", "gate", "signal", "contamination", "trackers", "publish"},
+        {"imports", "race"},
         {"evaluation"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},

@@ -48,11 +48,11 @@
   }
   const block = (title, body, note, cls) => el("div", { class: "block " + (cls || "") }, el("h3", {}, title, note ? el("small", {}, note) : null), el("pre", { dir: "auto", tabindex: "0" }, body));
   function card(s, now) {
-    const kind = outcome(s.m), many = s.q.length > 1, choice = s.q.every((q) => q.e === undefined || q.e === null);
+    const kind = outcome(s.m), many = s.q.length > 1, choice = s.q.every((q) => q.e == null && q.a == null);
     const facts = Object.entries(s.s).map(([k, v]) => el("span", { class: now.metrics.includes(k) ? "fact main" : "fact" }, k + " ", el("b", {}, String(v))));
     for (const [k, v] of Object.entries(s.x || {})) facts.push(el("span", { class: "fact" }, k + " ", el("b", {}, typeof v === "object" ? JSON.stringify(v) : String(v))));
-    const answers = choice ? [] : s.q.map((q, i) => block(many ? t("answer_n", { n: i + 1 }) : t("answer"), q.a || t("empty"), [t("tokens", { n: q.k }), t(q.e === "length" ? "at_limit" : "ended")].join(", "), "answer"));
-    const prompts = s.q.map((q, i) => block(many ? t("prompt_n", { n: i + 1 }) : t("prompt"), q.p, [q.t ? t("tokens_cut", { n: q.n, t: q.t }) : t("tokens", { n: q.n }), q.f ? t("examples", { n: q.f }) : null].filter(Boolean).join(", "), "prompt"));
+    const answers = choice ? [] : s.q.map((q, i) => block(many ? t("answer_n", { n: i + 1 }) : t("answer"), q.a || t("empty"), q.e == null ? null : [t("tokens", { n: q.k }), t(q.e === "length" ? "at_limit" : "ended")].join(", "), "answer"));
+    const prompts = s.q.map((q, i) => block(many ? t("prompt_n", { n: i + 1 }) : t("prompt"), q.p, [q.n == null ? null : q.t ? t("tokens_cut", { n: q.n, t: q.t }) : t("tokens", { n: q.n }), q.f ? t("examples", { n: q.f }) : null].filter(Boolean).join(", "), "prompt"));
     const thoughts = s.q.flatMap((q, i) => (q.hk === undefined ? [] : [el("details", { class: "thought" }, el("summary", {}, many ? t("thought_n", { n: i + 1 }) : t("thought"), " ", el("small", {}, [t("tokens", { n: q.hk }), q.hu ? t("no_end") : null].filter(Boolean).join(", "))), el("div", { class: "block" }, el("pre", { dir: "auto", tabindex: "0" }, q.h || t("empty"))), q.hb && !q.hu ? el("p", { class: "soft" }, t("behind") + ": ", el("code", {}, q.hb)) : null)]));
     return el("article", { class: "sample " + kind, id: "s" + s.i },
       el("header", {}, el("a", { href: "#" + new URLSearchParams({ task: now.file, s: s.i }), class: "number", onclick: (e) => { e.preventDefault(); state.s = state.s === String(s.i) ? "" : String(s.i); update(); } }, t("sample") + " " + s.i), el("span", { class: "verdict" }, t(kind)), s.c ? el("span", { class: "soft", dir: "auto" }, String(s.c)) : null),
