@@ -82,7 +82,12 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
     reference = options("run").keys()
     of_a_model = {"--model", "--revision", "--adapter"}
     of_a_server = {"--base-url", "--served-model", "--api-key-env", "--approximate"}
-    assert reference - options("watch").keys() == of_a_model | of_a_server | {"--dry-run", "--until", "--json"}
+    assert reference - options("watch").keys() == of_a_model | of_a_server | {
+        "--models",
+        "--dry-run",
+        "--until",
+        "--json",
+    }
     of_tasks = {
         "--suite", "--tasks", "--data", "--lock", "--mode", "--num-fewshot", "--wording", "--include-path", "--likelihood",
         "--corpus",
@@ -90,9 +95,14 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
     of_drawn_answers = {"--sampling", "--temperature", "--top-p", "--top-k", "--min-p", "--repeats"}
     assert reference - options("arena").keys() == of_tasks | of_drawn_answers | {
         "--model",
+        "--models",
         "--adapter",
         "--dry-run",
         "--until",
+        "--workers",
+        "--ray",
+        "--devices-per-worker",
+        "--stall",
     }
     for option in (
         "engine",

@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"leaderboard", "arena", "watch", "gate", "signal"},
         {"race"},
         {"evaluation"},
+        {"workers"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
         {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
