@@ -204,7 +204,10 @@ class WorkerSettings(Strict):
     ray: Annotated[
         str | None,
         Option(
-            "Ray cluster on which workers run: HOST:PORT, or auto.", decides=False, metavar="ADDRESS", default="none"
+            "Ray cluster for the workers, which this machine is a node of: auto, or HOST:PORT.",
+            decides=False,
+            metavar="ADDRESS",
+            default="none",
         ),
     ] = None
     devices_per_worker: Annotated[

@@ -83,13 +83,14 @@ def evaluate_each(each: Sequence[Settings], output: Path, show: Show, pool: Pool
                 return
             done.put(_outcome(settings, output, show, pool))
 
-    pool.expect(len(each))
     # One more than there are workers: the next model is planned while they answer.
-    for _ in range(min(len(each), pool.size + 1, MOST_PLANS)):
+    at_once = min(len(each), pool.size + 1, MOST_PLANS)
+    pool.expect(at_once)
+    for _ in range(at_once):
         threading.Thread(target=work, name="model", daemon=True).start()
     for left in reversed(range(len(each))):
         outcome = done.get()
-        pool.expect(left)
+        pool.expect(min(left, at_once))
         yield outcome
 
 

@@ -194,7 +194,7 @@ class _Watch:
             for broken in (c for c in ready if c.state == "broken"):
                 self._failed(broken, broken.reason)
             if self.pool:
-                self.pool.expect(len(self.running) + len(whole))
+                self.pool.expect(min(len(self.running) + len(whole), self._most()))
             if whole and len(self.running) < self._most():
                 self._evaluate(self._next(whole))
                 continue

@@ -203,7 +203,8 @@ def _start(workers: int) -> None:
     """
     import ray
 
-    cores = max(workers, len(os.sched_getaffinity(0)))
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(workers, here)
     for left in reversed(range(_STARTS)):
         try:
             ray.init(
@@ -229,8 +230,9 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"No Ray cluster answers at '{address}' ({_first_line(error)}). Start one with 'ray start --head' (where it asks for "
+            f"No Ray cluster answers at '{address}' ({reason}). Start one with 'ray start --head' (where it asks for "
             "a token, set RAY_AUTH_MODE=token here), or leave out --ray for workers on this machine."
         ) from None
 

@@ -68,7 +68,7 @@ class Pool:
         return self._wanted
 
     def expect(self, models: int) -> None:
-        """Say how many models are to be asked from now on, those that are being asked included.
+        """Say how many models are asked, or about to be, at the same time.
 
         While there are others, a model is loaded by its share of the workers only.
         """

@@ -59,6 +59,8 @@ class Worker:
         An error of our own (`DarumeruError`) is told, and the worker goes on. Any other one, such as of a GPU that is in no good
         state any more, ends the process.
         """
+        # Ray says how many threads a worker has; by itself vLLM binds those of all workers of a node to the same cores.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         yield Started(platform.node(), os.getpid(), versions())
         while True:
             given = self._given.get()

@@ -15,6 +15,17 @@ from darumeru.workers.cluster import DiedError
 from darumeru.workers.messages import Message
 from darumeru.workers.worker import Worker
 
+LOADING = threading.Lock()
+"""transformers loads one model at a time in a process."""
+
+
+class Careful(Worker):
+    """A worker that loads real models beside others in one process."""
+
+    def load(self, model: Any) -> Any:
+        with LOADING:
+            return super().load(model)
+
 
 class Thread:
     """A worker in a thread; `end` makes it fall silent for good, as the end of a process does."""
@@ -57,7 +68,7 @@ class Threads:
 
     gpus = 0
 
-    def __init__(self, count: int, worker: Callable[[int], Worker] = lambda number: Worker()) -> None:
+    def __init__(self, count: int, worker: Callable[[int], Worker] = lambda number: Careful()) -> None:
         self.count, self.worker = count, worker
         self.started: list[Thread] = []
 
@@ -87,7 +98,7 @@ def pool_of(cluster: Threads, stall: float = 600.0) -> Iterator[Pool]:
         pool.close()
 
 
-class Counting(Worker):
+class Counting(Careful):
     """A worker that notes which models it loads and what it is given; `before` is called with each window."""
 
     def __init__(self, before: Callable[[Sequence[Request]], None] = lambda window: None) -> None:
