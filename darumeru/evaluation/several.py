@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,8 @@ def evaluate_each(each: Sequence[Settings], output: Path, show: Show, pool: Pool
 
 def _outcome(settings: Settings, output: Path, show: Show, pool: Pool | None) -> Outcome:
     try:
-        plan = prepare(settings)
+        with pool.planning if pool else nullcontext():
+            plan = prepare(settings)
         run = execute(plan, output, show(plan), opened_by(pool))
         failed = run.scores.failed
     except Exception as error:  # whatever it is, it must not end the others

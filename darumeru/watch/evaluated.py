@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def evaluated(
     against: str | None,
     progress: Progress,
     open_engine: OpenEngine = open_planned,
+    planning: AbstractContextManager[object] | None = None,
 ) -> dict[str, Any]:
     """Evaluate what settings name.
 
@@ -27,12 +29,14 @@ def evaluated(
         against: folder of the best run so far, if a checkpoint that is worse need not be evaluated to the end.
         progress: is told how far it has come.
         open_engine: what brings the model into an engine.
+        planning: held while the prompts are built.
 
     Returns:
         `run` names the record's folder; or `error` says why there is none, and `busy` whether another process computes it.
     """
     try:
-        plan = prepare(settings)
+        with planning or nullcontext():
+            plan = prepare(settings)
         if against:
             run = challenge(plan, Run(Path(against)), output, progress, open_engine)
         else:

@@ -317,7 +317,7 @@ class _Watch:
         step, asked_of, against = checkpoint.step, self._asked_of(checkpoint), self._best() if self.races else None
         if self.pool:
             how = lambda done, total: self.running.update({step: f"{done / max(total, 1):.0%}"})  # noqa: E731
-            return evaluated(asked_of, self.output, against, how, opened_by(self.pool))
+            return evaluated(asked_of, self.output, against, how, opened_by(self.pool), self.pool.planning)
         return evaluate_apart(
             asked_of, self.output, self.environment, lambda *how: self._progress(step, *how), self.stall, against
         )

@@ -47,6 +47,8 @@ class Pool:
     """
 
     def __init__(self, cluster: Cluster, stall: float) -> None:
+        self.planning = threading.Lock()
+        """To be held while prompts are built: transformers and lm-eval load their parts on first use, in one thread at a time."""
         self._cluster, self._stall = cluster, stall
         self._lock = threading.RLock()
         self._seats: list[Seat] = []
