@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,7 +184,7 @@ class _Watch:
             self._look()
             while not self.ended.empty():
                 self._took(*self.ended.get())
-            points = self._points()
+            points = self.records.points(self.checkpoints)
             verdict = self._judge(points)
             pending = self._pending()
             if verdict.fired or (not (pending or self.running) and (once or self._over(until_step))):
@@ -237,9 +238,6 @@ class _Watch:
             for c in self.checkpoints.values()
             if not self._done(c) and self._tries(c) < ATTEMPTS and c.state != "unfinished"
         ]
-
-    def _points(self) -> list[Point]:
-        return self.records.points(self.checkpoints)
 
     def _over(self, until_step: int | None) -> bool:
         """Return whether the training has ended; asked when nothing is pending."""
@@ -316,17 +314,20 @@ class _Watch:
         """Have workers, or a process of its own, evaluate a checkpoint; what came of it."""
         step, asked_of, against = checkpoint.step, self._asked_of(checkpoint), self._best() if self.races else None
         if self.pool:
-            how = lambda done, total: self.running.update({step: f"{done / max(total, 1):.0%}"})  # noqa: E731
-            return evaluated(asked_of, self.output, against, how, opened_by(self.pool), self.pool.planning)
+            progress = partial(self._answered, step)
+            return evaluated(asked_of, self.output, against, progress, opened_by(self.pool), self.pool.planning)
         return evaluate_apart(
             asked_of, self.output, self.environment, lambda *how: self._progress(step, *how), self.stall, against
         )
 
     def _best(self) -> str | None:
         """Return the folder of the best run so far that was evaluated to the end."""
-        whole = [p for p in self._points() if p.run is not None and Run(Path(p.run)).complete]
+        whole = [p for p in self.records.points(self.checkpoints) if p.run is not None and Run(Path(p.run)).complete]
         top = best(whole, MICRO_AVG, self.judge.metrics)
         return top.run if top else None
+
+    def _answered(self, step: int, done: int, total: int) -> None:
+        self.running[step] = f"{done / max(total, 1):.0%}"  # the loop tells it: this is not its thread
 
     def _progress(self, step: int, share: float, silent: float) -> None:
         quiet = f", nothing new for {silent / 60:.0f} min" if silent >= 60 else ""
@@ -403,7 +404,7 @@ class _Watch:
 
     def tell(self, event: str | None = None) -> None:
         """Report the state, and what has happened."""
-        self.report(Status(self.judge.metrics, self._points(), self._remarks(), event))
+        self.report(Status(self.judge.metrics, self.records.points(self.checkpoints), self._remarks(), event))
 
     def _outcome(self, points: list[Point], verdict: Verdict) -> Outcome:
         self.tell()
