@@ -106,7 +106,7 @@ def estimate(settings: dict[str, Any], until: str, output: Path, where: WorkerSe
     title = f"{plan.model.name} on {plan.engine}, until {goal}"
     with (
         workers(where, plan.settings) as pool,
-        bars(pool and pool.summary) as bar_of,
+        bars(pool.summary if pool else None) as bar_of,
         live(plan, output, opened_by(pool)) as contestant,
     ):
         bar = bar_of(title)
@@ -156,7 +156,7 @@ def evaluate(
         show_plans(each)
         return
     outcomes = []
-    with workers(where, *each) as pool, bars(pool and pool.summary) as bar_of:
+    with workers(where, *each) as pool, bars(pool.summary if pool else None) as bar_of:
         for outcome in evaluate_each(each, output, lambda plan: bar_of(f"{plan.model.name} on {plan.engine}"), pool):
             outcomes.append(outcome)
             if len(each) > 1:
