@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -242,10 +243,8 @@ def _last_words(error: Exception) -> str:
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {_first_line(cause)}"
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if "exit" in line.lower() or "memory" in line.lower()), _first_line(error))[
-        :300
-    ]
+    found = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", str(error), re.M)
+    return f"{found[1]} It was killed, crashed, or ran out of memory." if found else _first_line(error)[:300]
 
 
 def _first_line(error: Exception) -> str:
