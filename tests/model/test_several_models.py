@@ -28,7 +28,7 @@ def test_each_has_settings_of_its_own_and_one_that_fails_does_not_stop_the_other
     assert "1 of 3 runs failed" in said
     assert "does not exist" in said
     again = call("run", "--model", tiny_chat, "--model", tiny_base, *ASKED, "--json", "--output", tmp_path / "runs")
-    told = json.loads(again[again.index("[") : again.rindex("]") + 1])
+    told = json.loads(again[again.index("[\n  {") : again.rindex("\n]") + 2])
     assert [Path(t["run"]).name.startswith(n) for t, n in zip(told, (tiny_chat.name, tiny_base.name), strict=True)]
 
 
