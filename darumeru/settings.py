@@ -53,6 +53,11 @@ ThinkEnd = Annotated[
 ChatTemplateArgs = Annotated[
     dict[str, Any], Option("Arguments of the chat template (comma-separated, or repeated).", many="comma")
 ]
+STALL = 7200.0
+"""Seconds without progress after which something hangs: more than loading and one batch of long answers take."""
+Stall = Annotated[
+    float, Field(gt=0), Option("Seconds without progress after which a worker or evaluation is ended.", decides=False)
+]
 Tokenizer = Annotated[
     Path | None, Option("Folder of the tokenizer.", default="the checkpoint, or the folder above", metavar="FOLDER")
 ]
@@ -191,6 +196,37 @@ class Settings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSettings)
     tokenizer: Tokenizer = None
     """The tokenizer's folder, where the model's has none."""
     training: Training | None = None
+
+
+class WorkerSettings(Strict):
+    """Where answers are computed: in this process, or by workers on this machine or a cluster. It decides no result."""
+
+    workers: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Option(
+            "Processes that answer side by side, each with a loaded model; auto: as many as there are devices.",
+            decides=False,
+            metavar="N",
+        ),
+    ] = 1
+    ray: Annotated[
+        str | None,
+        Option(
+            "Ray cluster for the workers, which this machine is a node of: auto, or HOST:PORT.",
+            decides=False,
+            metavar="ADDRESS",
+            default="none",
+        ),
+    ] = None
+    devices_per_worker: Annotated[
+        int, Field(ge=1), Option("GPUs over which each worker spreads its model.", decides=False)
+    ] = 1
+    stall: Stall = STALL
+
+    @property
+    def apart(self) -> bool:
+        """Whether workers answer, not this process."""
+        return self.workers != 1 or self.ray is not None
 
 
 _LATER: tuple[type[Strict], ...] = (ThinkingSettings, SamplingSettings)

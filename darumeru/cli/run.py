@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from darumeru.cli.terminal import Json, listed, print_json, progress, quiet, say
+from darumeru.cli.terminal import Json, bars, listed, print_json, quiet, say
 from darumeru.errors import DarumeruError, UserError
 from darumeru.options import with_options
-from darumeru.settings import THINKING_BUDGET, Settings, settings_of
+from darumeru.settings import THINKING_BUDGET, Settings, WorkerSettings, settings_of
 from darumeru.trackers import find_trackers, tracker_names
 from darumeru.trackers import track as track_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from darumeru.record.run import Run
     from darumeru.trackers.base import Tracker
+    from darumeru.workers import Pool
 
 
-@with_options(Settings, without="tokenizer training thinking_budget")
+@with_options(WorkerSettings, into="where")
+@with_options(Settings, without="model tokenizer training thinking_budget")
 def run(
     settings: dict[str, Any],
+    where: dict[str, Any],
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="<str>", help="Model folder, or hub id (repeatable).")
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML list of further models, each with settings of its own if it has any."),
+    ] = None,
     thinking_budget: Annotated[
         str | None,
         typer.Option(
@@ -49,22 +60,28 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model and write the record of the run; an interrupted run resumes."""
+    """Evaluate models and write the record of each run; an interrupted run resumes."""
+    from darumeru.evaluation.several import read_models
+
     trackers = find_trackers(listed(track))
-    each = [settings | more for more in _budgets(thinking_budget)]
+    named = [{"model": name} for name in model or ()] + (read_models(models) if models else [])
+    if not named:
+        raise UserError("--model is missing: give a model folder or a hub id, or several in a file with --models.")
+    each = [settings | budget | one for one in named for budget in _budgets(thinking_budget)]
     if until is None:
         # All are checked before the first is computed.
+        checked = [settings_of(**one) for one in each]
         evaluate(
-            *[settings_of(**one) for one in each], output=output, dry_run=dry_run, as_json=as_json, trackers=trackers
+            *checked, output=output, where=WorkerSettings(**where), dry_run=dry_run, as_json=as_json, trackers=trackers
         )
     elif trackers:
         raise UserError("--track tells of whole runs, and --until asks a part: leave out one of them.")
     elif len(each) > 1:
-        raise UserError("--until is of one run: give one --thinking-budget.")
+        raise UserError("--until is of one run: give one --model and one --thinking-budget.")
     elif dry_run:
         raise UserError("--dry-run says what a whole run asks; leave out --until.")
     else:
-        estimate(each[0], until, output, as_json)
+        estimate(each[0], until, output, WorkerSettings(**where), as_json)
 
 
 def _budgets(text: str | None) -> list[dict[str, int]]:
@@ -83,7 +100,7 @@ def _budgets(text: str | None) -> list[dict[str, int]]:
         ) from None
 
 
-def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool = False) -> None:
+def estimate(settings: dict[str, Any], until: str, output: Path, where: WorkerSettings, as_json: bool = False) -> None:
     """Ask documents in a random order until a score is known exactly enough, and print it.
 
     Raises:
@@ -92,6 +109,7 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
     """
     from darumeru.cli.tables import console
     from darumeru.evaluation import prepare
+    from darumeru.evaluation.several import opened_by
     from darumeru.race import Goal, Reached, run_until
     from darumeru.race.contestants import live
     from darumeru.race.start import settings_for_race
@@ -102,7 +120,13 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
         plan = prepare(settings_for_race(**settings))
     tasks = goal.tasks(plan.suite)
     titles = {"micro_avg": plan.suite.summary} | {g.name: g.title for g in plan.suite.groups}
-    with progress(f"{plan.model.name} on {plan.engine}, until {goal}") as bar, live(plan, output) as contestant:
+    title = f"{plan.model.name} on {plan.engine}, until {goal}"
+    with (
+        workers(where, plan.settings) as pool,
+        bars(pool.summary if pool else None) as bar_of,
+        live(plan, output, opened_by(pool)) as contestant,
+    ):
+        bar = bar_of(title)
 
         def report(reached: Reached) -> None:
             bar(reached.documents, reached.of)
@@ -131,44 +155,86 @@ def estimate(settings: dict[str, Any], until: str, output: Path, as_json: bool =
 def evaluate(
     *each: Settings,
     output: Path,
+    where: WorkerSettings | None = None,
     dry_run: bool = False,
     as_json: bool = False,
     trackers: Mapping[str, Tracker] = {},
 ) -> None:
-    """Evaluate a model, once for each of some settings, print its scores and tell trackers of them.
+    """Evaluate models, or one in several ways, print the scores and tell trackers of each finished run.
 
     Raises:
         UserError: what was asked for cannot be done so.
         DarumeruError: it failed, or tasks of it did; what was computed is kept.
     """
     quiet()  # before the libraries are imported, which ask then whether they may speak
-    from darumeru.cli.tables import console, plan_view, scores_table, time_line
-    from darumeru.evaluation import execute, prepare
+    from darumeru.cli.tables import console, outcomes_table, scores_table, time_line
+    from darumeru.evaluation.several import evaluate_each
 
-    finished: list[Run] = []
-    for settings in each:
-        with console(stderr=True).status("Building prompts"):
-            plan = prepare(settings)
-        if dry_run:
-            console().print(plan_view(plan))
-            if plan.missing:
-                raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
-            continue
-        with progress(f"{plan.model.name} on {plan.engine}") as report:
-            done = execute(plan, output, report)
-        finished.append(done)
-        if not as_json:
+    if dry_run:
+        show_plans(each)
+        return
+    outcomes = []
+    with workers(where, *each) as pool, bars(pool.summary if pool else None) as bar_of:
+        for outcome in evaluate_each(each, output, lambda plan: bar_of(f"{plan.model.name} on {plan.engine}"), pool):
+            outcomes.append(outcome)
+            if len(each) > 1:
+                say(outcome.line)
+            if outcome.run:
+                for name, place in track_run(outcome.run, trackers, say).items():
+                    say(f"Tracked by {name}: {place}")
+    outcomes.sort(key=lambda o: each.index(o.settings))
+    if as_json:
+        told = [o.to_json() for o in outcomes]
+        if len(each) > 1:
+            print_json(told)
+        elif outcomes[0].run:
+            print_json(told[0])
+    else:
+        for done in [o.run for o in outcomes if o.run]:
             console().print(scores_table(done))
             console().print(time_line(done))
             console().print(f"Record: {done.path}", soft_wrap=True)
-        for name, place in track_run(done, trackers, say).items():
-            say(f"Tracked by {name}: {place}")
-    if as_json and not dry_run:
-        told = [{"run": str(done.path), **done.scores.to_json()} for done in finished]
-        print_json(told if len(each) > 1 else told[0])
-    for done in finished:
-        if failed := done.scores.failed:
-            raise DarumeruError(
-                f"{len(failed)} of {len(done.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
-                "Start the same command again to compute what is missing."
-            )
+        if len(each) > 1:
+            console().print(outcomes_table(outcomes))
+    failed = [o for o in outcomes if o.fault]
+    if failed and failed[0].fault and len(each) == 1:
+        raise failed[0].fault
+    if failed:
+        reasons = "; ".join(f"{o.settings.model}: {o.reason}" for o in failed)
+        raise DarumeruError(f"{len(failed)} of {len(each)} runs failed. {reasons}")
+
+
+def show_plans(each: Sequence[Settings]) -> None:
+    """Print what would be evaluated.
+
+    Raises:
+        DarumeruError: data cannot be had.
+    """
+    from darumeru.cli.tables import console, plan_view
+    from darumeru.evaluation import prepare
+
+    for settings in each:
+        with console(stderr=True).status("Building prompts"):
+            plan = prepare(settings)
+        console().print(plan_view(plan))
+        if plan.missing:
+            raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
+
+
+@contextmanager
+def workers(where: WorkerSettings | None, *each: Settings) -> Iterator[Pool | None]:
+    """Give the workers that answer; None where this process does.
+
+    Raises:
+        UserError: there cannot be such workers.
+    """
+    if where is None or not where.apart:
+        yield None
+        return
+    from darumeru.cli.tables import console
+    from darumeru.workers import open_pool
+
+    with ExitStack() as stack:
+        with console(stderr=True).status("Starting workers"):
+            pool = stack.enter_context(open_pool(where, gpus=any(s.device != "cpu" for s in each)))
+        yield pool

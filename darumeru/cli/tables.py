@@ -13,6 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Plan
+    from darumeru.evaluation.several import Outcome
     from darumeru.record.header import Header
     from darumeru.record.run import Run
     from darumeru.record.sample import Sample
@@ -121,6 +122,21 @@ def _notes(task: TaskResult, header: Header) -> list[str]:
     if header.num_fewshot and 0 < task.fewshot_used < header.num_fewshot:
         notes.append(f"examples that fitted: {task.fewshot_used:.1f}")
     return notes
+
+
+def outcomes_table(outcomes: Sequence[Outcome]) -> RenderableType:
+    """Return a line for each of several models: its score, and where its record lies or why it has none."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Model", overflow="fold")
+    for column in ("Mean", "95 % interval"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("Record", overflow="fold")
+    for outcome in outcomes:
+        run = outcome.run
+        score, bounds = interval_text(run.scores.suite) if run else ("—", "")
+        where = Text(outcome.reason, "red") if outcome.fault else Text(str(run.path) if run else "")
+        table.add_row(Text(run.header.model.name if run else outcome.settings.model), score, bounds, where)
+    return table
 
 
 def sample_panel(task: str, sample: Sample) -> RenderableType:

@@ -103,24 +103,48 @@ def quiet() -> None:
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """Show a progress bar on stderr."""
+    with bars() as bar_of:
+        yield bar_of(title)
+
+
+@contextmanager
+def bars(state: Callable[[], str] | None = None) -> Iterator[Callable[[str], Progress]]:
+    """Show progress bars on stderr, one for each title that is asked for.
+
+    Args:
+        state: what stands behind the bars, as often as they are drawn.
+    """
     from rich.progress import (
         BarColumn,
         Progress,
+        ProgressColumn,
         SpinnerColumn,
+        Task,
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 
     from darumeru.cli.tables import console
 
+    class State(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"· {state()}" if state else "", "dim")
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     times = (TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, *times, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+    with Progress(*columns, *times, State(), console=console(stderr=True), transient=True) as bar:
+        first = bar.add_task("Building prompts", total=None)
 
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def bar_of(title: str) -> Any:
+            bar.update(first, visible=False)
+            task = bar.add_task(title, total=None)
 
-        yield report
+            def report(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            return report
+
+        yield bar_of

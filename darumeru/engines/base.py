@@ -158,6 +158,15 @@ class Engine(LM):  # type: ignore[misc]
                 raise unknown(f"--model-args key for the {cls.name} engine", key, known)
 
     @classmethod
+    def spread(cls, devices: int) -> dict[str, Any]:
+        """Return the `--model-args` that spread a model over so many devices of one machine.
+
+        Raises:
+            UserError: it computes on one.
+        """
+        raise UserError(f"--devices-per-worker {devices}: the {cls.name} engine computes on one device.")
+
+    @classmethod
     def server_of(cls, settings: ServerSettings) -> Server | None:
         """Return the server that the settings name; its `model` is empty where they name none.
 

@@ -53,6 +53,17 @@ class Checkpoint:
         return [list(entry) for entry in self.signature if re.fullmatch(r"[^/]+\.safetensors", entry[0])]
 
 
+def check_folder(folder: Path, once: bool) -> None:
+    """Refuse a folder that can hold no checkpoints; with `once` it must be there already.
+
+    Raises:
+        UserError: it is no folder.
+    """
+    if folder.is_dir() or (not once and not folder.exists() and folder.resolve().parent.is_dir()):
+        return  # a training that is about to begin makes its folder itself
+    raise UserError(f"'{folder}' is no folder. Give the output folder of a training, which holds checkpoint-N.")
+
+
 def find_checkpoints(folder: Path, trust_remote_code: bool = False, settle: float = SETTLE) -> dict[int, Checkpoint]:
     """Return all checkpoints directly under a folder, by step."""
     found = {}

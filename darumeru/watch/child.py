@@ -23,33 +23,16 @@ def main() -> int:
     # Whatever libraries print goes to stderr: stdout is for our lines alone.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    from darumeru.errors import BusyError, DarumeruError
-    from darumeru.evaluation import Settings, execute, prepare
-    from darumeru.race.challenge import challenge, lost
-    from darumeru.record.run import Run
+    from darumeru.evaluation import Settings
+    from darumeru.watch.evaluated import evaluated
 
     def progress(done: int, total: int) -> None:
         _tell(out, {"done": done, "total": total})
 
-    try:
-        plan = prepare(Settings(**request["settings"]))
-        output, against = Path(request["output"]), request.get("against")
-        run = challenge(plan, Run(Path(against)), output, progress) if against else execute(plan, output, progress)
-        if lost(run) is None and (failed := run.scores.failed):
-            raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
-    except BusyError as error:
-        _tell(out, {"error": str(error), "busy": True})
-        return 1
-    except DarumeruError as error:
-        _tell(out, {"error": str(error), "busy": False})
-        return 1
-    except Exception as error:
-        if os.environ.get("DARUMERU_DEBUG"):
-            raise
-        _tell(out, {"error": f"{type(error).__name__}: {error}", "busy": False})
-        return 1
-    _tell(out, {"run": str(run.path)})
-    return 0
+    settings = Settings(**request["settings"])
+    message = evaluated(settings, Path(request["output"]), request.get("against"), progress)
+    _tell(out, message)
+    return 0 if "run" in message else 1
 
 
 def _watch_parent() -> None:

@@ -20,9 +20,7 @@ from typing import IO, Any
 from darumeru.doctor.gpus import Gpu
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings
-
-STALL = 7200.0
-"""Seconds without progress after which an evaluation is given up: more than loading and one batch of long answers take."""
+from darumeru.settings import STALL
 
 _FREE = 0.9
 """A GPU with a smaller share of its memory free is in use: a context alone takes less."""

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from darumeru.options import Option
-from darumeru.settings import EngineSettings, SamplingSettings, Suite, TaskSettings, ThinkingSettings, Tokenizer
+from darumeru.settings import (
+    EngineSettings,
+    SamplingSettings,
+    Suite,
+    TaskSettings,
+    ThinkingSettings,
+    Tokenizer,
+    WorkerSettings,
+)
 
 _Device = Annotated[str, Option("auto, cpu, cuda, or cuda:N, a GPU for the evaluations alone.")]
 
 
-class WatchSettings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSettings):
+class WatchSettings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSettings, WorkerSettings):
     """What is asked of every checkpoint, and when a watch ends: the keywords of `darumeru.watch.watch`."""
 
     suite: Suite = "darumeru-train"
@@ -40,6 +48,3 @@ class WatchSettings(ThinkingSettings, EngineSettings, TaskSettings, SamplingSett
     newest_first: Annotated[bool, Option("Catch up from the newest on.", flag="--newest-first", decides=False)] = False
     until_step: Annotated[int | None, Option("End after this step.", default="the training's own last one")] = None
     poll: Annotated[float, Option("Seconds between two looks.", decides=False)] = 10.0
-    stall: Annotated[
-        float, Option("Seconds without progress after which an evaluation counts as failed.", decides=False)
-    ] = 7200.0

@@ -6,28 +6,35 @@ resumes from its journal. So either side can be killed and started again, and ea
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from darumeru.doctor.gpus import nvidia_gpus
 from darumeru.errors import UserError
-from darumeru.evaluation import Settings, Training, asked, settings_of
+from darumeru.evaluation import Settings, Training, settings_of, validated
+from darumeru.evaluation.several import MOST_PLANS, opened_by
 from darumeru.files import read_json, write_json
-from darumeru.race.challenge import lost
-from darumeru.record.run import Run, find_runs
-from darumeru.watch.checkpoints import SETTLE, Checkpoint, find_checkpoints, keep, tokenizer_of
-from darumeru.watch.curve import MICRO_AVG, Point, best, metrics_for, point_of
+from darumeru.record.run import Run
+from darumeru.settings import STALL, WorkerSettings
+from darumeru.watch.checkpoints import SETTLE, Checkpoint, check_folder, find_checkpoints, keep, tokenizer_of
+from darumeru.watch.curve import MICRO_AVG, Point, best, metrics_for
 from darumeru.watch.diagnosis import Diagnosis
-from darumeru.watch.process import STALL, device_of, evaluate_apart, taken_gpu
+from darumeru.watch.evaluated import evaluated
+from darumeru.watch.process import device_of, evaluate_apart, taken_gpu
+from darumeru.watch.records import Records
 from darumeru.watch.rules import Fired
 from darumeru.watch.status import Outcome, Report, Status, told
 from darumeru.watch.verdict import STOP, Judge, Verdict, check_race, make_judge, note, write_best
+from darumeru.workers import Pool, open_pool
 
 __all__ = ["Outcome", "Report", "Status", "watch"]
 
@@ -50,6 +57,9 @@ def watch(
     until_step: int | None = None,
     device: str = "auto",
     settle: float = SETTLE,
+    workers: int | Literal["auto"] = 1,
+    ray: str | None = None,
+    devices_per_worker: int = 1,
     report: Report = lambda status: None,
     **settings: Any,
 ) -> Outcome:
@@ -73,6 +83,7 @@ def watch(
         until_step: the last step, where the training itself does not know.
         device: `auto`, `cpu`, `cuda`, or `cuda:N`, the GPU that the evaluations get for their own.
         settle: seconds for which a checkpoint must not have changed.
+        workers, ray, devices_per_worker: see `WorkerSettings`; workers evaluate several checkpoints side by side.
         report: is told how far it has come.
         settings: of the runs, see `darumeru.evaluation.Settings` (`suite`, `data`, `engine`, `limit`, …).
 
@@ -80,12 +91,16 @@ def watch(
         UserError: what was asked for cannot be done so.
     """
     root = Path(folder)
-    _check_folder(root, once)
+    check_folder(root, once)
     if poll <= 0 or settle < 0:
         raise UserError(f"--poll {poll} is not possible: give seconds above 0.")
-    if stall <= 0:
-        raise UserError(f"--stall {stall} is not possible: give seconds above 0.")
+    given = {"workers": workers, "ray": ray, "devices_per_worker": devices_per_worker, "stall": stall}
+    where = validated(WorkerSettings, given)
     chosen, environment = device_of(device)
+    if where.apart and device.startswith("cuda:"):
+        raise UserError(
+            f"--device '{device}' is one GPU, and workers take as many as they are: leave out one of the two."
+        )
     for key in ("model", "training", "adapter", "base_url"):
         if settings.get(key) is not None:
             raise UserError(f"'{key}' is no setting of a watch: it evaluates the checkpoints of '{folder}'.")
@@ -94,23 +109,18 @@ def watch(
     judge = make_judge(metrics_for(wanted), rules, keep_best)
     check_race(race_against, wanted, judge)
     training = name or root.resolve().name
-    state = _Watch(
-        root, Path(output), training, wanted, environment, judge, report, newest_first, poll, stall, settle,
-        pause=min(poll, 1.0) if once else poll, races=race_against is not None,
-    )  # fmt: skip
-    if taken := taken_gpu(chosen, environment, nvidia_gpus()):
-        state.tell(taken)
-    return state.follow(once, until_step)
-
-
-def _check_folder(folder: Path, once: bool) -> None:
-    if folder.is_dir() or (not once and not folder.exists() and folder.resolve().parent.is_dir()):
-        return  # a training that is about to begin makes its folder itself
-    raise UserError(f"'{folder}' is no folder. Give the output folder of a training, which holds checkpoint-N.")
+    with open_pool(where, gpus=chosen != "cpu") if where.apart else nullcontext() as pool:
+        state = _Watch(
+            root, Path(output), training, wanted, environment, judge, report, newest_first, poll, stall, settle,
+            pause=min(poll, 1.0) if once else poll, races=race_against is not None, pool=pool,
+        )  # fmt: skip
+        if not pool and (taken := taken_gpu(chosen, environment, nvidia_gpus())):
+            state.tell(taken)
+        return state.follow(once, until_step)
 
 
 def _check_settings(settings: Settings) -> None:
-    """Find now what would fail in each checkpoint's process.
+    """Find now what would fail for each checkpoint.
 
     Raises:
         UserError: no such engine, bundle or tokenizer, or an engine that needs no weights.
@@ -125,15 +135,6 @@ def _check_settings(settings: Settings) -> None:
     open_bundle(settings.data, settings.lock)
     if settings.tokenizer is not None and not has_tokenizer(settings.tokenizer):
         raise UserError(f"--tokenizer '{settings.tokenizer}' holds no tokenizer.")
-
-
-@dataclass(frozen=True)
-class _Record:
-    """The needed part of a complete run record."""
-
-    point: Point
-    weights: list[list[Any]]
-    finished: str
 
 
 @dataclass
@@ -156,8 +157,6 @@ class _Watch:
     races: bool = False
     """Whether a checkpoint that is worse than the best is not evaluated to the end."""
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
-    records: dict[Path, _Record | None] = field(default_factory=dict)
-    """Complete records by folder; None for those of something else."""
     attempts: dict[tuple[int, Any], int] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     later: dict[int, float] = field(default_factory=dict)
@@ -165,9 +164,17 @@ class _Watch:
     finished: set[tuple[int, Any]] = field(default_factory=set)
     """Checkpoints whose record was found complete although their files' times differ from the record's."""
     deleted: set[int] = field(default_factory=set)
-    running: tuple[int, str] | None = None
+    pool: Pool | None = None
+    """The workers that answer; without, each checkpoint has a process of its own, one at a time."""
+    running: dict[int, str] = field(default_factory=dict)
+    """Step → how far its evaluation is."""
+    ended: queue.SimpleQueue[tuple[Checkpoint, dict[str, Any], float]] = field(default_factory=queue.SimpleQueue)
+    """What came of evaluations, and their seconds."""
     diagnosed: str | None = None
     kept: tuple[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.records = Records(self.output, self.name, self.settings, self.races)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -175,50 +182,51 @@ class _Watch:
         """See `watch`."""
         while True:
             self._look()
-            points = self._points()
+            while not self.ended.empty():
+                self._took(*self.ended.get())
+            points = self.records.points(self.checkpoints)
             verdict = self._judge(points)
-            if verdict.fired or (not self._pending() and (once or self._over(until_step))):
+            pending = self._pending()
+            if verdict.fired or (not (pending or self.running) and (once or self._over(until_step))):
                 return self._outcome(points, verdict)
-            ready = [c for c in self._pending() if self.later.get(c.step, 0.0) <= time.monotonic()]
+            now = time.monotonic()
+            ready = [c for c in pending if c.step not in self.running and self.later.get(c.step, 0.0) <= now]
             whole = [c for c in ready if c.state == "whole"]
             for broken in (c for c in ready if c.state == "broken"):
                 self._failed(broken, broken.reason)
-            if whole:
-                self._evaluate(whole[-1] if self.newest_first else whole[0])
+            if self.pool:
+                self.pool.expect(min(len(self.running) + len(whole), self._most()))
+            if whole and len(self.running) < self._most():
+                self._evaluate(self._next(whole))
                 continue
             self.tell()
-            time.sleep(min(self.poll, 0.5) if once or self._pending() else self.poll)
+            time.sleep(min(self.poll, 0.5) if once or pending else self.poll)
+
+    def _most(self) -> int:
+        """Return how many checkpoints are evaluated at once: with workers one more than those, whose prompts are being built."""
+        return min(self.pool.size + 1, MOST_PLANS) if self.pool else 1
+
+    def _next(self, whole: Sequence[Checkpoint]) -> Checkpoint:
+        """Return which checkpoint comes next. Of several at once one goes from the oldest on, so that none waits for ever."""
+        unserved = bool(self.running) and min(self.running) > whole[0].step
+        return whole[-1] if self.newest_first and not unserved else whole[0]
 
     def _look(self) -> None:
         before = self.checkpoints
         self.checkpoints = find_checkpoints(self.folder, self.settings.trust_remote_code, self.settle)
-        for run in find_runs(self.output):
-            if run.path not in self.records and (run.complete or (self.races and lost(run))):
-                self._read(run)
+        self.records.look()
         for step in before.keys() - self.checkpoints.keys():
-            if before[step].state != "unfinished" and not self._done(before[step]):
+            if before[step].state != "unfinished" and step not in self.running and not self._done(before[step]):
                 self.deleted.add(step)
                 self.tell(
                     f"checkpoint-{step} was deleted before it was evaluated: raise the Trainer's save_total_limit."
                 )
         self.deleted -= self.checkpoints.keys()
 
-    def _read(self, run: Run) -> None:
-        header = run.header
-        where, training = header.where, header.training
-        ours = training is not None and training.run == self.name and where.get("asked") == asked(self.settings)
-        worse = lost(run)
-        finished = worse.at if worse else str(run.scores.finished) if ours else ""
-        record = _Record(point_of(run), where["weights"], finished) if ours else None
-        self.records[run.path] = record
-
-    def _of(self, step: int) -> list[_Record]:
-        return [r for r in self.records.values() if r is not None and r.point.step == step]
-
     def _done(self, checkpoint: Checkpoint) -> bool:
         if (checkpoint.step, checkpoint.signature) in self.finished:
             return True
-        return any(r.weights == checkpoint.weights for r in self._of(checkpoint.step))
+        return any(r.weights == checkpoint.weights for r in self.records.of(checkpoint.step))
 
     def _tries(self, checkpoint: Checkpoint) -> int:
         return self.attempts.get((checkpoint.step, checkpoint.signature), 0)
@@ -230,21 +238,6 @@ class _Watch:
             for c in self.checkpoints.values()
             if not self._done(c) and self._tries(c) < ATTEMPTS and c.state != "unfinished"
         ]
-
-    def _points(self) -> list[Point]:
-        """Return the curve: for each step the record of the checkpoint that is there, else the one that was finished last.
-
-        Steps behind the newest checkpoint are of an earlier training in the same folder.
-        """
-        newest = max(self.checkpoints, default=None)
-        steps = {r.point.step for r in self.records.values() if r is not None}
-        points = []
-        for step in sorted(s for s in steps if newest is None or s <= newest):
-            found = sorted(self._of(step), key=lambda r: r.finished)
-            here = self.checkpoints.get(step)
-            same = [r for r in found if here is not None and r.weights == here.weights]
-            points.append((same or found)[-1].point)
-        return points
 
     def _over(self, until_step: int | None) -> bool:
         """Return whether the training has ended; asked when nothing is pending."""
@@ -265,22 +258,34 @@ class _Watch:
     # -- one checkpoint -----------------------------------------------------------------------------------------------
 
     def _evaluate(self, checkpoint: Checkpoint) -> None:
-        step = checkpoint.step
-        self.running = (step, "starts")
-        self.tell(f"Evaluating checkpoint-{step}")
+        """Evaluate a checkpoint: with workers in a thread of its own, beside others."""
+        self.running[checkpoint.step] = "starts"
+        self.tell(f"Evaluating checkpoint-{checkpoint.step}")
+        if self.pool:
+            threading.Thread(target=self._answer, args=(checkpoint,), daemon=True).start()
+        else:
+            self._answer(checkpoint)
+
+    def _answer(self, checkpoint: Checkpoint) -> None:
         began = time.monotonic()
         try:
             message = self._run(checkpoint)
-        except UserError as error:
+        except Exception as error:
+            if not (self.pool or isinstance(error, UserError)):
+                raise
             message = {"error": str(error)}
-        finally:
-            self.running = None
+        self.ended.put((checkpoint, message, time.monotonic() - began))
+
+    def _took(self, checkpoint: Checkpoint, message: dict[str, Any], seconds: float) -> None:
+        """Take in what came of an evaluation."""
+        step = checkpoint.step
+        del self.running[step]
         if "run" in message:
             run = Run(Path(message["run"]))
-            self._read(run)
+            self.records.read(run)
             self.finished.add((step, checkpoint.signature))
             self.reasons.pop(step, None)
-            self.tell(told(run, step, time.monotonic() - began))
+            self.tell(told(run, step, seconds))
         elif not checkpoint.path.is_dir():
             self.deleted.add(step)
             self.tell(f"checkpoint-{step} was deleted while it was evaluated: raise the Trainer's save_total_limit.")
@@ -306,25 +311,27 @@ class _Watch:
         )
 
     def _run(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Have a process of its own evaluate a checkpoint; its last message."""
+        """Have workers, or a process of its own, evaluate a checkpoint; what came of it."""
+        step, asked_of, against = checkpoint.step, self._asked_of(checkpoint), self._best() if self.races else None
+        if self.pool:
+            progress = partial(self._answered, step)
+            return evaluated(asked_of, self.output, against, progress, opened_by(self.pool), self.pool.planning)
         return evaluate_apart(
-            self._asked_of(checkpoint),
-            self.output,
-            self.environment,
-            lambda share, silent: self._progress(checkpoint.step, share, silent),
-            self.stall,
-            self._best() if self.races else None,
+            asked_of, self.output, self.environment, lambda *how: self._progress(step, *how), self.stall, against
         )
 
     def _best(self) -> str | None:
         """Return the folder of the best run so far that was evaluated to the end."""
-        whole = [p for p in self._points() if p.run is not None and Run(Path(p.run)).complete]
+        whole = [p for p in self.records.points(self.checkpoints) if p.run is not None and Run(Path(p.run)).complete]
         top = best(whole, MICRO_AVG, self.judge.metrics)
         return top.run if top else None
 
+    def _answered(self, step: int, done: int, total: int) -> None:
+        self.running[step] = f"{done / max(total, 1):.0%}"  # the loop tells it: this is not its thread
+
     def _progress(self, step: int, share: float, silent: float) -> None:
         quiet = f", nothing new for {silent / 60:.0f} min" if silent >= 60 else ""
-        self.running = (step, f"{share:.0%}{quiet}")
+        self.running[step] = f"{share:.0%}{quiet}"
         self.tell()
 
     # -- what follows -------------------------------------------------------------------------------------------------
@@ -393,13 +400,11 @@ class _Watch:
                 remarks[step] = f"waits: {self.reasons[step]}"
             else:
                 remarks[step] = "waits"
-        if self.running:
-            remarks[self.running[0]] = f"is evaluated: {self.running[1]}"
-        return remarks
+        return remarks | {step: f"is evaluated: {how}" for step, how in list(self.running.items())}
 
     def tell(self, event: str | None = None) -> None:
         """Report the state, and what has happened."""
-        self.report(Status(self.judge.metrics, self._points(), self._remarks(), event))
+        self.report(Status(self.judge.metrics, self.records.points(self.checkpoints), self._remarks(), event))
 
     def _outcome(self, points: list[Point], verdict: Verdict) -> Outcome:
         self.tell()

@@ -58,6 +58,7 @@ DIFFERENT = {
     ("arena", "--base-url"): "one for each model",
     ("arena", "--served-model"): "one for each model",
     ("arena", "--output"): "arenas, not runs",
+    ("arena", "--models"): "the models; a run reads them from a file",
     ("race", "--output"): "a race gets a folder too",
     ("watch", "--thinking-budget"): "one budget; a run takes several, one run each",
     ("arena", "--thinking-budget"): "one budget",
@@ -75,7 +76,7 @@ def test_the_same_option_has_the_same_help_and_default(name: str) -> None:
         if (a.help, a.default, a.metavar, a.multiple) != (b.help, b.default, b.metavar, b.multiple)
     }
     expected = {option for command, option in DIFFERENT if command == name}
-    assert told == (expected if name != "demo" else {"--output"})
+    assert told == (expected if name != "demo" else {"--output", "--models"})
 
 
 def test_what_holds_for_all_is_offered_by_all() -> None:
@@ -83,6 +84,7 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
     of_a_model = {"--model", "--revision", "--adapter"}
     of_a_server = {"--base-url", "--served-model", "--api-key-env", "--approximate"}
     assert reference - options("watch").keys() == of_a_model | of_a_server | {
+        "--models",
         "--dry-run",
         "--until",
         "--track",
@@ -99,6 +101,10 @@ def test_what_holds_for_all_is_offered_by_all() -> None:
         "--dry-run",
         "--until",
         "--track",
+        "--workers",
+        "--ray",
+        "--devices-per-worker",
+        "--stall",
     }
     for option in (
         "engine",

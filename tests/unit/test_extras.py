@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = ("altair", "vl_convert", "pandas", "scipy", "threadpoolctl", "regex", "zstandard", "datasketch", "sklearn",
-          "httpx", "tenacity", "peft", "trl", "accelerate", "gguf")  # fmt: skip
+          "httpx", "tenacity", "peft", "trl", "accelerate", "gguf", "ray")  # fmt: skip
 
 # lm-eval brings sklearn (which brings scipy and threadpoolctl), datasets pandas, transformers regex, the hub httpx.
 BLOCKED = tuple(
@@ -118,6 +118,7 @@ def test_a_run_is_planned_without_extras(tiny_chat: Path) -> None:
     [
         ("darumeru", "altair", ("leaderboard", "RUNS", "--output", "OUT"), "altair", "leaderboard"),
         ("darumeru", "vl_convert", ("leaderboard", "RUNS", "--output", "OUT"), "vl-convert-python", "leaderboard"),
+        ("darumeru", "ray", ("run", "--model", "MODEL", "--workers", "2"), "ray", "ray"),
         ("lep", "datasketch", ("corpus", "dedup", "--corpus", "TEXT", "--output", "OUT.jsonl"), "datasketch", "lep"),
         ("lep", "zstandard", ("corpus", "clean", "--corpus", "TEXT", "--output", "OUT.jsonl.zst"), "zstandard", "lep"),
         ("lep", "regex", ("init", "--model", "a", "--tokenizer", "b", "--output", "OUT"), "regex", "lep"),

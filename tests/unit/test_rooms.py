@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"exports", "leaderboard", "arena", "watch", "gate", "signal", "contamination", "trackers", "publish"},
         {"imports", "race"},
         {"evaluation"},
+        {"workers"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
         {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},

@@ -69,6 +69,11 @@ class HFEngine(Engine):
         return _OWN_ARGS
 
     @classmethod
+    def spread(cls, devices: int) -> dict[str, Any]:
+        """See `Engine.spread`: some layers on each device."""
+        return {"device_map": "auto"}
+
+    @classmethod
     def load(cls, model: Path, tokenizer: Any, eos_ids: frozenset[int], options: EngineOptions) -> HFEngine:
         """An engine for a model folder.
 

@@ -179,6 +179,11 @@ class VLLMEngine(Engine):
                 "generate. Leave it out, or choose tasks that are answered by texts with --tasks."
             )
 
+    @classmethod
+    def spread(cls, devices: int) -> dict[str, Any]:
+        """See `Engine.spread`: a part of each layer on each device, by processes of this machine also where Ray is there."""
+        return {"tensor_parallel_size": devices, "distributed_executor_backend": "mp"}
+
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
         import torch

@@ -1,0 +1,74 @@
+"""What a watch has done, as the run records tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darumeru.evaluation import Settings, asked
+from darumeru.race.challenge import lost
+from darumeru.record.run import Run, find_runs
+from darumeru.watch.checkpoints import Checkpoint
+from darumeru.watch.curve import Point, point_of
+
+
+@dataclass(frozen=True)
+class Record:
+    """The needed part of a complete run record."""
+
+    point: Point
+    weights: list[list[Any]]
+    finished: str
+
+
+class Records:
+    """The complete records of a training's checkpoints.
+
+    Args:
+        output: folder of the run records.
+        name: the training's, in records.
+        settings: of the runs.
+        races: whether the run of a checkpoint that is worse than the best counts too, though it is not complete.
+    """
+
+    def __init__(self, output: Path, name: str, settings: Settings, races: bool) -> None:
+        self._output, self._name, self._settings, self._races = output, name, settings, races
+        self._found: dict[Path, Record | None] = {}  # None for those of something else
+
+    def look(self) -> None:
+        """Read what is new in the folder."""
+        for run in find_runs(self._output):
+            if run.path not in self._found and (run.complete or (self._races and lost(run))):
+                self.read(run)
+
+    def read(self, run: Run) -> None:
+        """Read a record, again if it is known."""
+        header = run.header
+        where, training = header.where, header.training
+        ours = training is not None and training.run == self._name and where.get("asked") == asked(self._settings)
+        worse = lost(run)
+        finished = worse.at if worse else str(run.scores.finished) if ours else ""
+        self._found[run.path] = Record(point_of(run), where["weights"], finished) if ours else None
+
+    def _ours(self) -> list[Record]:
+        return [r for r in list(self._found.values()) if r is not None]
+
+    def of(self, step: int) -> list[Record]:
+        """Return the records of a step."""
+        return [r for r in self._ours() if r.point.step == step]
+
+    def points(self, checkpoints: Mapping[int, Checkpoint]) -> list[Point]:
+        """Return the curve: for each step the record of the checkpoint that is there, else the one that was finished last.
+
+        Steps behind the newest checkpoint are of an earlier training in the same folder.
+        """
+        newest = max(checkpoints, default=None)
+        points = []
+        for step in sorted({r.point.step for r in self._ours() if newest is None or r.point.step <= newest}):
+            found = sorted(self.of(step), key=lambda r: r.finished)
+            here = checkpoints.get(step)
+            same = [r for r in found if here is not None and r.weights == here.weights]
+            points.append((same or found)[-1].point)
+        return points
