@@ -6,7 +6,7 @@ training; "told apart" is by the shared ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,14 +154,14 @@ def language(evidence: Evidence) -> tuple[str, str]:
     if not evidence.beside or not evidence.items:
         return UNKNOWN, "One language. Name the study.json of the same grid in another one (beside:)."
     ranks = Comparison.of(evidence.items).ranks
-    own = {_choice(levels(item)): rank for item, rank in zip(evidence.items, ranks, strict=True)}
+    own = _best_ranks((levels(item), rank) for item, rank in zip(evidence.items, ranks, strict=True))
     verdicts, said = [], []
     for other in evidence.beside:
-        theirs = {_choice(row["labels"]): row["rank"] for row in other["configurations"]}
+        theirs = _best_ranks((row["labels"], row["rank"]) for row in other["configurations"])
         both = own.keys() & theirs.keys()
         if len(both) < 2:
             continue
-        mine, yours = ({c for c in both if ranks[c] == min(ranks[k] for k in both)} for ranks in (own, theirs))
+        mine, yours = ({c for c in both if known[c] == min(known[k] for k in both)} for known in (own, theirs))
         verdicts.append(
             AGREES if not mine & yours else DISAGREES if mine == yours and len(mine) < len(both) else UNKNOWN
         )
@@ -179,6 +179,17 @@ def low_rank(evidence: Evidence) -> tuple[str, str]:
     if lora is None or "all" not in names:
         return UNKNOWN, "The grid does not train both all weights and LoRA."
     return _sides(_pair(found, "all", lora), f"all − {lora}")
+
+
+def _best_ranks(
+    ranked: Iterable[tuple[Mapping[str, str], int]],
+) -> dict[tuple[tuple[str, str], ...], int]:
+    """Return the best rank of each choice, at whatever length."""
+    found: dict[tuple[tuple[str, str], ...], int] = {}
+    for values, rank in ranked:
+        choice = _choice(values)
+        found[choice] = min(rank, found.get(choice, rank))
+    return found
 
 
 def _choice(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
