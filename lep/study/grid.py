@@ -21,6 +21,7 @@ from pydantic import Field
 from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.options import Option, Strict
+from lep.initialisation import strategy
 from lep.pipeline.recipe import put, read_content, recipe_of
 from lep.pipeline.sections import checked
 from lep.pipeline.stage import Recipe, plain_settings
@@ -145,11 +146,12 @@ def read_grid(file: str | Path, changes: Sequence[str] = ()) -> Grid:
     if not path.is_file():
         raise UserError(f"There is no grid {path}. Name a YAML file; docs/study.md shows one.")
     content = read_content(path, changes)
+    folder = path.resolve().parent
     own = Own(**checked(Own, {key: content[key] for key in content if key not in _SHARED}, ""))
+    own = own.model_copy(update={"beside": tuple(str(folder / file) for file in own.beside)})
     if bool(own.axes) == bool(own.cells):
         raise UserError(f"{path} has {'both axes and' if own.axes else 'neither axes nor'} cells. Write one of them.")
     common = {key: value for key, value in content.items() if key in _SHARED} | {TOKENS: own.tokens, SEED: own.seed}
-    folder = path.resolve().parent
     cells, merged = (_whole if own.axes else _listed)(own, common, folder)
     axes = {key: list(_distinct(cell.values.get(key) for cell in cells)) for key in cells[0].values}
     varied = {key: [v for v in values if v is not None] for key, values in axes.items() if len(values) > 1}
@@ -242,7 +244,10 @@ def _complete(content: dict[str, Any], tokens: int, seed: int) -> dict[str, Any]
         "save_total_limit": 2,
     }
     content[pretrain.name] = shares | training | {"max_steps": steps, "seed": seed}
-    content[init.name] = {"link": True} | dict(content.get(init.name) or {}) | {"seed": seed}
+    start = {"link": True} | dict(content.get(init.name) or {})
+    # Only what draws has a seed, so that seeds share what does not.
+    draws = (name := start.get("strategy", "mean")) in strategy.names() and "seed" in strategy.find(name).settings
+    content[init.name] = start | ({"seed": seed} if draws else {})
     return content
 
 

