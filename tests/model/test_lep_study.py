@@ -255,18 +255,18 @@ def test_what_the_plan_refuses(
 
 
 def test_a_base_that_cannot_write_the_script_is_refused(inputs: Path, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """Its byte-level vocabulary has the letters of English alone."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    chosen = grid(inputs, tmp_path)
-    (tmp_path / "base").unlink()
     shutil.copytree(inputs / "base", tmp_path / "base")
-    letters = {letter: index for index, letter in enumerate(["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz "])}
-    plain = Tokenizer(models.BPE(vocab=letters, merges=[], unk_token="<unk>"))  # noqa: S106
-    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    letters = {letter: index for index, letter in enumerate(["</s>", *"abcdefghijklmnopqrstuvwxyzĠ"])}
+    plain = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>").save_pretrained(tmp_path / "base")  # noqa: S106
     with pytest.raises(UserError, match=r"base cannot write Cyrillic: its tokenizer gives back 0% of the letters"):
-        plan_study(chosen, tmp_path / "out")
+        plan_study(grid(inputs, tmp_path), tmp_path / "out")
 
 
 def test_a_disk_or_memory_without_room_is_refused(
@@ -319,7 +319,7 @@ def test_a_language_is_its_corpus_and_scripts(inputs: Path, tmp_path: Path) -> N
     texts(tmp_path / "la.jsonl", words("Latin"), 80, seed=0)
     axes = {"vocab.extend.add": [20], "init.strategy": ["mean"]}
     chosen = grid(
-        inputs, tmp_path, f"corpus={tmp_path / 'la.jsonl'}", axes=axes, tokens=128, lang="xx", scripts=["Latin"],
+        inputs, tmp_path, f"corpus={tmp_path / 'la.jsonl'}", axes=axes, tokens=640, lang="xx", scripts=["Latin"],
         held_out={"xx": "held-en.jsonl"},
     )  # fmt: skip
     run_study(chosen, tmp_path / "out")

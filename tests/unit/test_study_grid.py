@@ -28,7 +28,11 @@ def test_a_whole_grid_has_every_combination_and_each_control_once(tmp_path: Path
 
 def test_a_cell_is_the_recipe_with_its_values(tmp_path: Path) -> None:
     grid = read_grid(write_grid(tmp_path, axes=axes(vocab__extend__add=[40], pretrain__learning_rate=[0.1, 0.2])))
-    cell = next(c for c in grid.cells if c.values["pretrain.learning_rate"] == 0.2 and c.tokens == 512 and c.seed == 1 and c.values["init.strategy"] == "random")
+    cell = next(
+        c
+        for c in grid.cells
+        if (c.values["pretrain.learning_rate"], c.tokens, c.seed, c.values["init.strategy"]) == (0.2, 512, 1, "random")
+    )
     settings = cell.recipe[pretrain]
     assert settings.learning_rate == 0.2
     # 512 tokens are 4 steps of 4 x 32; measured along the way at each quarter.
@@ -38,7 +42,11 @@ def test_a_cell_is_the_recipe_with_its_values(tmp_path: Path) -> None:
 
 
 def test_only_what_draws_has_a_seed(tmp_path: Path) -> None:
-    seeds = {(c.values["init.strategy"], c.recipe[init]["seed"]) for c in read_grid(write_grid(tmp_path)).cells if not c.control}
+    seeds = {
+        (c.values["init.strategy"], c.recipe[init]["seed"])
+        for c in read_grid(write_grid(tmp_path)).cells
+        if not c.control
+    }
     assert seeds == {("mean", 0), ("random", 0), ("random", 1)}
 
 
