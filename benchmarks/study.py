@@ -1,15 +1,15 @@
 """A grid of design choices on real texts: what `lep study` says of SmolLM2-135M-Instruct in another language.
 
     python benchmarks/study.py ru --model DIR --output DIR --jobs 2
-    python benchmarks/study.py hi --model DIR --output DIR --jobs 2
+    python benchmarks/study.py el --model DIR --output DIR --jobs 2
 
 Prepares texts, puts the grid (benchmarks/study/LANGUAGE.yaml) beside them and runs `lep study` with whatever options follow
 (--dry-run, --budget 2h, --set …). The same command resumes.
 
 ru: prose of the shared data folder (DARUMERU_SHARED; Russian classics, public domain), with a quarter of modern sentences and
 paragraphs (Universal Dependencies, XQuAD: CC BY-SA). Held out: news (NTREX, CC BY-SA), a document each.
-hi: the Hindi help of LibreOffice (MPL-2.0), from the Debian package libreoffice-help-hi, which apt-get downloads; no text of it
-is in this repository. Held out: pages of another part of it. Any language of those packages works: give `el` a grid of its own.
+el: the Greek help of LibreOffice (MPL-2.0), from the Debian package libreoffice-help-el, which apt-get downloads; no text of it
+is in this repository. Held out: pages of other parts of it. Give another language of those packages a grid to study it.
 English, for both: Project Gutenberg books of the shared data folder are replayed, its news are held out.
 """
 
