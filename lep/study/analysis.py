@@ -261,14 +261,12 @@ class Recommendation:
         best: the one with the lowest bits per byte.
         shared: how many share the first rank.
         behind: difference of the first that does not, from the best; None where all share it.
-        gained: difference of the chosen one from its control; None without one.
     """
 
     chosen: Configuration
     best: Configuration
     shared: int
     behind: Difference | None
-    gained: Difference | None
 
 
 def recommend(comparison: Comparison) -> Recommendation:
@@ -278,14 +276,12 @@ def recommend(comparison: Comparison) -> Recommendation:
     first = [i for i, rank in enumerate(ranks) if rank == 1]
     rest = [i for i in range(len(items)) if i not in first]
     chosen = min(first, key=lambda i: (items[i].operations_per_byte, items[i].end))
-    gained = {place: d for place, _, d, _ in comparison.against_controls()}
     behind = min(rest, key=lambda i: items[i].end, default=None)
     return Recommendation(
         items[chosen],
         items[best],
         len(first),
         None if behind is None else comparison.difference(best, behind),
-        gained.get(chosen),
     )
 
 

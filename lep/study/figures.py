@@ -90,7 +90,12 @@ def curves(items: Sequence[Configuration]) -> Any:
                  "low": min(bits), "high": max(bits)}
             )  # fmt: skip
     order = [f"{n:,} tokens" for n in sorted({item.results[0].cell.tokens for item in shown})]
-    colour = alt.Color("configuration:N", sort=None, scale=alt.Scale(scheme="tableau20"), legend=alt.Legend(title=None))
+    colour = alt.Color(
+        "configuration:N",
+        sort=None,
+        scale=alt.Scale(scheme="tableau20"),
+        legend=alt.Legend(title=None, symbolOpacity=1),
+    )
     x = alt.X("tokens:Q", axis=alt.Axis(title="training tokens", format="~s", tickCount=5))
     base = alt.Chart().encode(x=x, color=colour)
     y = alt.Y("bits:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="bits per byte (lower is better)"))

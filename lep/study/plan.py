@@ -63,11 +63,12 @@ class Plan:
 
     Attributes:
         cells: in the order in which they are run.
-        left_out: of these, what the budget leaves out.
+        left_out: of these, what the budget is expected to leave out.
         stages: stage, how many cells need one, how many there are, how many of them are done.
         hours: of all that is to be run, beside one another.
         bytes: of disk.
         free: bytes of the disk.
+        measured: hours are told from cells that are done.
         notes: what was assumed.
     """
 
@@ -77,6 +78,7 @@ class Plan:
     hours: float
     bytes: float
     free: int
+    measured: bool
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -120,7 +122,7 @@ def plan_study(
     shapes = _shapes(grid, root)
     _check_texts(grid, root)
     contents: dict[str, str] = {}
-    speed, notes = _speed(root, shapes, grid)
+    speed, measured, notes = _speed(root, shapes, grid)
     planned = []
     for cell in grid.cells:
         steps = steps_of(grid, cell, root, contents)
@@ -133,12 +135,8 @@ def plan_study(
     hours = [p.hours for p in todo]
     whole = range(len(todo))
     taken, left = affordable(whole, hours, budget, jobs) if budget is not None else (list(whole), [])
-    if budget is not None and not taken and todo:
-        raise UserError(
-            f"--budget {budget:g}h: the first cell alone is expected to take {hours[0]:.2g} hours. Give it more, or fewer tokens."
-        )
     stages = _stages(planned)
-    size = _bytes(grid, [todo[i] for i in taken], root, shapes, jobs)
+    size = _bytes(grid, todo, root, shapes, jobs)
     place = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(place).free
     if size > free:
@@ -147,9 +145,11 @@ def plan_study(
             + ("Set keep_models to false, or n" if grid.own.keep_models else "N")
             + "ame an --output on another disk."
         )
-    _check_memory([todo[i] for i in taken], jobs)
+    _check_memory(todo, jobs)
+    if halving:
+        notes.append("Halving: of each length only the better half of the designs goes on, so all of this is the most.")
     return Plan(
-        ordered, [todo[i] for i in left], stages, sum(hours[i] for i in taken) / jobs, size, free, notes
+        ordered, [todo[i] for i in left], stages, sum(hours[i] for i in taken) / jobs, size, free, measured, notes
     )  # fmt: skip
 
 
@@ -241,8 +241,8 @@ def _rows(recipe: Recipe, base: str, shape: Shape) -> int:
     return max(-(-vocab.size(recipe, base, shape.rows) // pad) * pad, 1)
 
 
-def _speed(root: Path, shapes: Mapping[str, Shape], grid: Grid) -> tuple[float, list[str]]:
-    """Return operations a second of the whole machine: as measured in this folder, or as assumed."""
+def _speed(root: Path, shapes: Mapping[str, Shape], grid: Grid) -> tuple[float, bool, list[str]]:
+    """Return operations a second of the whole machine, and whether they were measured in this folder or are assumed."""
     cpu = devices()["cpu"]
     flop = seconds = 0.0
     for cell in grid.cells:
@@ -251,12 +251,16 @@ def _speed(root: Path, shapes: Mapping[str, Shape], grid: Grid) -> tuple[float, 
             flop += _price(cell.recipe, shapes, root).flop or 0.0
             seconds += found["seconds"] * found["threads"] / cores()
     if seconds:
-        return flop / seconds, [f"Hours: as the cells that are done here took ({flop / seconds / 1e12:.2g} TFLOP/s)."]
+        return (
+            flop / seconds,
+            True,
+            [f"Hours: as the cells that are done here took ({flop / seconds / 1e12:.2g} TFLOP/s)."],
+        )
     note = (
         f"Hours: {cpu.peak / 1e12:,.3g} TFLOP/s ({cpu.source}) at an assumed utilisation of {cpu.used:.0%}, until the first cell "
         "is done; processors with bfloat16 are several times as fast."
     )
-    return cpu.peak * cpu.used, [note]
+    return cpu.peak * cpu.used, False, [note]
 
 
 def cores() -> int:

@@ -124,7 +124,10 @@ def collect(
             for c in contrasts(values, places, key)
         ],
         "start_end": asdict(correlation),
-        "recommendation": _recommendation(comparison),
+        "recommendations": {
+            "all": _recommendation(comparison),
+            "new vocabulary": _recommendation(Comparison.of(adapted)) if 0 < len(adapted) < len(items) else None,
+        },
         "findings": [f.to_json() for f in judge(Evidence(list(items), beside, top.lang))],
         "versions": versions(),
         "cores": cores(),
@@ -173,8 +176,7 @@ def _recommendation(comparison: Comparison) -> dict[str, Any]:
     return {
         "chosen": name_of(found.chosen), "best": name_of(found.best), "shared": found.shared,
         "of": len(comparison.items), "behind": None if found.behind is None else found.behind.to_json(),
-        "gained": None if found.gained is None else found.gained.to_json(), "control": found.chosen.control,
-        "symbols": found.chosen.symbols, "operations_per_byte": found.chosen.operations_per_byte,
+        "control": found.chosen.control, "symbols": found.chosen.symbols, "operations_per_byte": found.chosen.operations_per_byte,
     }  # fmt: skip
 
 

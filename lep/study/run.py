@@ -74,13 +74,13 @@ def run_study(
     with exclusive(root):
         _fetch(grid, root, say)
         plan = plan_study(grid, root, jobs=jobs, budget=budget, halving=halving)
-        for p in plan.left_out:
-            say(f"left out, beyond the budget: {p.cell.name}")
-        runner = _Runner(grid, root, jobs, budget, Talk(stage, warn), say)
+        runner = _Runner(grid, root, jobs, budget, Talk(stage, warn), say, measured=plan.measured)
+        # What the budget leaves out is seen as cells take their time.
+        todo = [p for p in plan.cells if not p.done]
         if halving:
-            _halve(grid, root, plan.todo, runner)
+            _halve(grid, root, todo, runner)
         else:
-            runner.run(plan.todo)
+            runner.run(todo)
         page = write_report(grid, root)
     failed = [cell for cell in grid.cells if state_of(root, cell).get("state") == "failed"]
     if failed:
@@ -119,13 +119,22 @@ def _stopped(grid: Grid, root: Path, tokens: int) -> set[str]:
 
 
 class _Runner:
-    """Runs cells until the time is over."""
+    """Runs cells until the time is over; `measured`: their hours are told from cells that are done."""
 
     def __init__(
-        self, grid: Grid, root: Path, jobs: int, budget: float | None, talk: Talk, say: Callable[[str], None]
+        self,
+        grid: Grid,
+        root: Path,
+        jobs: int,
+        budget: float | None,
+        talk: Talk,
+        say: Callable[[str], None],
+        *,
+        measured: bool,
     ) -> None:
         self.grid, self.root, self.jobs, self.talk, self.say = grid, root, jobs, talk, say
         self.end = None if budget is None else time.monotonic() + budget * 3600
+        self.measured = measured
         self.expected = self.took = 0.0
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[bytes]] = set()
@@ -146,7 +155,7 @@ class _Runner:
 
     def _one(self, p: Planned) -> None:
         with self.lock:
-            hours = p.hours * (self.took / self.expected if self.expected else 1.0)
+            hours = p.hours * (self.took / self.expected if self.expected else 1.0 if self.measured else 0.0)
             if self.end is not None and time.monotonic() + hours * 3600 > self.end:
                 self.say(f"left out, beyond the budget: {p.cell.name}")
                 return

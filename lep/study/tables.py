@@ -17,35 +17,28 @@ def tables_of(report: Mapping[str, Any]) -> list[Table]:
 
 
 def _recommended(report: Mapping[str, Any]) -> Table:
-    r, spread = report["recommendation"], report["spread"]
-    sure = (
-        f"{r['shared']} of {r['of']} configurations share the first rank: between them this grid cannot tell."
-        if r["shared"] > 1
-        else f"It is told apart from all {r['of'] - 1} others."
-        if r["of"] > 1
-        else "It is the only one."
-    )
-    behind = "" if r["behind"] is None else f" The best that is not among them ends {_interval(r['behind'])} higher."
+    found = {name: r for name, r in report["recommendations"].items() if r is not None}
+    rows = [
+        [name, r["chosen"], r["best"], f"{r['shared']} of {r['of']}",
+         "–" if r["behind"] is None else _interval(r["behind"]), f"{r['symbols']:.2f}", f"{r['operations_per_byte']:.3g}"]
+        for name, r in found.items()
+    ]  # fmt: skip
+    head = ["among", "take", "lowest bits per byte", "share the first rank", "next, behind the best", "symbols per token",
+            "operations a byte"]  # fmt: skip
+    spread, control = report["spread"], found["all"]["control"]
     seeds = (
         "Seeds were not repeated, so how much of this is chance of training is not known."
         if spread is None
         else f"Seeds of one configuration differ by {spread['value']:.4f} bits per byte (standard deviation, {spread['df']} "
         "degrees of freedom)."
     )
-    control = (
-        "It is the control: at these lengths no new vocabulary pays."
-        if r["control"]
-        else ""
-        if r["gained"] is None
-        else f"Against its control, trained as long in its own vocabulary: {_interval(r['gained'])} bits per byte."
-    )
-    rows = [[r["chosen"], r["best"], f"{r['symbols']:.2f}", f"{r['operations_per_byte']:.3g}"]]
-    head = ["take", "lowest bits per byte", "symbols per token", "operations a byte"]
     return make_table(
         "Recommendation", head, rows,
-        "Of the configurations that share the first rank, the one that reads a byte of the text with the fewest operations. "
-        f"{sure}{behind}",
-        seeds, control,
+        "Of the configurations that share the first rank, between which this grid cannot tell, the one that reads a byte of "
+        "the text with the fewest operations.",
+        seeds,
+        "Of all, a control is taken, trained in its own vocabulary: at these lengths no new vocabulary has paid in bits per byte "
+        "yet; what it saves in operations is in the last column." if control else "",
     )  # fmt: skip
 
 
@@ -175,8 +168,8 @@ def _findings(report: Mapping[str, Any]) -> Table:
     rows = [[f["claim"], f["verdict"], f["because"], f["rule"], f["source"]] for f in report["findings"]]
     return make_table(
         "Beside the paper", ["finding of Tejaswi, Gupta and Choi", "this grid", "because", "rule", "source"], rows,
-        "The paper adapts models of 2 to 7 billion parameters with hundreds of millions of tokens and measures tasks; a small "
-        "grid may say otherwise without contradicting it.",
+        "The paper adapts models such as LLaMA-2-7B with far more text and measures tasks; a small grid may say otherwise "
+        "without contradicting it.",
     )  # fmt: skip
 
 

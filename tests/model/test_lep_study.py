@@ -227,8 +227,7 @@ def test_a_budget_takes_the_most_informative_cells_and_says_what_is_left(
     part = plan_study(small, tmp_path / "out", budget=sum(p.hours for p in whole.cells[:3]) * 1.001)
     assert [p.cell.id for p in part.todo] == [p.cell.id for p in whole.cells[:3]]
     assert len(part.left_out) == 3
-    with pytest.raises(UserError, match="the first cell alone is expected to take"):
-        plan_study(small, tmp_path / "out", budget=whole.cells[0].hours / 2)
+    assert plan_study(small, tmp_path / "out", budget=whole.cells[0].hours / 2).todo == []
     assert plan_study(small, tmp_path / "out", jobs=2).hours == pytest.approx(whole.hours)
     assert not (tmp_path / "out").exists()
 
@@ -336,3 +335,14 @@ def test_the_example_grids_are_read() -> None:
     ru, el = (yaml.safe_load((root / f"{name}.yaml").read_text()) for name in ("ru", "el"))
     assert {key for key in ru if ru[key] != el[key]} == {"name", "lang", "held_out", "axes"}
     assert GRID["pretrain"]["train"] == ru["pretrain"]["train"]
+
+
+def test_when_the_time_is_over_no_cell_is_begun(inputs: Path, study: Path, tmp_path: Path) -> None:
+    """The hours of a cell are known from those that are done."""
+    output, said = tmp_path / "out", list[str]()
+    shutil.copytree(study, output)
+    more = grid(inputs, tmp_path, axes={**AXES, "seed": [0, 1, 2]})
+    run_study(more, output, budget=1e-9, say=said.append)
+    assert [line.partition(":")[0] for line in said] == ["left out, beyond the budget"] * 3
+    assert [row["state"] for row in table(output)].count("left out") == 3
+    assert "left out" in (output / "report" / "report.md").read_text()

@@ -14,7 +14,7 @@ import pytest
 from lep.study import read_grid, run_study
 from support.study import make_inputs, write_grid
 
-AXES = {"vocab.extend.add": [0, 40], "init.strategy": ["mean", "random"], "tokens": [2560]}
+AXES = {"vocab.extend.add": [0, 40], "tokens": [1280]}
 
 
 def processes_of(cell_folder: Path) -> list[int]:
@@ -30,7 +30,7 @@ def processes_of(cell_folder: Path) -> list[int]:
     return found
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert process.poll() is None, "the study ended before it could be killed"
@@ -55,15 +55,11 @@ def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_
     command = [sys.executable, "-m", "lep", "study", str(inputs), "--output", str(output), "--jobs", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stages = output / "stages"
-    marks = (
-        lambda: any(stages.glob("vocab-*/step.json")) or any(stages.glob("pretrain-*/*/checkpoints/checkpoint-*")),
-        lambda: any(stages.glob("pretrain-*/*/checkpoints/checkpoint-*")) or any(stages.glob("measure-*/step.json")),
-        lambda: any(stages.glob("measure-*/step.json")),
-    )
+    marks = ("original-*/step.json", "pretrain-*/*/checkpoints/checkpoint-*", "measure-*/step.json")
     for mark in marks:
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         try:
-            wait_for(mark, process)
+            wait_for(lambda: any(stages.glob(mark)), process)  # noqa: B023 - it is called at once
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -78,4 +74,4 @@ def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_
     assert cells(output) == cells(alone)
     found = {s["stage"]: s for s in json.loads((output / "report" / "study.json").read_text())["stages"]}
     assert all(s["times"] == s["distinct"] for s in found.values())
-    assert (found["vocab"]["distinct"], found["init"]["distinct"], found["pretrain"]["distinct"]) == (1, 2, 3)
+    assert (found["vocab"]["distinct"], found["init"]["distinct"], found["pretrain"]["distinct"]) == (1, 1, 2)
