@@ -16,7 +16,7 @@ from darumeru.errors import DarumeruError
 from darumeru.extras import need
 from lep.cli.terminal import Group, fail
 
-COMMANDS = ("vocab", "corpus", "init", "pretrain", "propagate", "calibrate", "run", "inspect")
+COMMANDS = ("vocab", "corpus", "init", "pretrain", "propagate", "calibrate", "run", "study", "inspect")
 """Modules of this folder in the order of the help; each has an `app`, and its docstring is what its help says."""
 
 
@@ -77,7 +77,7 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        kept = "Checkpoints are kept" if arguments[:1] in (["pretrain"], ["run"]) else "Nothing was written"
+        kept = "Checkpoints are kept" if arguments[:1] in (["pretrain"], ["run"], ["study"]) else "Nothing was written"
         fail(f"{type(error).__name__}: {error}. {kept}; add --debug to see where.", 1)
     sys.exit(0)
 

@@ -44,17 +44,25 @@ def load_recipe(file: str | Path, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: no such file, no YAML, an unknown key (the nearest is named), a value that is not possible.
     """
-    path = _find(file)
+    return recipe_of(read_content(_find(file), changes))
+
+
+def read_content(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the keys and values of a file with changes, unchecked; paths are absolute. Arguments as in `load_recipe`.
+
+    Raises:
+        UserError: no YAML, no mapping, a change that is none.
+    """
     content = _yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must be a mapping of keys to values. See recipes/template.yaml.")
-    content = _absolute(content, path.resolve().parent)
+    content = absolute(content, path.resolve().parent)
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise UserError(f"--set {change!r} is not of the form KEY=VALUE, such as pretrain.max_steps=100.")
-        _put(content, key.strip().split("."), _yaml(text, f"--set {key}"))
-    return _checked(content)
+        put(content, key.strip().split("."), _yaml(text, f"--set {key}"), Path.cwd())
+    return content
 
 
 def _find(file: str | Path) -> Path:
@@ -77,8 +85,8 @@ def _yaml(text: str, where: str) -> Any:
         raise UserError(f"{where} is not valid YAML ({' '.join(str(error).split())}).") from None
 
 
-def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """Set a value under dotted keys; paths in it are relative to where we are."""
+def put(content: dict[str, Any], keys: Sequence[str], value: Any, folder: Path) -> None:
+    """Set a value under dotted keys; paths in it are relative to `folder`."""
     *outer, last = keys
     for key in outer:
         inner = content.get(key)
@@ -87,10 +95,10 @@ def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         content = inner
     if _takes_several(keys) and isinstance(value, str):
         value = [value]
-    content[last] = _absolute({last: value}, Path.cwd(), inside=outer[-1:] == ["held_out"])[last]
+    content[last] = absolute({last: value}, folder, inside=outer[-1:] == ["held_out"])[last]
 
 
-def _absolute(values: Mapping[str, Any], folder: Path, *, inside: bool = False) -> dict[str, Any]:
+def absolute(values: Mapping[str, Any], folder: Path, *, inside: bool = False) -> dict[str, Any]:
     """The values with paths that exist under `folder` made absolute; all others (hub ids, names) as they are."""
 
     def resolved(value: Any) -> Any:
@@ -102,7 +110,7 @@ def _absolute(values: Mapping[str, Any], folder: Path, *, inside: bool = False) 
         return [resolved(item) for item in value] if isinstance(value, list) else value
 
     return {
-        key: _absolute(value, folder, inside=key == "held_out")
+        key: absolute(value, folder, inside=key == "held_out")
         if isinstance(value, dict)
         else resolved(value)
         if inside or key in _PATHS
@@ -121,7 +129,12 @@ def _takes_several(keys: Sequence[str]) -> bool:
     return any(get_origin(kind) in (tuple, Sequence) for kind in kinds)
 
 
-def _checked(content: dict[str, Any]) -> Recipe:
+def recipe_of(content: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with these keys and values.
+
+    Raises:
+        UserError: an unknown or missing key, a value that is not possible.
+    """
     for key in content:
         if key not in {*Top.model_fields, *SCHEMA}:
             raise unknown("key", str(key), {*Top.model_fields, *SCHEMA})

@@ -123,13 +123,14 @@ class Study:
         output: the folder.
         models: all models of the recipe, by id.
         steps: those added so far, by name.
+        contents: fingerprints of files and folders that were read already; studies may share them.
     """
 
     recipe: Recipe
     output: Path
     models: dict[str, Model]
     steps: dict[str, Step] = field(default_factory=dict)
-    _contents: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -172,13 +173,13 @@ class Study:
 
     def _outside(self, source: str) -> str:
         """Return a fingerprint of a file or folder; a hub id as it is, since nothing is fetched."""
-        if source not in self._contents:
+        if source not in self.contents:
             path = Path(source)
             found = (
                 folder_fingerprint(path) if path.is_dir() else files_fingerprint([path]) if path.is_file() else source
             )
-            self._contents[source] = PACKAGE if source == source_of(PACKAGE, self.output) else found
-        return self._contents[source]
+            self.contents[source] = PACKAGE if source == source_of(PACKAGE, self.output) else found
+        return self.contents[source]
 
 
 class Stage(ABC, Generic[S]):

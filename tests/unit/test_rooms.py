@@ -28,6 +28,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     ),
     "lep": (
         {"cli", "__main__"},
+        {"study"},
         {"pipeline"},
         {"calibration", "propagation", "pretraining", "initialisation", "vocab"},
         {"measure", "corpus", "tokenizer"},

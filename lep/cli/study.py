@@ -1,0 +1,95 @@
+"""A grid of design choices in one command: bases, vocabularies, initialisations, training, seeds; and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from darumeru.errors import UserError
+from darumeru.options import Command
+from lep.cli.terminal import group, print_table, progress, quiet_libraries, warn
+from lep.study.grid import read_grid
+from lep.study.plan import Plan, plan_study
+from lep.study.run import run_study
+
+app = group()
+
+
+@app.command(cls=Command, help=f"{__doc__} The same command resumes.")
+def study_command(
+    grid: Annotated[str, typer.Argument(help="Grid (.yaml): a recipe with axes.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the study; the same command resumes in it.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE...", help="Changes with dotted keys: tokens=100000.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Cells at a time, each a process with its share of the cores.")
+    ] = 1,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Hours, 10h or 30m: the most informative cells first, the rest is named."),
+    ] = None,
+    halving: Annotated[
+        bool,
+        typer.Option("--halving", help="All designs with the fewest tokens, the better half with more, and so on."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show cells, shared stages, time, disk and tokens.")
+    ] = False,
+) -> None:
+    """See the module."""
+    quiet_libraries()
+    chosen = read_grid(grid, changes or ())
+    hours = None if budget is None else parse_hours(budget)
+    if dry_run:
+        _show(plan_study(chosen, output, jobs=jobs, budget=hours, halving=halving), chosen.merged)
+        return
+    console = Console(stderr=True)
+    page = run_study(
+        chosen, output, jobs=jobs, budget=hours, halving=halving, stage=progress, warn=warn,
+        say=lambda what: console.print(Text(what, style="bold")),
+    )  # fmt: skip
+    Console(soft_wrap=True).print(Text(f"Report: {page}"))
+
+
+def parse_hours(text: str) -> float:
+    """Return a time such as 10h, 1.5h or 30m in hours.
+
+    Raises:
+        UserError: it is none.
+    """
+    number, unit = text[:-1], text[-1:]
+    try:
+        value = float(number) / {"h": 1, "m": 60}[unit]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise UserError(f"--budget {text!r} is no time. Write hours or minutes above 0, such as 10h or 30m.")
+    return value
+
+
+def _show(plan: Plan, merged: int) -> None:
+    left = {p.cell.id for p in plan.left_out}
+    rows: list[tuple[str | Text, ...]] = []
+    for p in plan.cells:
+        how = "done" if p.done else "left out" if p.cell.id in left else "to run"
+        style = {"done": "green", "left out": "dim"}.get(how, "")
+        rows.append((p.cell.id, Text(p.cell.name), Text(how, style=style), f"{p.cell.tokens:,}", f"{p.hours:,.2f}"))
+    print_table(("Cell", "Values", "State", "Tokens", "Hours"), rows, words=(1, 2), names=(0,))
+    print_table(
+        ("Stage", "Needed", "Made once each", "Done"),
+        [(name, f"{wanted:,}", f"{distinct:,}", f"{done:,}") for name, wanted, distinct, done in plan.stages],
+    )
+    lines = [
+        f"To run: {len(plan.todo)} cells, {plan.tokens:,.0f} tokens, about {plan.hours:,.2f} hours.",
+        f"Disk: {plan.bytes / 1e9:,.2f} GB at most, {plan.free / 1e9:,.2f} GB free.",
+        *([f"{merged} combinations are the same control as another one."] if merged else []),
+        *([f"Left out, beyond the budget: {len(left)} cells."] if left else []),
+        *plan.notes,
+    ]
+    for line in lines:
+        Console().print(Text(line))
