@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from darumeru.data.texts import read_all, read_texts
 from darumeru.errors import UserError
 from darumeru.files import read_jsonl, write_json
 from darumeru.scoring.bits import pieces
 from darumeru.scoring.text import lcs_share
 from lep.calibration.copies import draw_copies
-from lep.corpus.read import read_all, read_texts
 from lep.measure.held_out import BITS
 from lep.model.loading import load_model
 from lep.model.manifest import read_manifest

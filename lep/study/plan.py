@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from darumeru.data.texts import read_texts
 from darumeru.doctor.machine import free_memory
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json
-from lep.corpus.read import read_texts
 from lep.pipeline.cost import devices
 from lep.pipeline.execution import missing
 from lep.pipeline.price import Costs, Price, Shape, shape_of
