@@ -168,7 +168,7 @@ def test_hub_results_are_read_back(tmp_path: Path) -> None:
 
 
 def test_every_eval_ever_accepts_a_run(eee_files: Path) -> None:
-    pytest.importorskip("every_eval_ever", reason="pip install --no-deps every-eval-ever (Makefile)")
+    pytest.importorskip("every_eval_ever", reason="pip install --no-deps every-eval-ever (.ci/run)")
     from every_eval_ever.validator.validate import main
 
     assert main([str(file) for file in eee_files.rglob("*") if file.is_file()]) == 0, "0 is: no error, no warning"

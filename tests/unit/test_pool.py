@@ -149,17 +149,20 @@ def test_workers_that_die_while_they_load_end_the_run() -> None:
 
 
 def test_a_silent_worker_is_replaced() -> None:
-    hang = threading.Event()
+    hang, hung = threading.Event(), threading.Event()
 
-    def worker_of(number: int) -> Worker:
-        return Stubbed(lambda request: hang.wait(20) if number == 0 and request.id == "t/3/0" else time.sleep(0.001))  # type: ignore[func-returns-value]
+    def before(request: Request) -> None:
+        if request.id == "t/3/0" and not hung.is_set():
+            hung.set()
+            hang.wait(20)
+        time.sleep(0.001)
 
-    cluster = Threads(2, worker_of)
+    cluster = Threads(2, lambda number: Stubbed(before))
     with pool_of(cluster, stall=1.5) as pool:
         found = answered(pool.load(opened(), 10), requests(200))
     hang.set()
     assert len(found) == 200
-    assert len(cluster.started) == 2 + cluster.started[0].over
+    assert len(cluster.started) == 3
 
 
 def test_a_models_own_fault_ends_it_alone_and_the_worker_goes_on() -> None:
@@ -265,11 +268,10 @@ def test_a_worker_that_answers_otherwise_is_refused() -> None:
         return Stubbed(lambda request: time.sleep(0.005), probe=-1.0 - number)
 
     with pool_of(Threads(2, worker_of)) as pool:
-        engine = pool.load(opened(), 10)
         with pytest.raises(
             UserError, match=r"answers otherwise than the one on .* mean log-probability is -0\.\d+ in place"
         ):
-            answered(engine, requests(2000))
+            answered(pool.load(opened(), 10), requests(2000))
 
 
 def test_a_node_with_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
