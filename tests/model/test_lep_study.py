@@ -214,9 +214,7 @@ def test_half_of_the_designs_go_further(inputs: Path, tmp_path: Path) -> None:
 # -- the plan -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_budget_takes_the_most_informative_cells_and_says_what_is_left(
-    inputs: Path, study: Path, tmp_path: Path
-) -> None:
+def test_a_budget_takes_the_most_informative_cells_and_says_what_is_left(inputs: Path, tmp_path: Path) -> None:
     small = grid(inputs, tmp_path)
     whole = plan_study(small, tmp_path / "out")
     assert len(whole.todo) == 6
