@@ -1,6 +1,6 @@
 """Do the intervals cover? Simulated tasks of the sizes, strata and clusters of the real ones.
 
-    python benchmarks/coverage.py [--quick] [--simulations 500] [--seed 0] [--only WORD] [--write]
+    python benchmarks/interval_coverage.py [--quick] [--simulations 500] [--seed 0] [--only WORD] [--write]
 
 Scores are computed by the functions of `darumeru.scoring` that runs use, on documents whose true score is known: coverage of the
 95 % intervals and their mean width; for differences and shared ranks, which are made of the same draws, the share of false
