@@ -72,8 +72,6 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    # numba, with which vLLM looks up n-grams, imports a package `coverage`: not the script of that name beside this one.
-    sys.path.remove(str(Path(__file__).resolve().parent))
     from darumeru.engines.vllm.speculation import passes
 
     tasks = options.tasks.split(",")
