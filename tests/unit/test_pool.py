@@ -266,8 +266,11 @@ def test_a_worker_that_answers_otherwise_is_refused() -> None:
     def worker_of(number: int) -> Worker:
         return Stubbed(lambda request: time.sleep(0.005), probe=-1.0 - number)
 
-    with pool_of(Threads(2, worker_of)) as pool, pytest.raises(
-        UserError, match=r"answers otherwise than the one on .* mean log-probability is -0\.\d+ in place"
+    with (
+        pool_of(Threads(2, worker_of)) as pool,
+        pytest.raises(
+            UserError, match=r"answers otherwise than the one on .* mean log-probability is -0\.\d+ in place"
+        ),
     ):
         answered(pool.load(opened(), 10), requests(2000))
 
