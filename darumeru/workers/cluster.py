@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ STORE_BYTES = 100 << 20
 
 _STARTS = 3
 """Times that a cluster is started: on a busy machine its parts may take longer to find each other than Ray waits."""
+
+_ANSWERS = 10.0
+"""Seconds within which a cluster's address takes a connection."""
 
 CORES = 8
 """Of a worker on a machine without GPUs, where `auto` decides how many there are."""
@@ -228,9 +232,12 @@ def _join(address: str) -> None:
 
     if "://" in address:
         raise UserError(f"--ray '{address}' is not possible: give HOST:PORT of the head node, or auto on a node of it.")
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdecimal():  # Ray itself tries for a minute
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS).close()
         ray.init(address=address, **_QUIET)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OverflowError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"No Ray cluster answers at '{address}' ({reason}). Start one with 'ray start --head' (where it asks for "
