@@ -295,7 +295,7 @@ def test_wilson_covers_95_percent_on_average_over_shares(count: int, least: floa
 
 def test_the_docs_show_the_results_of_the_simulation() -> None:
     root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", root / "benchmarks" / "coverage.py")
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", root / "benchmarks" / "interval_coverage.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
