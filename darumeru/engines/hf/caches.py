@@ -115,11 +115,9 @@ def pads(model: Any, name: str, tokens: Tokens, pad_id: int) -> bool:
         return False
     finally:
         forget(model)
-    alike = 0
-    for step, (a, b) in enumerate(zip(got.logits, want.logits, strict=False), start=1):
-        alike = step
-        if int(got.sequences[0, len(filled) + step - 1]) != int(want.sequences[0, len(short) + step - 1]):
-            break  # a tie: from here on the two say different texts
+    said = [found.sequences[0, -len(found.logits) :].tolist() for found in (got, want)]
+    differ = [a != b for a, b in zip(*said, strict=False)]
+    alike = differ.index(True) + 1 if True in differ else len(differ)  # behind a tie the two say different texts
     shown, wanted = (torch.stack([logits[0] for logits in found.logits[:alike]]) for found in (got, want))
     return _alike(shown, wanted, model)
 
