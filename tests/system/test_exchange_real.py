@@ -59,4 +59,3 @@ def test_stock_lm_eval_beside_ours(smollm2: Path, tmp_path: Path) -> None:
     value, low, high = theirs.entry.scores["sums"]
     assert value == stated["sums"]["acc,none"]
     assert low is not None and high is not None and low <= value <= high
-    print(ours.entry.scores, theirs.entry.scores, theirs.deltas)

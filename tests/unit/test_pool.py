@@ -145,7 +145,7 @@ def test_workers_that_die_while_they_load_end_the_run() -> None:
     with pool_of(Threads(1, lambda number: Fragile())) as pool:
         with pytest.raises(DarumeruError, match=r"3 workers died one after another while they loaded the model"):
             pool.load(opened(), 10)
-        assert pool.summary() == "1 starts; 3 died and were replaced" or "died" in pool.summary()
+        assert "died" in pool.summary()
 
 
 def test_a_silent_worker_is_replaced() -> None:

@@ -36,7 +36,8 @@ SAMPLED = 32
 """Answers that tell whether the others are worth it."""
 
 LEAST_TOKENS = 2.0
-"""Tokens a pass from which on speculation pays: a pass over several tokens costs more than one over a single token."""
+"""Tokens a pass from which on speculation is taken to pay: a pass over several tokens costs more than one over a single token. A
+guess, as the next one is: `benchmarks/speculation.py` measures both sides."""
 
 LOADINGS = 4
 """The rest must take so many times as long as loading the model: it may have to be loaded twice."""
