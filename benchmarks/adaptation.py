@@ -1,6 +1,8 @@
 """What an adaptation is worth, and what of it makes it so: SmolLM2 with Russian tokens, every way trained for the same time.
 
     python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8 | --steps 500] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
+        [--device cuda]
+    python benchmarks/adaptation.py --model DIR --output DIR --texts     # for the recipe smollm2-ru
 
 DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
 with a quarter of modern sentences and paragraphs, a mix of the same kind is replayed in English; held out are news (NTREX, both
@@ -43,7 +45,7 @@ UNSEEN = ("/Turgenev/", "/Chekhov/", "Great Expectations")
 COMMON = {
     "block-size": "128", "total-batch-size": "8", "per-device-train-batch-size": "8", "dtype": "bfloat16",
     "learning-rate": "2e-3", "lora-learning-rate": "5e-4", "rest-learning-rate": "3e-4", "adam-epsilon": "1e-8",
-    "weight-decay": "0", "held-out-characters": "6000", "logging-steps": "10", "device": "cpu", "attention": "eager",
+    "weight-decay": "0", "held-out-characters": "6000", "logging-steps": "10", "attention": "eager",
 }  # fmt: skip
 REPLAY = {"replay": "{texts}/en_train.jsonl=0.25"}
 ROWS = {"train": "new-rows+lora", **REPLAY}
@@ -150,7 +152,7 @@ def prepare(options: argparse.Namespace) -> None:
         texts(place / "texts")
     if not (place / "texts" / "chats.report.json").exists():
         chats(place / "texts")
-    if not (place / "vocab" / "lep.json").exists():
+    if options.ways and not (place / "vocab" / "lep.json").exists():
         corpus = [place / "texts" / "ru_train.jsonl", DATA / "corpus/ru/ruslit_publicism.jsonl"]
         extend_vocabulary(options.model, corpus, place / "vocab", add=options.add)
     for strategy in {WAYS[way][0] for way in options.ways} - {""}:
@@ -162,7 +164,7 @@ def train(way: str, seed: int, output: Path, options: argparse.Namespace, **more
     """Run `lep pretrain`; the manifest of its output."""
     strategy, changes = WAYS[way]
     place = options.output / "texts"
-    settings = COMMON | changes | more | {"seed": str(seed)}
+    settings = COMMON | changes | more | {"seed": str(seed), "device": options.device}
     command = [
         sys.executable,
         "-m",
@@ -247,11 +249,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--add", type=int, default=4000, help="new tokens")
+    parser.add_argument("--texts", action="store_true", help="only write the texts, into OUTPUT/texts")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     options = parser.parse_args()
     options.output = options.output.absolute()
+    if options.texts:
+        options.ways = []
     prepare(options)
+    if options.texts:
+        return
     jobs = [(way, seed) for seed in options.seeds for way in options.ways]
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda job: trained(job, options), jobs))

@@ -38,8 +38,9 @@ def write(export: Export, folder: Path) -> None:
             stats=EvalStats(started_at=started, completed_at=export.scores.finished or started),
             samples=[s for sample in samples for s in _samples(sample, export, export.tasks[name])],
         )
-        stamp = started.replace(":", "-")
-        write_eval_log(log, str(folder / f"{stamp}_{slug(name)}_{log.eval.task_id}.eval"))
+        # Inspect's viewer tells the time, the task and its id by the file's name: none of them has an underscore.
+        parts = (started.replace(":", "-"), slug(name).replace("_", "-"), log.eval.task_id)
+        write_eval_log(log, str(folder / ("_".join(parts) + ".eval")))
 
 
 def _spec(export: Export, name: str, samples: list[Sample], started: str) -> Any:
@@ -80,7 +81,8 @@ def _results(result: TaskResult) -> Any:
         metrics = {key: EvalMetric(name=key, value=value) for key, value in values.items() if value is not None}
         return EvalScore(name=name, scorer=name, scored_samples=result.documents, metrics=metrics)
 
-    named = dict(result.metrics)
+    # The viewer's lists show the first: what the task is judged by.
+    named = {name: result.metrics[name] for name in result.primary} | dict(result.metrics)
     if len(result.primary) > 1:
         named = {"score": result.score} | named
     return EvalResults(
