@@ -1,4 +1,4 @@
-"""Processes that are killed or that compute together, forked from one that has imported what takes longest.
+"""Commands that are killed, forked from a process that has imported what takes longest.
 
 Each is a process of its own, with nothing in it but imports; on a CPU only, since CUDA does not outlive a fork. Tests that use
 them belong to the xdist group "forked", so that one process imports for all.
@@ -13,18 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "torch.distributed.fsdp",
-        "transformers.trainer",
-        "transformers.models.llama.modeling_llama",
-        "trl.trainer.sft_trainer",
-        "darumeru.evaluation",
-        "darumeru.engines.hf",
-        "lep.pretraining.job",
-        "lep.calibration.train",
-    ]
-)
+FORKS.set_forkserver_preload(["transformers.models.llama.modeling_llama", "darumeru.evaluation", "darumeru.engines.hf"])
 
 
 def fork(

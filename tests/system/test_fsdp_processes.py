@@ -21,8 +21,6 @@ from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 from support.pretraining import documents, losses, make_base, model_of, small
 from support.together import kill_together, run_together
 
-pytestmark = pytest.mark.xdist_group("forked")
-
 TOLERANCE = 1e-5
 """Of losses in float32: sums of two processes are added in another order than those of one. The same for bits per byte."""
 WEIGHTS = 1e-5
@@ -78,7 +76,7 @@ def test_a_model_cut_up_among_processes_is_trained_as_a_whole_one(
         given[name] = call(base, corpus, tmp_path / f"two-{name}", **changes, fsdp=True)
     given["new-rows"]["held_out"] = [str(corpus)]
     given["all"]["original"] = save_byte_level(make_model("original", "llama", rows=300), ENGLISH, 300)
-    run_together([{"pretrain": arguments} for arguments in given.values()], tmp_path / "said.txt")
+    run_together([{"pretrain": arguments} for arguments in given.values()], tmp_path / "calls.json")
     for name, arguments in given.items():
         one, two = tmp_path / f"one-{name}", arguments["output"]
         wanted = alone(arguments | {"output": one})["measures"]
@@ -102,14 +100,14 @@ def test_a_killed_training_goes_on_in_any_number_of_processes(
     history = killed / "history.jsonl"
     kill_together(
         [{"pretrain": call(base, corpus, killed, **changes)}],
-        tmp_path / "killed.txt",
+        tmp_path / "killed.json",
         lambda: history.is_file() and history.read_text().count("\n") >= 7,
     )
     assert checkpoints(killed / "checkpoints")
     assert not (killed / "lep.json").exists()
     shutil.copytree(killed, single)
     run_together(
-        [{"pretrain": call(base, corpus, output, **changes)} for output in (killed, whole)], tmp_path / "again.txt"
+        [{"pretrain": call(base, corpus, output, **changes)} for output in (killed, whole)], tmp_path / "again.json"
     )
     alone(call(base, corpus, single, **changes))
     assert losses(killed) == pytest.approx(losses(whole), abs=1e-6)
@@ -138,9 +136,9 @@ def test_a_calibration_is_shared_by_processes_and_goes_on_when_killed(
         }  # fmt: skip
     calls = [{"calibrate": arguments} for arguments in given.values()]
     reached = tmp_path / "two-llama.training" / "checkpoint-2" / WHOLE
-    kill_together(calls, tmp_path / "killed.txt", reached.is_file)
+    kill_together(calls, tmp_path / "killed.json", reached.is_file)
     assert not (tmp_path / "two-llama").exists()
-    run_together(calls, tmp_path / "said.txt")
+    run_together(calls, tmp_path / "calls.json")
     for kind, arguments in given.items():
         wanted = calibrate(**arguments | {"output": tmp_path / f"one-{kind}", "fsdp": False})["measures"]
         found = json.loads((arguments["output"] / "lep.json").read_text())["measures"]
