@@ -26,18 +26,27 @@ LATER = "api"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-if "PYTEST_XDIST_WORKER" in os.environ:  # Several processes test at once: one thread each, on whichever core is free.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test by its folder; for several workers, put what takes long first, so that none of them ends alone."""
+    """Mark each test by its folder; for several workers, put what takes long first, so that none of them ends alone.
+
+    Tests that share a fixture of their module go to one worker.
+    """
     for item in items:
         item.add_marker(item.path.relative_to(TESTS).parts[0])
     if hasattr(config, "workerinput"):
         items.sort(key=_place)
+        for item in items:
+            if isinstance(item, pytest.Function) and _shares(item) and not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares(item: pytest.Function) -> bool:
+    """Whether a test uses a fixture of its module, which each worker that has tests of the module would make again."""
+    used = item._fixtureinfo.name2fixturedefs.values()
+    return any(fixture.scope == "module" for fixtures in used for fixture in fixtures)
 
 
 def _place(item: pytest.Item) -> tuple[int, int, int]:

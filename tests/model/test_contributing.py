@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from support.commands import call
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,10 +23,7 @@ def test_the_task_of_contributing_is_planned(tiny_chat: Path, tmp_path: Path) ->
         lines = [json.dumps({"text": t, "label": i % 2}, ensure_ascii=False) for i, t in enumerate(texts, 1)]
         (rows / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     options = ["--model", tiny_chat, "--data", tmp_path / "bundle", "--include-path", tasks, "--tasks", "sentiment"]
-    given = ["darumeru", "run", *map(str, options), "--engine", "hf", "--output", str(tmp_path / "runs")]
-    code = f"import sys\nsys.argv = {given!r}\nfrom darumeru.cli import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    call("run", *options, "--engine", "hf", "--output", tmp_path / "runs")
     samples = [json.loads(line) for line in next((tmp_path / "runs").rglob("sentiment.jsonl")).read_text().splitlines()]
     prompts = {sample["requests"][0]["prompt"] for sample in samples}
     assert len(prompts) == 2

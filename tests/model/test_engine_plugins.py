@@ -11,6 +11,7 @@ import pytest
 import darumeru
 from darumeru.engines import AUTO, Engine, engine_class, engine_names
 from darumeru.errors import DarumeruError, UserError
+from support.commands import call
 
 ENGINE = """
 from darumeru.engines import Engine
@@ -72,14 +73,8 @@ def test_an_engine_of_another_package_is_found_by_name(coin: Path) -> None:
 
 
 def test_the_command_line_runs_it(coin: Path, tiny_chat: Path, tmp_path: Path) -> None:
-    root = Path(darumeru.__file__).parents[1]
-    path = os.pathsep.join((str(coin), str(root)))
-    done = subprocess.run(
-        [sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(tiny_chat),
-         "--engine", "coin", "--data", "mini", "--tasks", "parus", "--limit", "2", "--output", str(tmp_path / "runs")],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    call("run", "--model", tiny_chat, "--engine", "coin", "--data", "mini", "--tasks", "parus", "--limit", 2, "--output",
+         tmp_path / "runs")  # fmt: skip
     (header,) = (json.loads(f.read_text()) for f in (tmp_path / "runs").glob("*/header.json"))
     assert header["engine"]["name"] == "coin"
     assert header["engine"]["version"] == "coin-engine 1.2"

@@ -16,7 +16,6 @@ from lep import cli
 from lep.study import plan_study, read_grid, run_study
 from lep.study.steps import steps_of
 from support.pipeline import texts, words
-from support.pretraining import interrupt
 from support.study import GRID, make_inputs, write_grid
 
 pytestmark = pytest.mark.xdist_group("study")  # one study serves most of them
@@ -150,23 +149,6 @@ def test_another_seed_makes_what_is_new_alone(inputs: Path, study: Path, tmp_pat
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------------
-
-
-def test_a_study_that_is_stopped_three_times_ends_with_the_same_tables(
-    inputs: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    output, small = tmp_path / "out", grid(inputs, tmp_path)
-    monkeypatch.setenv("DARUMERU_DEBUG", "1")  # what fails is raised at once, as a kill would end it
-    for step in (1, 2, 1):
-        with monkeypatch.context() as patched:
-            interrupt(patched, step)
-            with pytest.raises(RuntimeError, match="interrupted"):
-                run_study(small, output, say=said.append)
-    run_study(small, output, say=said.append)
-    assert table(output) == table(study)
-    assert len(made(said, "vocab")) == len(made(said, "original")) == 1
-    assert len(made(said, "init")) == len(set(made(said, "init"))) == 3
 
 
 def test_a_cell_that_fails_is_named_and_the_others_go_on(

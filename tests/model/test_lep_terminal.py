@@ -1,7 +1,6 @@
 """What `lep` shows in a terminal of 80 columns: whole names of options, whole numbers."""
 
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -123,21 +122,28 @@ def test_numbers_of_a_table_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsy
     assert all(number in said for number in row[1:])
 
 
-def test_the_plan_of_a_large_study_shows_whole_numbers(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+def test_the_plan_of_a_large_study_shows_whole_numbers(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 
     base = save_byte_level(make_model("base", "llama", rows=448), ENGLISH, 400)
     (tmp_path / "corpus.txt").write_text("\n".join(RUSSIAN * 50))
-    done = subprocess.run(
-        [sys.executable, "-m", "lep", "run", "llama-3-8b-ru-optimized", "--output", tmp_path / "out", "--dry-run",
-         "--corpus", tmp_path / "corpus.txt", "--set", f"base={base}", f"instruct={base}", "pretrain.max_steps=10000"],
-        env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.partition("Missing")[0].splitlines())) <= 80
-    assert "…" not in done.stdout.partition("Missing")[0]
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = [
+        "lep", "run", "llama-3-8b-ru-optimized", "--output", tmp_path / "out", "--dry-run", "--corpus", tmp_path / "corpus.txt",
+        "--set", f"base={base}", f"instruct={base}", "pretrain.max_steps=10000",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr()
+    assert stopped.value.code == 0, said.err
+    plan = said.out.partition("Missing")[0]
+    assert max(map(len, plan.splitlines())) <= 80
+    assert "…" not in plan
     steps, rows = 10_000, 256
-    assert re.search(r"pretrain +1 +[\d,]{9,} ", done.stdout), (steps * rows, done.stdout)
+    assert re.search(r"pretrain +1 +[\d,]{9,} ", said.out), (steps * rows, said.out)
 
 
 def test_one_command_imports_no_other() -> None:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CHOICES = ("rummlu", "mmlu_ru", "mmlu_en", "parus", "rcb", "rwsd", "ruopenbookqa", "ruworldtree", "rucola")
 ASKED: dict[str, Any] = {
-    "data": "mini", "tasks": (*CHOICES, "sum_extractive", "cp_sent_en"), "limit": 12, "dtype": "float32",
+    "data": "mini", "tasks": (*CHOICES, "sum_extractive", "cp_sent_en"), "limit": 6, "dtype": "float32",
     "max_prompt_len": 450,
 }  # fmt: skip
 """A smaller limit chooses some of the same documents, so runs of fewer can be held against the answers to these.

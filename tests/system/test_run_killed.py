@@ -1,54 +1,62 @@
 """A run killed with SIGKILL resumes where it stopped."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from darumeru.record.run import Journal, load_run
+from support.forked import darumeru, fork
 from support.runs import comparable, samples
+
+pytestmark = pytest.mark.xdist_group("forked")
+
+
+def spied(log: Path, *command: str) -> None:
+    """Be a command that notes which answers it computes."""
+    append = Journal.append
+
+    def noted(self: Journal, batch: Any, *rest: Any) -> None:
+        with log.open("a") as file:
+            file.write("".join(a.id + "\n" for a in batch))
+        append(self, batch, *rest)
+
+    Journal.append = noted  # type: ignore[method-assign]
+    darumeru(*command)
 
 
 def test_kill_in_the_middle_then_the_same_command(tiny_base: Path, tmp_path: Path) -> None:
     """A real process on a real (tiny) model, killed with SIGKILL."""
     command = [
-        sys.executable, "-c", "from darumeru.cli import main; main()", "run", "--model", str(tiny_base), "--data", "mini",
-        "--engine", "hf", "--dtype", "float32", "--tasks", "parus,sum_extractive,cp_sent_ru", "--num-fewshot", "1",
-        "--model-args", "batch_tokens=400",
+        "run", "--model", str(tiny_base), "--data", "mini", "--engine", "hf", "--device", "cpu", "--dtype", "float32", "--tasks",
+        "parus,sum_extractive,cp_sent_ru", "--num-fewshot", "1", "--model-args", "batch_tokens=400", "--output",
     ]  # fmt: skip
-    process = subprocess.Popen([*command, "--output", str(tmp_path / "a")], stdout=subprocess.DEVNULL)
+    said = tmp_path / "said.txt"
+    process = fork(darumeru, *command, str(tmp_path / "a"), said=said)
     journal: Path | None = None
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while journal is None or journal.stat().st_size < 3000:
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.exitcode is None, "the run ended before it could be killed\n" + said.read_text()
         assert time.monotonic() < deadline
         journal = next((tmp_path / "a").glob("*/journal.jsonl"), None)
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     stored = set(Journal(journal).answers)
     assert stored
 
     log = tmp_path / "asked.txt"
-    spy = (
-        "import darumeru.record.run as r, pathlib\n"
-        "old = r.Journal.append\n"
-        "def append(self, batch, *rest):\n"
-        f"    pathlib.Path({str(log)!r}).open('a').write(''.join(a.id + '\\n' for a in batch))\n"
-        "    old(self, batch, *rest)\n"
-        "r.Journal.append = append\n"
-    )
-    subprocess.run(
-        [command[0], "-c", spy + command[2], *command[3:], "--output", str(tmp_path / "a")],
-        check=True,
-        capture_output=True,
-    )
+    again = fork(spied, log, *command, str(tmp_path / "a"), said=said)
+    whole_too = fork(darumeru, *command, str(tmp_path / "b"), said=said)
+    for process in (again, whole_too):
+        process.join()
+        assert process.exitcode == 0, said.read_text()
     computed = log.read_text(encoding="utf-8").split()
     assert len(computed) == len(set(computed))
     assert not stored & set(computed), "a stored answer was computed again"
-    subprocess.run([*command, "--output", str(tmp_path / "b")], check=True, capture_output=True)
     resumed, whole = (load_run(next((tmp_path / x).iterdir())) for x in "ab")
     assert samples(resumed) == samples(whole)
     assert comparable(resumed.scores) == comparable(whole.scores)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from darumeru.evaluation import Plan, execute, prepare
 from darumeru.record.run import Journal, Run, load_run
 from darumeru.settings import settings_of
+from support.forked import darumeru, fork
 from support.real import needs_vllm
 from support.runs import comparable, samples
 from support.thinking import BUDGET, LONG, QUESTIONS, make_tasks
@@ -82,45 +81,47 @@ def test_both_engines_think_and_say_the_same_tokens(
                     assert y.unfinished == (way == "cut"), where
 
 
+def noting(log: Path, kill: bool, *command: object) -> None:
+    """Be a command that notes which answers it keeps, killed when the first choice is to be kept if `kill`."""
+    append = Journal.append
+
+    def noted(self: Journal, batch: Any, *rest: Any) -> None:
+        if kill and any(a.logprobs for a in batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        with log.open("a") as file:
+            file.write("".join(a.id + "\n" for a in batch))
+        append(self, batch, *rest)
+
+    Journal.append = noted  # type: ignore[method-assign]
+    darumeru(*command)
+
+
+@pytest.mark.xdist_group("forked")
 def test_killed_between_thought_and_choice_it_resumes(thinking_model: Path, tmp_path: Path) -> None:
     """A real process, killed with SIGKILL when the first choice behind a thought is to be written down."""
     zoo = make_tasks(tmp_path / "zoo")
     command = [
         "run", "--model", str(thinking_model), "--data", zoo["data"], "--include-path", str(zoo["include_path"][0]),
         "--suite", "zoo", "--tasks", "legs", "--engine", "hf", "--dtype", "float32", "--device", "cpu", "--thinking", "on",
-        "--thinking-budget", "100", "--model-args", "batch_tokens=300",
+        "--thinking-budget", "100", "--model-args", "batch_tokens=300", "--output",
     ]  # fmt: skip
-    log = tmp_path / "kept.txt"
-    spy = (
-        "import darumeru.record.run as r, os, pathlib, signal\n"
-        "old = r.Journal.append\n"
-        "def append(self, batch, *rest):\n"
-        "    if {kill} and any(a.logprobs for a in batch):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"    pathlib.Path({str(log)!r}).open('a').write(''.join(a.id + '\\n' for a in batch))\n"
-        "    old(self, batch, *rest)\n"
-        "r.Journal.append = append\n"
-        "from darumeru.cli import main\n"
-        "main()\n"
-    )
+    log, said = tmp_path / "kept.txt", tmp_path / "said.txt"
 
-    def run(folder: str, kill: bool) -> subprocess.CompletedProcess[bytes]:
-        code = spy.replace("{kill}", str(kill))
-        return subprocess.run(
-            [sys.executable, "-c", code, *command, "--output", str(tmp_path / folder)], capture_output=True, check=False
-        )
+    def run(folder: str, kill: bool) -> int | None:
+        process = fork(noting, log, kill, *command, str(tmp_path / folder), said=said)
+        process.join()
+        return process.exitcode
 
-    killed = run("a", kill=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert run("a", kill=True) == -signal.SIGKILL, said.read_text()
     stored = set(Journal(next((tmp_path / "a").glob("*/journal.jsonl"))).answers)
     thoughts = {f"legs/{i}/0#thought" for i in range(len(QUESTIONS))}
     unfinished = {f"legs/{QUESTIONS.index(q)}/0" for q in QUESTIONS[-1:]}
     assert stored == thoughts | unfinished
     os.truncate(log, 0)
-    assert run("a", kill=False).returncode == 0
+    assert run("a", kill=False) == 0, said.read_text()
     computed = log.read_text(encoding="utf-8").split()
     assert sorted(computed) == sorted(f"legs/{i}/0" for i in range(len(QUESTIONS) - 1)), "the choices, and no thought"
-    assert run("b", kill=False).returncode == 0
+    assert run("b", kill=False) == 0, said.read_text()
     resumed, whole = (load_run(next((tmp_path / x).iterdir())) for x in "ab")
     assert samples(resumed) == samples(whole)
     assert comparable(resumed.scores) == comparable(whole.scores)
