@@ -80,7 +80,7 @@ def test_killed_and_started_again_during_a_training(tiny_base: Path, tmp_path: P
     environment = {
         **os.environ, "PYTHONPATH": f"{tmp_path / 'spy'}{os.pathsep}{root}", "DARUMERU_SPY": str(asked), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    train = [sys.executable, "-c", TRAINING, str(tiny_base), str(tmp_path / "t"), "6"]
+    train = [sys.executable, "-c", TRAINING, str(tiny_base), str(tmp_path / "t"), "8"]
     follow = [
         sys.executable, "-c", "from darumeru.cli import main; main()", "watch", str(tmp_path / "t"), "--data", "mini",
         "--engine", "hf", "--device", "cpu", "--tasks", "cp_sent_ru,cp_sent_en,rwsd_tenth", "--num-fewshot", "0", "--limit", "12",
@@ -132,7 +132,7 @@ def test_killed_and_started_again_during_a_training(tiny_base: Path, tmp_path: P
             process.wait()
     runs = [r for r in find_runs(tmp_path / "runs") if r.complete]
     assert len(runs) == len(find_runs(tmp_path / "runs")), "none was left behind"
-    assert sorted(r.header["training"]["step"] for r in runs) == [2, 4, 6]
+    assert sorted(r.header["training"]["step"] for r in runs) == [2, 4, 6, 8]
     assert all(r.header["training"]["tokens_seen"] == r.header["training"]["step"] * 64 for r in runs)
     lines = asked.read_text().split("\n")[:-1]
     assert len(lines) == len(set(lines)), "a stored answer was computed again"
