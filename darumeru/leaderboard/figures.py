@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from darumeru.leaderboard.board import Board, Row, counted_groups, members_of
@@ -345,6 +346,7 @@ def render(specification: Mapping[str, Any]) -> tuple[str, bytes]:
     return str(svg), bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
+@cache
 def script() -> str:
     """Vega, Vega-Lite and vega-embed as one classic script, from the package that draws the static figures."""
     import vl_convert
