@@ -34,7 +34,8 @@ def leaderboard(
         str | None, typer.Option(help="Address at which the site will be, for the links of its feed.")
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the site at a local address and build it again when a record changes.")
+        bool,
+        typer.Option("--serve", help="Serve the site at a local address and build it again when a record changes."),
     ] = False,
     host: Annotated[
         str | None, typer.Option(help="With --serve: where to listen; 0.0.0.0 lets others read it. [127.0.0.1]")
@@ -71,8 +72,6 @@ def _serve(runs: list[Path], output: Path | None, host: str | None, port: int | 
     from darumeru.leaderboard import served
     from darumeru.leaderboard.live import HOST, PORT
 
-    with served(
-        runs, output, host=host or HOST, port=PORT if port is None else port, report=say, **settings
-    ) as live:
+    with served(runs, output, host=host or HOST, port=PORT if port is None else port, report=say, **settings) as live:
         console().print(f"Leaderboard at {live.address}; Ctrl-C ends it.", soft_wrap=True)
         live.follow()

@@ -375,7 +375,11 @@ def to_frame(board: Board) -> pd.DataFrame:
         if column in frame:
             frame[column] = frame[column].astype("Int64")
     # A column without any value has its type too: table.parquet is of one schema on every board.
-    for column in frame.columns[frame.dtypes == object]:
-        kind = "string" if column in _TEXTS else "boolean" if column.endswith("_significant") else "float64"
-        frame[column] = frame[column].astype(kind)
+    for column in map(str, frame.columns):
+        if column in _TEXTS:
+            frame[column] = frame[column].astype("string")
+        elif column.endswith("_significant"):
+            frame[column] = frame[column].astype("boolean")
+        elif frame[column].dtype.kind == "O":
+            frame[column] = frame[column].astype("float64")
     return frame

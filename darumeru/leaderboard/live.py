@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from darumeru.errors import DarumeruError
 from darumeru.leaderboard.reading import Reader, Stamp
 from darumeru.leaderboard.server import Pages, address_of, listen
 from darumeru.leaderboard.site import Built, build
+from darumeru.record.run import Run
 
 HOST, PORT = "127.0.0.1", 8321
 _DEPTH = 3
@@ -26,6 +28,8 @@ _PATIENCE = 5
 """Looks after which a change is built though files still change."""
 _SHARE = 20
 """A look may take one in so many seconds."""
+_RECENT = 600.0
+"""Seconds since its last answer after which a run is taken for interrupted."""
 
 Report = Callable[[str], None]
 """Is told what happened, in a sentence."""
@@ -66,6 +70,45 @@ def watched(paths: Sequence[Path], leave_out: Path) -> Stamp:
     return tuple(found)
 
 
+def _below(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+
+
+@dataclass
+class Journals:
+    """How many answers the runs under way have, as their journals tell; each line is read once."""
+
+    _read: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    """Bytes that were read, and answers in them."""
+
+    def look(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+        """Return model and answers of each run whose journal has grown in the last minutes."""
+        journals = [folder / "journal.jsonl" for path in paths for folder in (path, *_below(path))]
+        found = []
+        for journal in journals:
+            try:
+                if time.time() - journal.stat().st_mtime < _RECENT:
+                    name = Run(journal.parent).header.model.name
+                    found.append({"name": name, "answers": self._answers(journal)})
+            except (OSError, DarumeruError, ValueError, KeyError, TypeError):
+                continue  # there is none, or it has just been finished
+        return found
+
+    def _answers(self, journal: Path) -> int:
+        read, answers = self._read.get(journal, (0, 0))
+        with journal.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < read:  # begun anew
+                read = answers = 0
+            file.seek(read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                answers += len(json.loads(line)["answers"])
+                read += len(line)
+        self._read[journal] = read, answers
+        return answers
+
+
 @dataclass
 class Live:
     """A board that is served; `follow` keeps it new."""
@@ -76,31 +119,38 @@ class Live:
     make: Callable[[], Built]
     report: Report
     seen: Stamp = ()
-    builds: int = 0
+    _pending: Stamp | None = None
+    _waited: int = 0
     _problems: dict[str, str] = field(default_factory=dict)
+    _journals: Journals = field(default_factory=Journals)
 
     def follow(self, poll: float = 1.0, stop: threading.Event | None = None) -> None:
-        """Build again whenever something has changed and come to rest, until `stop` is set.
+        """Build again whenever something has changed, until `stop` is set.
 
         Args:
             poll: seconds between two looks; more where a look takes long.
             stop: ends it; without one only an interrupt does.
         """
         stop = stop or threading.Event()
-        pending: Stamp | None = None
-        waited = 0
         pause = poll
         while not stop.wait(pause):
             begun = time.monotonic()
-            now = watched(self.paths, self.pages.folder)
-            pause = max(poll, _SHARE * (time.monotonic() - begun))
-            if now == self.seen:
-                pending, waited = None, 0
-            elif now != pending and waited < _PATIENCE:
-                pending, waited = now, waited + 1
-            else:
-                self.build(now)
-                pending, waited = None, 0
+            built = self.look()
+            pause = poll if built else max(poll, _SHARE * (time.monotonic() - begun))
+
+    def look(self) -> bool:
+        """Look for changes once, and build if they have come to rest; return whether it was tried."""
+        now = watched(self.paths, self.pages.folder)
+        self.pages.state = {**self.pages.state, "running": self._journals.look(self.paths)}
+        if now == self.seen:
+            self._pending, self._waited = None, 0
+            return False
+        if now != self._pending and self._waited < _PATIENCE:
+            self._pending, self._waited = now, self._waited + 1
+            return False
+        self._pending, self._waited = None, 0
+        self.build(now)
+        return True
 
     def build(self, now: Stamp) -> None:
         """Build what was seen; where that fails the board stays as it is, and the reason is told."""
@@ -121,9 +171,8 @@ class Live:
 
     def tell(self, built: Built, seconds: float) -> None:
         """Tell readers and the terminal of a build."""
-        self.builds += 1
         at = _now()
-        self.pages.state = {"built": at, "failed": False}
+        self.pages.state = {**self.pages.state, "built": at, "failed": False}
         self.report(f"{at} Built in {seconds:.1f} s: {len(built.board.rows)} rows.")
         problems = {problem.name: problem.reason for problem in built.board.problems}
         for name, reason in problems.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -25,7 +26,15 @@ _TYPES = {
     ".css": "text/css", ".csv": "text/csv", ".html": "text/html", ".js": "text/javascript", ".json": "application/json",
     ".md": "text/markdown", ".png": "image/png", ".svg": "image/svg+xml", ".tex": "text/plain",
 }  # fmt: skip
-_NAMES_OF_THIS_MACHINE = {"localhost", "127.0.0.1", "[::1]"}
+
+
+def _names_this_machine(host: str) -> bool:
+    """Return whether a `Host` header names the machine itself: `localhost`, or an address that only it reaches."""
+    name = re.sub(r":\d+$", "", host).strip("[]").lower()
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 class Pages:
@@ -99,29 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with a file."""
-        if self.local and self.headers.get("Host", "").lower().rpartition(":")[0] not in _NAMES_OF_THIS_MACHINE:
-            # A page elsewhere whose name was pointed at this machine must not read the board.
-            return self._answer(403, b"This address is for this machine only.\n", "text/plain")
-        asked = urlsplit(self.path)
-        if asked.path == "/live.js":
-            return self._answer(200, LIVE.read_bytes(), _TYPES[".js"])
-        if asked.path == "/now.js":
-            page = parse_qs(asked.query).get("page", ["/"])[0]
-            told = {**self.pages.state, "version": self.pages.version(page)}
-            return self._answer(200, script("live", told).encode(), _TYPES[".js"])
-        found = self.pages.read(asked.path)
-        if found is None:
-            return self._answer(404, b"There is no such file on this board.\n", "text/plain")
-        file, content = found
-        if file.suffix == ".html":
-            version = self.pages.version(asked.path)
-            live = f'<script src="/live.js" data-version="{version}"></script>\n</body>'
-            content = content.replace(b"</body>", live.encode())
-        self._answer(200, content, _TYPES.get(file.suffix, "application/octet-stream"))
-
-    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-    def _answer(self, status: int, content: bytes, kind: str) -> None:
+        status, kind, content = self._found()
         text = kind.startswith("text/") or kind.endswith(("json", "xml"))
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8" if text else kind)
@@ -131,6 +118,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def _found(self) -> tuple[int, str, bytes]:
+        """Return status, type and content of what is asked for."""
+        if self.local and not _names_this_machine(self.headers.get("Host", "")):
+            # A page elsewhere whose name was pointed at this machine must not read the board.
+            return 403, "text/plain", b"This address is for this machine only.\n"
+        asked = urlsplit(self.path)
+        if asked.path == "/live.js":
+            return 200, _TYPES[".js"], LIVE.read_bytes()
+        if asked.path == "/now.js":
+            page = parse_qs(asked.query).get("page", ["/"])[0]
+            told = {**self.pages.state, "version": self.pages.version(page)}
+            return 200, _TYPES[".js"], script("live", told).encode()
+        found = self.pages.read(asked.path)
+        if found is None:
+            return 404, "text/plain", b"There is no such file on this board.\n"
+        file, content = found
+        if file.suffix == ".html":
+            version = self.pages.version(asked.path)
+            live = f'<script src="/live.js" data-version="{version}"></script>\n</body>'
+            content = content.replace(b"</body>", live.encode())
+        return 200, _TYPES.get(file.suffix, "application/octet-stream"), content
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the terminal tells of builds."""
@@ -168,7 +179,9 @@ def listen(host: str, port: int, pages: Pages) -> ThreadingHTTPServer:
     try:
         return Bound((str(address[0]), port), partial(_Handler, pages=pages, local=local))
     except PermissionError:
-        raise UserError(f"--port {port} is not allowed for you: give one above 1023, or 0 for any that is free.") from None
+        raise UserError(
+            f"--port {port} is not allowed for you: give one above 1023, or 0 for any that is free."
+        ) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(

@@ -49,7 +49,7 @@ const TEXT = {
     prompt_n: "Prompt {n}", answer_n: "Answer {n}", tokens: "{n} tokens", tokens_cut: "{n} tokens, {t} truncated", ended: "ended by itself", at_limit: "cut at the limit",
     logprobs: "Log-probabilities", sample: "Sample", found: "{n} of {all} samples", searching: "searched {a} of {b} pieces",
     question: "Question", question_n: "Question {n}", label: "Label", stands_for: "Stands for", copy_link: "Copy link", copied: "Link copied: {name}", copy_by_hand: "The link is in the address bar.",
-    no_such_sample: "This run has no such sample.", no_such_row: "This board has no row {id}.", live: "live", live_running: "{name} is being evaluated: {n} answers", live_built: "live · built {at}", live_lost: "not live: the server does not answer", live_failed: "live · the newest build failed, this is the one before",
+    no_such_sample: "This run has no such sample.", no_such_row: "This board has no row {id}.", live: "live", live_running: "{name}: {n} answers so far", live_built: "live · built {at}", live_lost: "not live: the server does not answer", live_failed: "live · the newest build failed, this is the one before",
     no_samples: "No sample fits.", samples_of: "Samples: {task}", empty: "(empty)", missing: "The file {name} could not be loaded.", examples: "{n} examples",
   },
   ru: {
@@ -93,7 +93,7 @@ const TEXT = {
     right: "верно", wrong: "неверно", partly: "отчасти", answer: "Ответ", gold: "Эталон", prompt: "Запрос", chosen_label: "выбрано", prompt_n: "Запрос {n}", answer_n: "Ответ {n}", tokens: "токенов: {n}", tokens_cut: "токенов: {n}, обрезано {t}", ended: "закончен сам", at_limit: "обрезан по пределу", logprobs: "Логарифмы вероятностей", sample: "Пример",
     found: "примеров: {n} из {all}", searching: "просмотрено частей: {a} из {b}", no_samples: "Таких примеров нет.", every_sample: "Все примеры",
     question: "Вопрос", question_n: "Вопрос {n}", label: "Метка", stands_for: "Значение", copy_link: "Скопировать ссылку", copied: "Ссылка скопирована: {name}", copy_by_hand: "Ссылка — в адресной строке.", feed: "Лента изменений",
-    no_such_sample: "В этом запуске нет такого примера.", no_such_row: "В таблице нет строки {id}.", live: "вживую", live_running: "оценивается {name}: ответов {n}", live_built: "вживую · собрано {at}", live_lost: "не вживую: сервер не отвечает", live_failed: "вживую · последняя сборка не удалась, это предыдущая",
+    no_such_sample: "В этом запуске нет такого примера.", no_such_row: "В таблице нет строки {id}.", live: "вживую", live_running: "{name}: пока ответов {n}", live_built: "вживую · собрано {at}", live_lost: "не вживую: сервер не отвечает", live_failed: "вживую · последняя сборка не удалась, это предыдущая",
  samples_of: "Примеры: {task}", empty: "(пусто)", missing: "Файл {name} не загрузился.", examples: "примеров в запросе: {n}",
     a_title: "Сравнение с судьёй", a_judge: "Судья", a_prompts: "запросов", a_tokens: "токенов в ответе, самое большее", a_pairs: "Пары", a_answers: "Ответы рядом",
     c_title: "Сравнение двух запусков", c_diff: "Разности", c_flips: "Примеры, что изменились", c_first: "Показаны самые большие изменения; все номера — в", c_3: "95 % интервал", c_6: "проверка", c_7: "видимая", c_8: "перемены",
