@@ -65,14 +65,14 @@ class Pages:
 
     def read(self, address: str) -> tuple[Path, bytes] | None:
         """Return a file and its bytes; waits for a build that is just taking its place."""
-        for _ in range(10):
+        for attempt in range(10):
             file = self.find(address)
             try:
                 if file is not None:
                     return file, file.read_bytes()
             except OSError:
                 pass
-            if self.folder.is_dir():
+            if attempt and self.folder.is_dir():
                 return None
             time.sleep(0.05)
         return None

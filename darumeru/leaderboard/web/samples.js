@@ -60,9 +60,12 @@
   const labelled = (title, q, label, cls) => el("div", { class: "block " + cls }, el("h3", {}, title), el("p", { class: "label", dir: "auto" }, label === null ? "—" : el("b", {}, String(label)), meaning(q, label) ? " · " + meaning(q, label) : null));
   /** What a model chose among: each label, what it stands for, its log-probability; the highest and the right one are marked. */
   function options(q, golds, chosen) {
-    const best = q.l.reduce((top, v, i) => (+v > +q.l[top] ? i : top), 0);
-    const rows = q.o.map(([label, text], i) => el("tr", { class: [golds.includes(label) ? "is-gold" : "", (chosen ? chosen.includes(label) : i === best) ? "is-chosen" : ""].join(" ") },
-      el("th", { scope: "row", dir: "auto" }, label), el("td", { dir: "auto" }, text), el("td", { class: "marks" }, (chosen ? chosen.includes(label) : i === best) ? t("chosen_label") : null, golds.includes(label) ? el("b", {}, t("gold")) : null), el("td", { class: "n" }, q.l[i])));
+    const best = q.l.reduce((top, v, i) => (+v > +q.l[top] ? i : top), 0), known = chosen?.some((label) => q.o.some(([name]) => name === label));
+    const rows = q.o.map(([label, text], i) => {
+      const picked = known ? chosen.includes(label) : i === best, right = golds.includes(label);
+      return el("tr", { class: [right ? "is-gold" : "", picked ? "is-chosen" : ""].join(" ") }, el("th", { scope: "row", dir: "auto" }, label), el("td", { dir: "auto" }, text),
+        el("td", { class: "marks" }, picked ? t("chosen_label") : null, right ? el("b", {}, t("gold")) : null), el("td", { class: "n" }, q.l[i]));
+    });
     return el("div", { class: "options" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("label")), el("th", { scope: "col" }, t("stands_for")), el("th", {}), el("th", { scope: "col", class: "n" }, t("logprobs")))), el("tbody", {}, rows)));
   }
   const address = (s, now) => "#" + new URLSearchParams({ task: now.file, sample: s.k });
@@ -74,10 +77,10 @@
     const prompts = s.q.map((q, i) => block(many ? t("prompt_n", { n: i + 1 }) : t("prompt"), q.p, [q.n == null ? null : q.t ? t("tokens_cut", { n: q.n, t: q.t }) : t("tokens", { n: q.n }), q.f ? t("examples", { n: q.f }) : null].filter(Boolean).join(", "), "prompt"));
     const thoughts = s.q.flatMap((q, i) => (q.hk === undefined ? [] : [el("details", { class: "thought" }, el("summary", {}, many ? t("thought_n", { n: i + 1 }) : t("thought"), " ", el("small", {}, [t("tokens", { n: q.hk }), q.hu ? t("no_end") : null].filter(Boolean).join(", "))), el("div", { class: "block" }, el("pre", { dir: "auto", tabindex: "0" }, q.h || t("empty"))), q.hb && !q.hu ? el("p", { class: "soft" }, t("behind") + ": ", el("code", {}, q.hb)) : null)]));
     // A ranking's gold answer is a list of places; the right label of a question in another order is not known here.
-    const golds = (i) => (Array.isArray(s.g) ? s.g.map(String) : i === 0 && s.g !== null ? [String(s.g)] : []), top = Array.isArray(s.x?.top) ? s.x.top.map(String) : null;
+    const golds = (i) => (Array.isArray(s.g) ? s.g.map(String) : i === 0 && s.g !== null ? [String(s.g)] : []), chosen = (i) => (Array.isArray(s.x?.top) ? s.x.top.map(String) : i === 0 && s.r !== null ? [String(s.r)] : null);
     const asked = s.q.flatMap((q, i) => {
       const text = question(q), before = i ? question(s.q[i - 1]) : null;
-      return [text && text !== before ? block(many ? t("question_n", { n: i + 1 }) : t("question"), text, null, "question") : null, q.o ? options(q, golds(i), top) : null];
+      return [text && text !== before ? block(many ? t("question_n", { n: i + 1 }) : t("question"), text, null, "question") : null, q.o ? options(q, golds(i), chosen(i)) : null];
     });
     const bare = s.q.filter((q) => q.l.length && !q.o);
     const open = (e) => { e.preventDefault(); const on = state.sample === s.k; Object.assign(state, { s: "", sample: on ? "" : s.k, ...(on ? {} : { show: "", q: "" }) }); tools(); update(); };
