@@ -10,14 +10,14 @@ from typing import Any
 from darumeru.record.sample import Asked, Sample
 
 _TURNS = (
-    ("<|im_start|>user\n", "<|im_end|>"),
-    ("<|start_header_id|>user<|end_header_id|>", "<|eot_id|>"),
-    ("<start_of_turn>user\n", "<end_of_turn>"),
-    ("<|turn>user\n", "<turn|>"),
-    ("[INST]", "[/INST]"),
-    ("<|user|>", "<|assistant|>"),
+    ("<|im_start|>user\n", ("<|im_end|>",)),
+    ("<|start_header_id|>user<|end_header_id|>", ("<|eot_id|>",)),
+    ("<start_of_turn>user\n", ("<end_of_turn>",)),
+    ("<|turn>user\n", ("<turn|>",)),
+    ("[INST]", ("[/INST]",)),
+    ("<|user|>", ("<|end|>", "</s>", "<|assistant|>")),
 )
-"""What opens and closes a user's turn in the chat templates of widespread models."""
+"""What opens a user's turn in the chat templates of widespread models, and what may close it."""
 _PLAIN = re.compile(r"(?:^|\n)Query: ")
 _ALPHABETS = (ascii_uppercase, digits[1:], digits, "АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЭЮЯ")
 
@@ -27,11 +27,11 @@ Options = list[tuple[str, str | None]]
 
 def question_in(prompt: str) -> tuple[int, int]:
     """Return where the last user turn of a prompt begins and ends, in characters; the whole prompt if no turn is known."""
-    opening, closing = max(_TURNS, key=lambda turn: prompt.rfind(turn[0]))
+    opening, closings = max(_TURNS, key=lambda turn: prompt.rfind(turn[0]))
     if (at := prompt.rfind(opening)) >= 0:
         start = at + len(opening)
-        end = prompt.find(closing, start)
-        return _stripped(prompt, start, end if end >= 0 else len(prompt))
+        ends = [end for closing in closings if (end := prompt.find(closing, start)) >= 0]
+        return _stripped(prompt, start, min(ends, default=len(prompt)))
     if turns := list(_PLAIN.finditer(prompt)):
         start = turns[-1].end()
         end = prompt.rfind("\nResponse:", start)

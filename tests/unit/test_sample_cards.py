@@ -30,6 +30,7 @@ def sample(prompt: str, logprobs: list[float], pred: str | None, gold: object = 
         "<bos><start_of_turn>user\nкакой?<end_of_turn>\n<start_of_turn>model\n",
         "<s>[INST] old [/INST] answer</s>[INST] какой? [/INST]",
         "<|user|>\nкакой?\n<|assistant|>\n",
+        "<|user|>\nкакой?<|end|>\n<|assistant|>\nОтвет:",
         "Query: old\n\nResponse: x\n\nQuery: какой?\n\nResponse: Ответ:",
         "Query: old\nResponse: x\n\nQuery: какой?\nResponse:",
         "  какой?\n",

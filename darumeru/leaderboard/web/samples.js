@@ -57,7 +57,7 @@
   const block = (title, body, note, cls) => el("div", { class: "block " + (cls || "") }, el("h3", {}, title, note ? el("small", {}, note) : null), el("pre", { dir: "auto", tabindex: "0" }, body));
   const question = (q) => Array.from(q.p).slice(...q.w).join("");
   const meaning = (q, label) => q.o?.find(([name]) => name === String(label))?.[1] ?? null;
-  const labelled = (title, q, label, cls) => el("div", { class: "block " + cls }, el("h3", {}, title), el("p", { class: "label", dir: "auto" }, label === null ? "—" : el("b", {}, String(label)), meaning(q, label) ? " · " + meaning(q, label) : null));
+  const labelled = (title, q, label) => el("div", { class: "block answer" }, el("h3", {}, title), el("p", { class: "label", dir: "auto" }, label === null ? "—" : el("b", {}, String(label)), meaning(q, label) ? " · " + meaning(q, label) : null));
   /** What a model chose among: each label, what it stands for, its log-probability; the highest and the right one are marked. */
   function options(q, golds, chosen) {
     const best = q.l.reduce((top, v, i) => (+v > +q.l[top] ? i : top), 0), known = chosen?.some((label) => q.o.some(([name]) => name === label));
@@ -76,18 +76,22 @@
     const answers = choice ? [] : s.q.map((q, i) => block(many ? t("answer_n", { n: i + 1 }) : t("answer"), q.a || t("empty"), q.e == null ? null : [t("tokens", { n: q.k }), t(q.e === "length" ? "at_limit" : "ended")].join(", "), "answer"));
     const prompts = s.q.map((q, i) => block(many ? t("prompt_n", { n: i + 1 }) : t("prompt"), q.p, [q.n == null ? null : q.t ? t("tokens_cut", { n: q.n, t: q.t }) : t("tokens", { n: q.n }), q.f ? t("examples", { n: q.f }) : null].filter(Boolean).join(", "), "prompt"));
     const thoughts = s.q.flatMap((q, i) => (q.hk === undefined ? [] : [el("details", { class: "thought" }, el("summary", {}, many ? t("thought_n", { n: i + 1 }) : t("thought"), " ", el("small", {}, [t("tokens", { n: q.hk }), q.hu ? t("no_end") : null].filter(Boolean).join(", "))), el("div", { class: "block" }, el("pre", { dir: "auto", tabindex: "0" }, q.h || t("empty"))), q.hb && !q.hu ? el("p", { class: "soft" }, t("behind") + ": ", el("code", {}, q.hb)) : null)]));
-    // A ranking's gold answer is a list of places; the right label of a question in another order is not known here.
-    const golds = (i) => (Array.isArray(s.g) ? s.g.map(String) : i === 0 && s.g !== null ? [String(s.g)] : []), chosen = (i) => (Array.isArray(s.x?.top) ? s.x.top.map(String) : i === 0 && s.r !== null ? [String(s.r)] : null);
+    // A ranking's gold answer is a list of places. In a question with the options in another order the gold label is another one.
+    const right = s.q[0]?.o ? meaning(s.q[0], s.g) : null;
+    const golds = (q, i) => (Array.isArray(s.g) ? s.g.map(String) : i === 0 ? [String(s.g)] : right === null ? [] : q.o.filter(([, text]) => text === right).map(([label]) => label));
+    const chosen = (i) => (Array.isArray(s.x?.top) ? s.x.top.map(String) : i === 0 && s.r !== null ? [String(s.r)] : null);
+    // Where the options are shown, they are marked, and nothing is left to say.
+    const marked = choice && s.q[0]?.o && golds(s.q[0], 0).every((gold) => s.q[0].o.some(([label]) => label === gold));
     const asked = s.q.flatMap((q, i) => {
       const text = question(q), before = i ? question(s.q[i - 1]) : null;
-      return [text && text !== before ? block(many ? t("question_n", { n: i + 1 }) : t("question"), text, null, "question") : null, q.o ? options(q, golds(i), chosen(i)) : null];
+      return [text && text !== before ? block(many ? t("question_n", { n: i + 1 }) : t("question"), text, null, "question") : null, q.o ? options(q, golds(q, i), chosen(i)) : null];
     });
     const bare = s.q.filter((q) => q.l.length && !q.o);
     const open = (e) => { e.preventDefault(); const on = state.sample === s.k; Object.assign(state, { s: "", sample: on ? "" : s.k, ...(on ? {} : { show: "", q: "" }) }); tools(); update(); };
     return el("article", { class: "sample " + kind, id: "s-" + s.k },
       el("header", {}, el("a", { href: address(s, now), class: "number", onclick: open }, t("sample") + " " + s.i), el("span", { class: "verdict" }, t(kind)), s.c ? el("span", { class: "soft", dir: "auto" }, String(s.c)) : null, copyLink(address(s, now), t("sample") + " " + s.i)),
       asked,
-      el("div", { class: "pair" }, choice ? labelled(t("chosen_label"), s.q[0] || {}, s.r, "answer") : answers, typeof s.g === "string" && s.q[0]?.o ? labelled(t("gold"), s.q[0], s.g, "gold") : block(t("gold"), gold(s.g), null, "gold")),
+      marked ? null : el("div", { class: "pair" }, choice ? labelled(t("chosen_label"), s.q[0] || {}, s.r) : answers, block(t("gold"), gold(s.g), null, "gold")),
       thoughts,
       bare.length ? el("p", { class: "soft logs" }, t("logprobs") + ": ", bare.map((q) => q.l.join("  ")).join("  |  ")) : null,
       el("p", { class: "facts-line" }, facts), el("details", {}, el("summary", {}, t("prompt")), prompts));
