@@ -39,9 +39,12 @@ def feed_json(table: Mapping[str, Any], before: Path | None, url: str | None = N
         if row["published"]:
             continue
         old = known.get(row["id"])
-        item = _added(row) if old is None else _changed(row, old)
-        if item is not None:
-            new.append(_untold(item, told))
+        if old is not None:
+            new += [_untold(item, told)] if (item := _changed(row, old)) else []
+        elif (item := _added(row))[
+            "id"
+        ] not in told:  # else it was away for a while, as a record is that is scored anew
+            new.append(item)
     new.sort(key=lambda item: (item.get("date_published", ""), item["id"]), reverse=True)
     items = [*new, *items][:ITEMS]
     feed: dict[str, Any] = {"version": VERSION, "title": table["title"]}

@@ -65,13 +65,20 @@ def watched(paths: Sequence[Path], leave_out: Path) -> Stamp:
     for path in paths:
         if path.is_dir():
             look(str(path), _DEPTH)
-        elif path.exists():
-            found.append((str(path), path.stat().st_mtime_ns, path.stat().st_size))
+            continue
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        found.append((str(path), stat.st_mtime_ns, stat.st_size))
     return tuple(found)
 
 
 def _below(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    try:
+        return sorted(p for p in path.iterdir() if p.is_dir())
+    except OSError:  # a file, or it has just been removed
+        return []
 
 
 @dataclass

@@ -65,6 +65,8 @@ def test_a_feed_tells_rows_that_came_and_scores_that_changed(tmp_path: Path) -> 
     again = told(site, a=0.4, b=0.6)
     assert again[0]["content_text"] == changed[0]["content_text"], "a change that comes back is told again"
     assert len(again) == 5
+    told(site, b=0.6)
+    assert told(site, a=0.5, b=0.6) == again, "a row that was away for a while is not new"
 
 
 def test_a_feed_is_bounded_and_survives_what_others_wrote_into_it(tmp_path: Path) -> None:
