@@ -90,11 +90,11 @@ def options_of(sample: Sample, asked: Asked, question: str, labels: Sequence[str
     if isinstance(given, list) and len(given) == width:
         return [(str(text).strip(), None) for text in given]
     if labels is not None and len(labels) == width:
-        texts = _lines(question, labels) or _listed(sample.doc, width) or [None] * width
+        texts: list[str | None] = _lines(question, labels) or _listed(sample.doc, width) or [None] * width
         return list(zip(labels, texts, strict=True))
     for alphabet in _ALPHABETS:
-        if width <= len(alphabet) and sample.pred is not None and (texts := _lines(question, alphabet[:width])):
-            return list(zip(alphabet, texts, strict=False))
+        if width <= len(alphabet) and sample.pred is not None and (lines := _lines(question, alphabet[:width])):
+            return list(zip(alphabet, lines, strict=False))
     listed = _listed(sample.doc, width)
     return [(str(i), text) for i, text in enumerate(listed)] if listed else []
 

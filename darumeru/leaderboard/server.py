@@ -98,7 +98,6 @@ class Pages:
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD; nothing that a request says is ever executed or written."""
 
-    protocol_version = "HTTP/1.1"
     server_version, sys_version = "darumeru", ""
     timeout = 60
 

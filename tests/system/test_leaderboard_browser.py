@@ -304,8 +304,8 @@ def test_an_open_board_follows_a_training_and_keeps_the_reader_s_place(browser: 
             page.wait_for_selector("#figure svg")
             count(page, "#board tbody tr[data-id]", 13)
             # The reader searches, opens what is folded, and looks at a row in the middle of the window.
-            page.fill("#q", "o")
-            count(page, "#board tbody tr[data-id]", 13)
+            page.fill("#q", "e")
+            page.wait_for_url(lambda url: "q=e" in url)
             page.locator("details.files summary").click()
             row = page.locator("#board tbody tr[data-id]", has_text="other 7")
             row.evaluate("node => scrollTo(0, scrollY + node.getBoundingClientRect().top)")
@@ -320,7 +320,7 @@ def test_an_open_board_follows_a_training_and_keeps_the_reader_s_place(browser: 
             record(20)
             count(page, "#board tbody tr[data-id]", 15)
             page.wait_for_selector("#figure svg")
-            assert page.input_value("#q") == "o"
+            assert page.input_value("#q") == "e"
             assert page.locator('th[data-key="model"]').get_attribute("aria-sort") == "ascending"
             assert page.locator("#tab-steps").get_attribute("aria-selected") == "true"
             assert page.locator("details.files").get_attribute("open") is not None

@@ -113,7 +113,7 @@
     return [...rows].sort((a, b) => {
       const x = value(a), y = value(b);
       if (x === null || y === null || x === undefined || y === undefined) return (x == null) - (y == null);
-      return sign * (typeof x === "string" ? x.localeCompare(y) : x - y);
+      return sign * (typeof x === "string" ? x.localeCompare(y, undefined, { numeric: true }) : x - y);
     });
   }
 
