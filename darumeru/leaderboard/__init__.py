@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from darumeru.leaderboard.compare import Comparison, compare
+from darumeru.leaderboard.live import served
 from darumeru.leaderboard.site import Built, build
 
-__all__ = ["Built", "Comparison", "build", "compare"]
+__all__ = ["Built", "Comparison", "build", "compare", "served"]

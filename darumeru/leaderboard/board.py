@@ -316,6 +316,8 @@ def _thoughts(entry: Entry, records: Mapping[str, TaskResult]) -> list[Badge]:
 
 # -- as a table -------------------------------------------------------------------------------------------------------
 
+_TEXTS = {"model", "source", "data", "mode", "base", "vocab", "method", "thinking", "date", "id", "badges"}
+
 
 def to_frame(board: Board) -> pd.DataFrame:
     """Return the board as a table with one row an entry: settings, scores with bounds, differences from the baseline."""
@@ -372,4 +374,12 @@ def to_frame(board: Board) -> pd.DataFrame:
     for column in ("rank", "num_fewshot", "vocab_size", "parameters", "thinking_budget"):
         if column in frame:
             frame[column] = frame[column].astype("Int64")
+    # A column without any value has its type too: table.parquet is of one schema on every board.
+    for column in map(str, frame.columns):
+        if column in _TEXTS:
+            frame[column] = frame[column].astype("string")
+        elif column.endswith("_significant"):
+            frame[column] = frame[column].astype("boolean")
+        elif frame[column].dtype.kind == "O":
+            frame[column] = frame[column].astype("float64")
     return frame

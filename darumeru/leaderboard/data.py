@@ -93,6 +93,7 @@ def table_json(board: Board) -> dict[str, Any]:
             }
         item["symbols_per_token"] = dict(zip(("ru", "en"), row.entry.symbols_per_token, strict=True))
         item["badges"] = [asdict(b) for b in row.badges]
+        item["finished"] = row.entry.record.finished if row.entry.record else None
         rows.append(item)
     return {
         "generator": MARK,

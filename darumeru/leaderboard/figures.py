@@ -5,8 +5,10 @@ Each figure takes its rows as data, so that the page can hand it other rows (fil
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from darumeru.leaderboard.board import Board, Row, counted_groups, members_of
@@ -339,12 +341,19 @@ def static_figures(board: Board) -> dict[str, Any]:
 
 def render(specification: Mapping[str, Any]) -> tuple[str, bytes]:
     """Return a figure as SVG and PNG (twice the size, for sharp screens)."""
+    return _rendered(json.dumps(specification))
+
+
+@lru_cache(maxsize=32)
+def _rendered(specification: str) -> tuple[str, bytes]:
+    """Return a drawn figure; a board that is built again and again has most of them from the build before."""
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg(dict(specification))
+    svg = vl_convert.vegalite_to_svg(json.loads(specification))
     return str(svg), bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
+@cache
 def script() -> str:
     """Vega, Vega-Lite and vega-embed as one classic script, from the package that draws the static figures."""
     import vl_convert

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from darumeru.files import fingerprint, slug
 from darumeru.leaderboard.entry import Entry
+from darumeru.leaderboard.question import labels_of, options_of, question_in
 from darumeru.record.sample import Asked, Sample
 from darumeru.web.pages import script, write_page
 
@@ -22,30 +24,51 @@ def piece_name(task: str) -> str:
     return safe if safe == task else f"{safe}-{fingerprint(task)[:8]}"
 
 
-def _shown(sample: Sample, mark: float) -> dict[str, Any]:
+def document_keys(samples: Sequence[Sample]) -> list[str]:
+    """Return the part of a sample's address that names its document: of its content, so that it is the same in every run.
+
+    A document that is there several times is numbered; one whose row is not recorded is told by its question.
+    """
+    seen: Counter[str] = Counter()
+    keys = []
+    for sample in samples:
+        key = fingerprint(sample.doc or [r.prompt[slice(*question_in(r.prompt))] for r in sample.requests])[:12]
+        seen[key] += 1
+        keys.append(key if seen[key] == 1 else f"{key}-{seen[key]}")
+    return keys
+
+
+def _shown(sample: Sample, key: str, mark: float, labels: Sequence[str] | None) -> dict[str, Any]:
     """Return what the page shows of a sample."""
     return {
         "i": sample.id,
+        "k": key,
         "m": round(mark, 4),
         "g": sample.gold,
         "r": sample.pred,
         "c": sample.stratum or sample.cluster,
         "s": {k: v if isinstance(v, int) or v in (0.0, 1.0) else round(v, 4) for k, v in sample.score.items()},
-        "x": sample.extra,
-        "q": [
-            {
-                "p": request.prompt,
-                "n": request.prompt_tokens,
-                "f": request.num_fewshot,
-                "t": request.truncated,
-                "a": request.answer.get("text"),
-                "e": request.answer.get("finish"),
-                "k": len(request.answer.tokens),
-                "l": [f"{v:.3f}" for v in request.answer.logprobs],
-            }
-            | _thought(request)
-            for request in sample.requests
-        ],
+        "x": {k: v for k, v in sample.extra.items() if k != "options"},
+        "q": [_asked(sample, request, labels) for request in sample.requests],
+    }
+
+
+def _asked(sample: Sample, request: Asked, labels: Sequence[str] | None) -> dict[str, Any]:
+    """Return what the page shows of a request: `w` is where its question stands in the prompt, `o` what its `l` are of."""
+    start, end = question_in(request.prompt)
+    options = options_of(sample, request, request.prompt[start:end], labels)
+    return {
+        "p": request.prompt,
+        "w": [start, end],
+        "n": request.prompt_tokens,
+        "f": request.num_fewshot,
+        "t": request.truncated,
+        "a": request.answer.get("text"),
+        "e": request.answer.get("finish"),
+        "k": len(request.answer.tokens),
+        "l": [f"{v:.3f}" for v in request.answer.logprobs],
+        **({"o": options} if options else {}),
+        **_thought(request),
     }
 
 
@@ -63,15 +86,19 @@ def _thought(request: Asked) -> dict[str, Any]:
 
 
 def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """Write a run's samples as script files, the worst first, and an index of their scores: only what is shown is loaded."""
+    """Write a run's samples as script files, the worst first, and an index of their scores: only what is shown is loaded.
+
+    Beside each task's files lie the keys of its documents in the same order, for whoever comes by a sample's address.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     index = []
     for task, rows in samples.items():
-        primary = entry.tasks[task].record.primary
-        marked = sorted(((s.mark(primary), s) for s in rows), key=lambda pair: pair[0])
+        primary, labels = entry.tasks[task].record.primary, labels_of(rows)
+        keyed = zip(rows, document_keys(rows), strict=True)
+        marked = sorted(((s.mark(primary), s, key) for s, key in keyed), key=lambda found: found[0])
         name, pieces, piece, size = piece_name(task), [], [], 0
-        for mark, sample in marked:
-            piece.append(_shown(sample, mark))
+        for mark, sample, key in marked:
+            piece.append(_shown(sample, key, mark, labels))
             size += sum(len(r.prompt) + len(r.answer.thought) for r in sample.requests)
             if len(piece) == PIECE or size > PIECE_CHARACTERS:
                 pieces.append(piece)
@@ -79,8 +106,9 @@ def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Samp
         pieces += [piece] if piece else []
         for number, part in enumerate(pieces):
             write_page(folder / f"{name}-{number}.js", script(f"{name}/{number}", part))
+        write_page(folder / f"{name}-keys.js", script(f"{name}/keys", [key for _, _, key in marked]))
         index.append(
             {"task": task, "file": name, "metrics": primary, "sizes": [len(p) for p in pieces],
-             "marks": [round(m, 3) for m, _ in marked]}
+             "marks": [round(m, 3) for m, _, _ in marked]}
         )  # fmt: skip
     write_page(folder / "index.js", script("index", {"model": entry.name, "tasks": index}))

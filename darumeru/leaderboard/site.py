@@ -1,7 +1,8 @@
 """The site: a folder of static files that works from disk and without any network.
 
     index.html                 the board
-    table.md .csv .json .tex   the same as data
+    table.md .csv .json .tex   the same as data; .parquet with types
+    feed.json                  what changed since earlier builds (JSON Feed 1.1)
     figures/                   SVG and PNG
     assets/                    style, scripts, and the drawing library, once
     data/board.js              the rows of the board
@@ -17,25 +18,21 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from darumeru.errors import UserError
 from darumeru.extras import need
-from darumeru.files import fingerprint, slug
 from darumeru.leaderboard.about import describe, distinct_names, read_about
 from darumeru.leaderboard.board import Board, make_board, to_frame
 from darumeru.leaderboard.data import MARK, board_json, table_json
-from darumeru.leaderboard.entry import Entry, Problem
-from darumeru.leaderboard.load import gather, import_all, read_run, suite_of, workers
+from darumeru.leaderboard.feed import feed_json
+from darumeru.leaderboard.load import gather, import_all, suite_of
 from darumeru.leaderboard.pages import WEB, write_run
 from darumeru.leaderboard.published import read_published
-from darumeru.leaderboard.samples import write_pieces
+from darumeru.leaderboard.reading import Reader
 from darumeru.leaderboard.tables import to_latex, to_markdown
-from darumeru.record.header import Header
-from darumeru.record.run import Run
 from darumeru.web.pages import render_page, script, write_assets, write_page
 
 PACKAGES = ("altair", "vl_convert", "pandas", "threadpoolctl")
@@ -60,6 +57,8 @@ def build(
     about: Path | None = None,
     samples: bool = True,
     processes: int | None = None,
+    url: str | None = None,
+    reader: Reader | None = None,
 ) -> Built:
     """Build a leaderboard from runs.
 
@@ -72,18 +71,23 @@ def build(
         about: YAML file of what else is known of the models, see `read_about`.
         samples: whether the site holds the samples of the runs.
         processes: that read runs at once.
+        url: address at which the site will be, for the links of its feed.
+        reader: one that earlier builds into the same folder used, so that only what has changed is read.
 
     Raises:
         UserError: no run can be read and there are no published rows; `output` holds something else; an unknown baseline;
-            the extra `leaderboard` is not installed.
+            the extra `leaderboard` is not installed; `url` is none.
     """
     need(*PACKAGES, extra="leaderboard")
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise UserError(f"--url '{url}' must begin with https:// or http://.")
+    reader = reader or Reader(processes)
     known = read_about(about) if about else {}
     folders, others = gather(paths)
     _replaceable(output)
     with _staged(output) as stage, tempfile.TemporaryDirectory() as records:
         imported, refused = import_all(others, Path(records))
-        entries, problems, pages = _read_all([*folders, *imported], stage if samples else None, processes)
+        entries, problems, pages = reader.read([*folders, *imported], stage if samples else None, output)
         problems += refused
         named = distinct_names([describe(e, known) for e in entries])
         named += [describe(e, known) for e in read_published()] if published else []
@@ -92,101 +96,10 @@ def build(
             raise UserError(f"Nothing to show: none of {len(folders) + len(others)} runs can be read.{detail}")
         board = make_board(named, suite_of(named), problems, baseline, title)
         write_site(board, stage, pages, samples)
+        feed = feed_json(table_json(board), output, url)
+        write_page(stage / "feed.json", json.dumps(feed, ensure_ascii=False, indent=1) + "\n")
+    reader.keep()
     return Built(output, board)
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _read_all(
-    folders: Sequence[Path], stage: Path | None, processes: int | None
-) -> tuple[list[Entry], list[Problem], dict[str, str]]:
-    """Return all runs, each once, and each page folder by entry id; the pieces of their samples are written on the way."""
-    jobs, problems = _jobs(folders)
-    own, imported = ([job for job in jobs if job.imported == foreign] for foreign in (False, True))
-    # Ours first: what was imported is paired with the runs that have its documents.
-    found = _read_jobs(own, stage, {} if imported else None, processes)
-    results = [task for entry in found if isinstance(entry, Entry) for task in entry.tasks.values()]
-    found += _read_jobs(imported, stage, {r.content: r.key for r in results if r.content}, processes)
-    entries: list[Entry] = []
-    pages: dict[str, str] = {}
-    for job, result in zip([*own, *imported], found, strict=True):
-        if isinstance(result, Problem):
-            problems.append(result)
-        elif result.id in pages:
-            problems.append(Problem(result.name, f"Another run has the same id '{result.id}'."))
-        else:
-            entries.append(result)
-            pages[result.id] = job.page
-    return entries, problems, pages
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A run to be read."""
-
-    path: Path
-    page: str
-    """Folder of its pages."""
-    imported: bool
-
-
-def _read_jobs(
-    jobs: Sequence[_Job], stage: Path | None, contents: Mapping[str, str] | None, processes: int | None
-) -> list[Entry | Problem]:
-    count = min(processes or workers(), len(jobs) // 8 + 1)
-    arguments = [(job.path, None if stage is None else stage / "runs" / job.page, contents) for job in jobs]
-    if count == 1:
-        return [_read_one(argument) for argument in arguments]
-    with ProcessPoolExecutor(count, initializer=_alone) as pool:
-        return list(pool.map(_read_one, arguments, chunksize=4))
-
-
-def _jobs(folders: Sequence[Path]) -> tuple[list[_Job], list[Problem]]:
-    """Runs with the names of their pages. Of copies of a record the finished one, or the first, is taken."""
-    chosen: dict[str, Path] = {}
-    headers: dict[str, Header] = {}
-    problems = []
-    for path in folders:
-        try:
-            header = Run(path).header
-        except UserError as error:
-            problems.append(Problem(path.name, str(error)))
-            continue
-        key = header.id or fingerprint(header.to_json())
-        if key not in chosen or (Run(path).complete and not Run(chosen[key]).complete):
-            chosen[key], headers[key] = path, header
-    jobs = [
-        _Job(path, f"{slug(headers[key].model.name)[:50]}-{slug(key)[:10]}", headers[key].imported is not None)
-        for key, path in chosen.items()
-    ]
-    return jobs, problems
-
-
-def _alone() -> None:
-    """Set up a reading process: one thread of linear algebra, since there is a process for each core, and no search for
-    cycles, of which millions of small records have none."""
-    import gc
-
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(1)
-    gc.disable()
-
-
-def _read_one(argument: tuple[Path, Path | None, Mapping[str, str] | None]) -> Entry | Problem:
-    path, folder, contents = argument
-    result = read_run(path, contents)
-    if isinstance(result, Problem):
-        return result
-    entry, samples = result
-    if folder is not None:
-        try:
-            write_pieces(folder / "data", entry, samples)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            return Problem(entry.name, f"Its samples are not as a run writes them ({type(error).__name__}: {error}).")
-    return entry
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -203,6 +116,7 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
     write_page(stage / "data" / "board.js", script("board", board_json(board, pages)))
     frame = to_frame(board)
     write_page(stage / "table.csv", frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    frame.to_parquet(stage / "table.parquet", index=False)
     write_page(stage / "table.md", to_markdown(board))
     write_page(stage / "table.tex", to_latex(board))
     write_page(stage / "table.json", json.dumps(table_json(board), ensure_ascii=False, indent=1) + "\n")

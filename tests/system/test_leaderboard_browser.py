@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from darumeru.leaderboard import build, compare
+from darumeru.leaderboard import build, compare, served
 from darumeru.leaderboard.compare import write_page
 from darumeru.record.run import Run
 from darumeru.requests import Answer
@@ -90,7 +92,14 @@ def count(page: Any, selector: str, want: int) -> None:
     """Wait until so many elements are there (Playwright's wait_for_function would eval, which the page forbids)."""
     from playwright.sync_api import expect
 
-    expect(page.locator(selector)).to_have_count(want)
+    expect(page.locator(selector)).to_have_count(want, timeout=60_000)
+
+
+def expect_text(page: Any, selector: str, want: str) -> None:
+    """Wait until an element says so."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_contain_text(want, timeout=60_000)
 
 
 def test_sort_search_filter_and_state_in_the_address(watched: Watched, folder: Path) -> None:
@@ -189,11 +198,167 @@ def test_down_to_a_sample_and_back(watched: Watched, folder: Path) -> None:
     page.fill("#q", "rwsd 449")
     count(page, "article.sample", 1)
     assert len({r for r in watched.requests if "/data/rwsd-" in r}) == 3
+    assert "rwsd 449" in page.locator("article.sample .question pre").inner_text(), "the question is shown at once"
     page.locator("article.sample summary").click()
     assert "rwsd 449" in page.locator("article.sample .prompt pre").inner_text()
     page.locator(".crumbs a").first.click()
     page.wait_for_load_state("networkidle")
     assert "strong" in names(page)
+
+
+def test_a_row_has_an_address_that_filters_do_not_hide(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html")
+    row = page.locator("#board tbody tr[data-id]", has_text="Ёжик")
+    address = row.locator("a.copy").get_attribute("href")
+    assert address == f"#row={row.get_attribute('data-id')}"
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    row.locator("a.copy").click()
+    expect_text(page, "#status", "Link copied: Ёжик")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.endswith(f"/site/index.html{address}")
+    other = watched.open(folder / "thinking-site" / "index.html", address)
+    expect_text(other, "#status", f"This board has no row {address.removeprefix('#row=')}.")
+    page = watched.open(folder / "site" / "index.html", f"{address}&q=strong&sort=model")
+    count(page, "tr.wanted", 1)
+    assert page.locator("tr.wanted .name").inner_text() == "Ёжик"
+    box = page.locator("tr.wanted").bounding_box()
+    assert 0 < box["y"] < 900
+
+
+def test_a_sample_has_an_address_of_its_document(watched: Watched, folder: Path, tmp_path: Path) -> None:
+    """The same in another run, and where rows were added and samples stand in another order."""
+    many = next((folder / "site" / "runs").glob("many-*"))
+    page = watched.open(many / "samples.html", "#task=rwsd&lang=en&q=rwsd+7")
+    count(page, "article.sample", 11)
+    card = page.locator("article.sample", has=page.locator("a.number", has_text="Sample 77"))
+    address = card.locator("a.copy").get_attribute("href")
+    question = card.locator(".question pre").inner_text()
+    card.locator("a.number").click()
+    count(page, "article.sample", 1)
+    assert "sample=" in page.url
+    assert "q=" not in page.url
+    make_run(tmp_path / "runs" / "d", "many", skill=0.3, seed=4, documents=450)
+    make_run(tmp_path / "runs" / "e", "other", skill=0.9, seed=9, documents=450)
+    site = build([tmp_path / "runs"], tmp_path / "site", published=False).path
+    for run in site.glob("runs/*"):
+        before = len(watched.requests)
+        page = watched.open(run / "samples.html", address + "&lang=en")
+        count(page, "article.sample", 1)
+        assert page.locator("article.sample .question pre").inner_text() == question
+        pieces = [r for r in watched.requests[before:] if "/data/rwsd-" in r]
+        assert len(pieces) == 2, "the keys, and the one piece that holds it"
+    assert (site / "runs" / many.name).is_dir(), "the run's page has the address that it had"
+    page.locator("#every").click()
+    count(page, "article.sample", 25)
+    page = watched.open(many / "samples.html", "#task=rwsd&sample=0123456789ab&lang=en")
+    expect_text(page, "#samples", "This run has no such sample.")
+
+
+def test_a_card_says_what_the_labels_stand_for(watched: Watched, tmp_path: Path) -> None:
+    text = f"Что это? {NASTY}\nA. первое {NASTY}\nB. второе\nC. третье\nD. четвёртое\nЗадание"
+    make_run(tmp_path / "runs" / "a", "lettered", text=text, tasks=["rummlu", "multiq"])
+    run = next(build([tmp_path / "runs"], tmp_path / "site", published=False).path.glob("runs/*"))
+    page = watched.open(run / "samples.html", "#task=rummlu&lang=en")
+    card = page.locator("article.sample").first
+    assert NASTY in card.locator(".question pre").inner_text()
+    assert card.locator("details[open]").count() == 0, "nothing needs to be unfolded"
+    rows = card.locator(".options tbody tr")
+    assert [r.split("\t")[:2] for r in rows.all_inner_texts()][1:] == [
+        ["B", "второе"],
+        ["C", "третье"],
+        ["D", "четвёртое"],
+    ]
+    assert NASTY in rows.first.inner_text()
+    assert page.locator("article.sample img, article.sample script").count() == 0
+    assert card.locator(".options tr.is-chosen").count() == 1
+    gold = page.evaluate("store.get('rummlu/0')[0].g")
+    assert card.locator(".options tr.is-gold th").inner_text() == gold
+    page.locator("#lang").click()
+    assert "Значение" in page.locator(".options thead").first.inner_text()
+    assert page.locator("article.sample").first.locator(".block h3").first.inner_text() == "Вопрос"
+
+
+def test_an_open_board_follows_a_training_and_keeps_the_reader_s_place(browser: Any, tmp_path: Path) -> None:
+    """Records come as a small training writes them; the page is loaded again under the reader, who does not lose their place."""
+    runs = tmp_path / "runs"
+
+    def record(step: int, complete: bool = True) -> Path:
+        training = {"name": "small", "run": "small", "step": step, "tokens_seen": step * 100}
+        skill = 0.35 + step / 200
+        return make_run(runs / f"small-{step}", f"checkpoint-{step}", skill, step, training=training, complete=complete)
+
+    for number in range(12):
+        make_run(runs / f"other{number}", f"other {number}", skill=0.3 + number / 40, seed=100 + number)
+    record(0)
+    stop = threading.Event()
+    context = browser.new_context(viewport={"width": 1300, "height": 700}, locale="en-US")
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: faults.append(str(e)))
+    with served([runs], tmp_path / "site", port=0, published=False) as live:
+        follower = threading.Thread(target=live.follow, args=(0.2, stop))
+        follower.start()
+        try:
+            page.goto(live.address + "#sort=model&dir=a&fig=steps&lang=en")
+            page.wait_for_selector("#figure svg")
+            count(page, "#board tbody tr[data-id]", 13)
+            # The reader searches, opens what is folded, and looks at a row in the middle of the window.
+            page.fill("#q", "e")
+            page.wait_for_url(lambda url: "q=e" in url)
+            page.locator("details.files summary").click()
+            row = page.locator("#board tbody tr[data-id]", has_text="other 7")
+            row.evaluate("node => scrollTo(0, scrollY + node.getBoundingClientRect().top)")
+            page.evaluate("window.before = true")
+            top = row.bounding_box()["y"]
+            journal(record(10, complete=False), 3)
+            expect_text(page, ".live", "checkpoint-10: 3 answers so far")
+            expect_text(page, ".lost", "The run was not finished")
+            assert page.evaluate("window.before") is None, "it was loaded again"
+            shutil.rmtree(runs / "small-10")
+            record(10)
+            record(20)
+            count(page, "#board tbody tr[data-id]", 15)
+            page.wait_for_selector("#figure svg")
+            assert page.input_value("#q") == "e"
+            assert page.locator('th[data-key="model"]').get_attribute("aria-sort") == "ascending"
+            assert page.locator("#tab-steps").get_attribute("aria-selected") == "true"
+            assert page.locator("details.files").get_attribute("open") is not None
+            assert abs(row.bounding_box()["y"] - top) < 3, "two rows came above it, and it stands where it stood"
+            points = page.evaluate(
+                "store.get('board').curves.steps.filter((p) => p.column === 'Micro-Avg').map((p) => p.x)"
+            )
+            assert points == [0, 10, 20]
+            # Whoever reads a sample of another run is left alone.
+            name = next((tmp_path / "site" / "runs").glob("other-3-*")).name
+            page.goto(f"{live.address}runs/{name}/samples.html#task=rwsd&lang=en")
+            page.wait_for_selector("article.sample")
+            page.evaluate("window.before = true")
+            record(30)
+            expect_rows(live, 16)
+            page.wait_for_timeout(4000)
+            assert page.evaluate("window.before") is True
+        finally:
+            stop.set()
+            follower.join()
+    expect_text(page, ".live", "not live: the server does not answer")
+    assert [f for f in faults if "ERR_CONNECTION_REFUSED" not in f] == []
+    context.close()
+
+
+def journal(run: Path, answers: int) -> None:
+    """The journal of a run that is under way, as far as it has come."""
+    lines = (json.dumps({"seconds": 1, "answers": [{"id": f"rwsd/{n}/0"}]}) + "\n" for n in range(answers))
+    (run / "journal.jsonl").write_text("".join(lines) + '{"seconds": 1, "answ')
+
+
+def expect_rows(live: Any, want: int) -> None:
+    """Wait until the board has so many rows."""
+    for _ in range(600):
+        if len(json.loads((live.pages.folder / "table.json").read_text())["rows"]) == want:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the board did not come to {want} rows")
 
 
 def test_markup_stays_text_and_the_policy_holds(watched: Watched, folder: Path) -> None:

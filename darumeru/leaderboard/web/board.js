@@ -5,6 +5,8 @@
   const STATE = { q: "", pool: "", set: "", size: "", voc: "", sort: "suite", dir: "d", tasks: "", only: "", fig: "groups", m: "" };
   const state = { ...STATE };
   for (const key of Object.keys(STATE)) state[key] = hash().get(key) ?? STATE[key];
+  // The address of a row, which filters may not hide.
+  const wanted = hash().get("row"), among = board.rows.some((r) => r.id === wanted);
   const chosen = new Set(state.m.split(",").filter((id) => board.rows.some((r) => r.id === id)));
 
   // -- columns ---------------------------------------------------------------------------------------------------------
@@ -58,7 +60,7 @@
     const about = [r.base && r.base !== r.name ? r.base : null, r.vocab, r.method, r.note].filter(Boolean).join(" · ");
     const box = el("input", { type: "checkbox", "aria-label": t("choose") + ": " + r.label, onchange: (e) => choose(r.id, e.target.checked) });
     box.checked = chosen.has(r.id);
-    const head = el("th", { scope: "row", role: "rowheader", class: "model" }, el("div", { class: "who" }, box, el("div", { class: "names" }, el("span", { class: "name" }, name), about ? el("small", { dir: "auto" }, about) : null, badges(r))));
+    const head = el("th", { scope: "row", role: "rowheader", class: "model" }, el("div", { class: "who" }, box, el("div", { class: "names" }, el("span", { class: "name" }, name), about ? el("small", { dir: "auto" }, about) : null, badges(r)), copyLink("#row=" + encodeURIComponent(r.id), r.label)));
     return head;
   }
   function badges(r) {
@@ -111,7 +113,7 @@
     return [...rows].sort((a, b) => {
       const x = value(a), y = value(b);
       if (x === null || y === null || x === undefined || y === undefined) return (x == null) - (y == null);
-      return sign * (typeof x === "string" ? x.localeCompare(y) : x - y);
+      return sign * (typeof x === "string" ? x.localeCompare(y, undefined, { numeric: true }) : x - y);
     });
   }
 
@@ -133,7 +135,7 @@
   // A long section is filled while the page can already be used.
   const AT_ONCE = 80;
   let filling = 0;
-  const line = (r, cols) => el("tr", { role: "row", "data-id": r.id, class: chosen.has(r.id) ? "picked" : null }, cols.map((c) => c.cell(r, c)));
+  const line = (r, cols) => el("tr", { role: "row", "data-id": r.id, class: [chosen.has(r.id) ? "picked" : "", r.id === wanted ? "wanted" : ""].join(" ").trim() || null }, cols.map((c) => c.cell(r, c)));
   function fill(late, cols) {
     const mine = ++filling;
     const step = () => {
@@ -157,6 +159,7 @@
     }
     if (parts.length === 1) parts.push(el("tbody", {}, el("tr", {}, el("td", { colspan: cols.length, class: "nothing" }, t("no_rows")))));
     $("board").replaceChildren(...parts);
+    if (among && late.some(([, rest]) => rest.some((r) => r.id === wanted))) for (const [body, rest] of late.splice(0)) body.append(...rest.map((r) => line(r, cols)));
     fill(late, cols);
     $("board").classList.toggle("wide", Boolean(state.tasks));
     $("status").textContent = t("shown", { n: rows.length, all: board.rows.length }) + (chosen.size ? " · " + t("chosen_n", { n: chosen.size }) : "");
@@ -293,7 +296,7 @@
   $("tasks").addEventListener("click", () => { state.tasks = state.tasks ? "" : "1"; update(); });
   $("only").addEventListener("click", () => { state.only = state.only ? "" : "1"; update(); });
   $("reset").addEventListener("click", () => { Object.assign(state, STATE); chosen.clear(); update(); });
-  addEventListener("hashchange", () => location.reload());
+  addEventListener("hashchange", () => { if (location.hash.includes("=")) location.reload(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawChosen(); drawFigure(); });
   // One explanation at a time, beside the badge that has focus or the pointer.
   const tip = el("div", { id: "tip", role: "tooltip", hidden: true });
@@ -308,5 +311,14 @@
   for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, (e) => { const b = e.target.closest?.("[data-tip]"); if (b) showTip(b); else if (kind !== "focusin") tip.hidden = true; });
   document.addEventListener("keydown", (e) => { if (e.key === "Escape") tip.hidden = true; });
   addEventListener("scroll", () => { tip.hidden = true; }, { passive: true, capture: true });
-  onChange.push(() => { drawTools(); drawTable(); drawChosen(); drawFigure(); });
+  function showWanted() {
+    // Rows of other tools' tasks have a table of their own.
+    const row = [...document.querySelectorAll("tr[data-id]")].find((node) => node.dataset.id === wanted);
+    if (!row) { $("status").textContent = t("no_such_row", { id: wanted }); return; }
+    row.classList.add("wanted");
+    row.scrollIntoView({ block: "center" });
+  }
+  if (among && !visible().some((r) => r.id === wanted)) Object.assign(state, { q: "", pool: "", set: "", size: "", voc: "", only: "" });
+  let first = Boolean(wanted);
+  onChange.push(() => { drawTools(); drawTable(); drawChosen(); drawFigure(); if (first) showWanted(); first = false; document.dispatchEvent(new Event("drawn")); });
 })();

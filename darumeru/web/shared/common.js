@@ -48,6 +48,8 @@ const TEXT = {
     right: "right", wrong: "wrong", partly: "partly right", answer: "Answer", gold: "Gold", prompt: "Prompt", chosen_label: "chosen",
     prompt_n: "Prompt {n}", answer_n: "Answer {n}", tokens: "{n} tokens", tokens_cut: "{n} tokens, {t} truncated", ended: "ended by itself", at_limit: "cut at the limit",
     logprobs: "Log-probabilities", sample: "Sample", found: "{n} of {all} samples", searching: "searched {a} of {b} pieces",
+    question: "Question", question_n: "Question {n}", label: "Label", stands_for: "Stands for", copy_link: "Copy link", copied: "Link copied: {name}", copy_by_hand: "The link is in the address bar.",
+    no_such_sample: "This run has no such sample.", no_such_row: "This board has no row {id}.", live: "live", live_running: "{name}: {n} answers so far", live_built: "live · built {at}", live_lost: "not live: the server does not answer", live_failed: "live · the newest build failed, this is the one before",
     no_samples: "No sample fits.", samples_of: "Samples: {task}", empty: "(empty)", missing: "The file {name} could not be loaded.", examples: "{n} examples",
   },
   ru: {
@@ -89,7 +91,10 @@ const TEXT = {
     note_unfinished_thoughts: "не додумано:", note_rethought_answers: "размышления в ответах:", note_finished: "на законченных ответах", facts_thinking: "Размышления",
     b_ties: "равных: {n}", b_ties_text: "Вопросов, где две метки в точности равновероятны: {n}; засчитана первая ({tasks}).", b_empty_answers: "пустых ответов: {n}", b_empty_answers_text: "Пустых ответов: {n} ({tasks}).", b_cut_answers: "ответы до предела", b_cut_answers_text: "Больше половины ответов упёрлись в предел длины: {tasks}.",
     right: "верно", wrong: "неверно", partly: "отчасти", answer: "Ответ", gold: "Эталон", prompt: "Запрос", chosen_label: "выбрано", prompt_n: "Запрос {n}", answer_n: "Ответ {n}", tokens: "токенов: {n}", tokens_cut: "токенов: {n}, обрезано {t}", ended: "закончен сам", at_limit: "обрезан по пределу", logprobs: "Логарифмы вероятностей", sample: "Пример",
-    found: "примеров: {n} из {all}", searching: "просмотрено частей: {a} из {b}", no_samples: "Таких примеров нет.", samples_of: "Примеры: {task}", empty: "(пусто)", missing: "Файл {name} не загрузился.", examples: "примеров в запросе: {n}",
+    found: "примеров: {n} из {all}", searching: "просмотрено частей: {a} из {b}", no_samples: "Таких примеров нет.", every_sample: "Все примеры",
+    question: "Вопрос", question_n: "Вопрос {n}", label: "Метка", stands_for: "Значение", copy_link: "Скопировать ссылку", copied: "Ссылка скопирована: {name}", copy_by_hand: "Ссылка — в адресной строке.", feed: "Лента изменений",
+    no_such_sample: "В этом запуске нет такого примера.", no_such_row: "В таблице нет строки {id}.", live: "вживую", live_running: "{name}: пока ответов {n}", live_built: "вживую · собрано {at}", live_lost: "не вживую: сервер не отвечает", live_failed: "вживую · последняя сборка не удалась, это предыдущая",
+ samples_of: "Примеры: {task}", empty: "(пусто)", missing: "Файл {name} не загрузился.", examples: "примеров в запросе: {n}",
     a_title: "Сравнение с судьёй", a_judge: "Судья", a_prompts: "запросов", a_tokens: "токенов в ответе, самое большее", a_pairs: "Пары", a_answers: "Ответы рядом",
     c_title: "Сравнение двух запусков", c_diff: "Разности", c_flips: "Примеры, что изменились", c_first: "Показаны самые большие изменения; все номера — в", c_3: "95 % интервал", c_6: "проверка", c_7: "видимая", c_8: "перемены",
     c_note: "Попарно по документам, на которые ответили оба. ▲ ▼: значимо на уровне 5 % после поправки Холма — отдельно по задачам и по группам. Видимая: разность, которую столько документов показывают с мощностью 80 %. Перемены: документы, где B лучше и где хуже.",
@@ -114,6 +119,17 @@ function el(name, attributes, ...children) {
   }
   node.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
   return node;
+}
+/** A link to a part of this page, which copies its whole address when it is followed. */
+function copyLink(fragment, name) {
+  return el("a", { class: "copy", href: fragment, title: t("copy_link"), "aria-label": t("copy_link") + ": " + name, onclick: (e) => {
+    e.preventDefault();
+    const status = document.getElementById("status"), said = (key) => { if (status) status.textContent = t(key, { name }); };
+    const by_hand = () => { history.replaceState(null, "", fragment); said("copy_by_hand"); };
+    // The clipboard is there for files, this machine and https only.
+    if (!navigator.clipboard) return by_hand();
+    navigator.clipboard.writeText(new URL(fragment, location.href).href).then(() => said("copied"), by_hand);
+  } }, "#");
 }
 function setHash(values) {
   const params = hash();
