@@ -252,13 +252,13 @@ class Pool:
 
     @staticmethod
     def _has_room(seat: Seat, model: AskedModel) -> bool:
-        """Return whether a worker is to get its next window: while the last is being answered, so that it never runs empty.
+        """Return whether a worker is to get its next window: when all before its last one is answered, so that one lies ready.
 
         Nothing is given beside requests that may have ended a worker.
         """
         if not seat.out:
             return True
-        if 2 * len(seat.out) > seat.window:  # first, as it is asked of every worker after every message
+        if len(seat.out) > seat.window:  # first, as it is asked of every worker after every message
             return False
         return not model.work.suspects and not any(map(model.work.suspected, seat.out.values()))
 
