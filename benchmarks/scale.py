@@ -239,7 +239,13 @@ WAYS = {"one": "one process", "two": "two workers", "workers": "workers killed",
 
 
 class NotingWorker(Worker):
-    """A worker that notes what it has computed, before it says so."""
+    """A worker that notes that it has loaded the model, and what it has computed, before it says so."""
+
+    def load(self, model: Any) -> Any:
+        """See `Worker.load`."""
+        engine = super().load(model)
+        note("loaded", [str(os.getpid())])
+        return engine
 
     def _answered(self, engine: Any, requests: Sequence[Request]) -> Iterator[Any]:
         for message in super()._answered(engine, requests):
@@ -249,8 +255,14 @@ class NotingWorker(Worker):
 
 def note(event: str, ids: Sequence[str]) -> None:
     """Add to the log of a way, which the driver and its workers share."""
-    with Path(os.environ["SCALE_LOG"]).open("a") as log:
-        log.write("".join(f"{event} {id_}\n" for id_ in ids))
+    with Path(os.environ["SCALE_LOG"]).open("ab", buffering=0) as log:  # one call, so that no lines mix
+        log.write("".join(f"{event} {id_}\n" for id_ in ids).encode())
+
+
+def noted(log: Path) -> list[tuple[str, str]]:
+    """Return the events of a log, each with what it is about."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(event, about) for event, _, about in (line.partition(" ") for line in lines)]
 
 
 def one_run(args: argparse.Namespace) -> None:
@@ -315,7 +327,6 @@ def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
     """Have a run computed and kill what is to be killed; return how many processes were."""
     folder.mkdir()
     log = folder / "log"
-    log.touch()
     command = [
         sys.executable,
         __file__,
@@ -331,7 +342,7 @@ def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
     environment = os.environ | {"SCALE_LOG": str(log)}
 
     def stored() -> int:
-        return sum(line.startswith("stored") for line in log.read_text().splitlines())
+        return sum(event == "stored" for event, _ in noted(log))
 
     killed, draw = 0, random.Random(0)
     process = psutil.Popen(command, env=environment)
@@ -348,10 +359,12 @@ def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
     last = time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
-        due = way == "workers" and stored() and time.monotonic() - last >= args.every
-        if due and (workers := workers_of(process, NotingWorker)):
-            draw.choice(workers).kill()
-            killed, last = killed + 1, time.monotonic()
+        if way == "workers" and time.monotonic() - last >= args.every:
+            # Of those that answer: three that die one after another while they load the model rightly end a run.
+            loaded = [pid for event, pid in noted(log) if event == "loaded"]
+            if workers := [p for p in workers_of(process, NotingWorker) if str(p.pid) in loaded]:
+                draw.choice(workers).kill()
+                killed, last = killed + 1, time.monotonic()
     if process.returncode:
         raise SystemExit(f"The run by {WAYS[way]} failed.")
     return killed
@@ -362,10 +375,10 @@ def events(log: Path) -> dict[str, Any]:
     computed: Counter[str] = Counter()
     stored: Counter[str] = Counter()
     late = 0
-    for event, id_ in (line.split(maxsplit=1) for line in log.read_text().splitlines()):
+    for event, id_ in noted(log):
         if event == "stored":
             stored[id_] += 1
-        else:
+        elif event == "computed":
             computed[id_] += 1
             late += id_ in stored
     return {
