@@ -239,18 +239,13 @@ WAYS = {"one": "one process", "two": "two workers", "workers": "workers killed",
 
 
 class NotingWorker(Worker):
-    """A worker that notes that it has loaded the model, and what it has computed, before it says so."""
-
-    def load(self, model: Any) -> Any:
-        """See `Worker.load`."""
-        engine = super().load(model)
-        note("loaded", [str(os.getpid())])
-        return engine
+    """A worker that notes what it has computed, before it says so, and who it is, when it has said so."""
 
     def _answered(self, engine: Any, requests: Sequence[Request]) -> Iterator[Any]:
         for message in super()._answered(engine, requests):
             note("computed", [a.id for a in message.answers])
             yield message
+            note("answering", [str(os.getpid())])
 
 
 def note(event: str, ids: Sequence[str]) -> None:
@@ -360,9 +355,9 @@ def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
     while process.poll() is None:
         time.sleep(0.2)
         if way == "workers" and time.monotonic() - last >= args.every:
-            # Of those that answer: three that die one after another while they load the model rightly end a run.
-            loaded = [pid for event, pid in noted(log) if event == "loaded"]
-            if workers := [p for p in workers_of(process, NotingWorker) if str(p.pid) in loaded]:
+            # Of those that have answered: three that die one after another while they load the model rightly end a run.
+            answering = {pid for event, pid in noted(log) if event == "answering"}
+            if workers := [p for p in workers_of(process, NotingWorker) if str(p.pid) in answering]:
                 draw.choice(workers).kill()
                 killed, last = killed + 1, time.monotonic()
     if process.returncode:
