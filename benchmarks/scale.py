@@ -3,16 +3,24 @@
     python benchmarks/scale.py actors [--workers 1 4 16 64] [--each 625] [--model models/SmolLM2-135M-Instruct]
     python benchmarks/scale.py engines [--engine vllm] [--limit 20] [--model models/SmolLM2-135M-Instruct]
     python benchmarks/scale.py checkpoints [--count 100] [--workers 2]
+    python benchmarks/scale.py faults [--limit N] [--every 20] [--ways one two workers driver] [--model …] [--output FILE]
 
 `actors`: workers on a simulated cluster (`ray.cluster_utils.Cluster`, 8 workers a node) hold a stand-in for an engine, which
 sleeps as long as an 8B model on a fast GPU would compute (`PREFILL`, `DECODE`) on the requests of the mini bundle, repeated up
 to `--each` for each worker. Efficiency is the seconds of all requests over workers times wall clock, from the first request to
-the last answer. Beside it: the driver's processor time and the peak of its memory.
+the last answer, once all workers hold the model. What is missing of 1 is two things: `without_requests`, the share of time in
+which workers had nothing to answer, which is the driver's doing, and `late`, by which sleepers woke late because the processors
+were busy. Beside them the processor time of the driver, of all workers, and of Ray's own processes, and the driver's peak memory.
 
 `engines`: the mini bundle by one engine with all cores in this process, and by two workers with half of them each.
 
 `checkpoints`: `darumeru watch --once` over checkpoints of a tiny model, by workers and, for a fifth of them, each in a process of
 its own; seconds a checkpoint, of them in the engine.
+
+`faults`: the mini bundle in float32 by the hf engine in one process, by two workers, by two workers of which one is killed every
+`--every` seconds, and by two workers whose driver is killed when half is answered and started again. Beside the first: choices,
+texts and scores that differ; how many answers were computed, computed again, and computed again although they were stored, which
+must be none. Ends with 1 where something differs or was computed in vain.
 
 Each prints one JSON object a line. On a machine that does other work the figures say little.
 """
@@ -22,16 +30,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from darumeru.files import write_json
 from darumeru.requests import Answer, Request
 from darumeru.settings import WorkerSettings
 from darumeru.workers.worker import Worker
@@ -54,10 +68,23 @@ def seconds_of(request: Request) -> float:
     return request.prompt_tokens / PREFILL + request.max_tokens / DECODE
 
 
+def repeated(requests: Sequence[Request], total: int) -> list[Request]:
+    """Return so many requests: those that are given, as often as needed."""
+    copies = -(-total // len(requests))
+    return [replace(r, id=f"{r.id}x{n}", prompt=r.packed) for n in range(copies) for r in requests][:total]
+
+
 class StandIn:
-    """Sleeps in an engine's place."""
+    """Sleeps in an engine's place; the first answer of a batch says from when to when.
+
+    Args:
+        clock: has `sleep` and `monotonic`.
+    """
 
     follows = False
+
+    def __init__(self, clock: Any = time) -> None:
+        self.clock = clock
 
     def describe(self) -> dict[str, Any]:
         """What an engine says of itself."""
@@ -70,8 +97,13 @@ class StandIn:
         """Answer a batch at a time."""
         for start in range(0, len(requests), BATCH):
             batch = requests[start : start + BATCH]
-            time.sleep(sum(map(seconds_of, batch)))
-            yield [Answer(r.id, logprobs=(0.0,), tokens=(0,) * r.max_tokens) for r in batch]
+            began = self.clock.monotonic()
+            self.clock.sleep(sum(map(seconds_of, batch)))
+            span = f"{began} {self.clock.monotonic()}"
+            yield [
+                Answer(r.id, logprobs=(0.0,), text=span if r is batch[0] else "", tokens=(0,) * r.max_tokens)
+                for r in batch
+            ]
 
 
 class StandInWorker(Worker):
@@ -99,26 +131,49 @@ def actors(args: argparse.Namespace) -> None:
     for _ in range(-(-most // PER_NODE)):
         simulated.add_node(num_cpus=PER_NODE, object_store_memory=10**8)
     for count in args.workers:
-        total = count * args.each
-        copies = -(-total // len(plan.requests))
-        asked = [replace(r, id=f"{r.id}x{n}", prompt=r.packed) for n in range(copies) for r in plan.requests][:total]
+        asked = repeated(plan.requests, count * args.each)
         settings = WorkerSettings(workers=count, ray=simulated.address)
         with connected(settings, gpus=False, worker=StandInWorker) as cluster:
             cluster.cores = 1
-            pool = Pool(cluster, settings.stall)
+            pool, began = Pool(cluster, settings.stall), time.monotonic()
             with pool.load(plan.opened, plan.max_len) as engine:
-                while "start" in pool.summary() or "load" in pool.summary():
+                while pool.summary() != f"{count} wait{'' if count > 1 else 's'}":
                     time.sleep(0.1)
-                began, spent = time.perf_counter(), time.process_time()
-                answered = sum(len(batch) for batch in engine.answers(asked))
-                wall, spent = time.perf_counter() - began, time.process_time() - spent
+                started, spent = time.monotonic() - began, processor_seconds()
+                began = time.monotonic()
+                answers = [answer for batch in engine.answers(asked) for answer in batch]
+                wall = time.monotonic() - began
+                spent = {who: seconds - spent[who] for who, seconds in processor_seconds().items()}
             pool.close()
-        work = sum(map(seconds_of, asked))
+        spans = [tuple(map(float, a.text.split())) for a in answers if a.text]
+        work, busy = sum(map(seconds_of, asked)), sum(ended - began for began, ended in spans)
         tell(
-            part="actors", workers=count, requests=answered, wall_seconds=wall, efficiency=work / (count * wall),
-            driver_cpu_seconds=spent, driver_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            part="actors", workers=count, requests=len(answers), start_seconds=started, wall_seconds=wall,
+            efficiency=work / (count * wall), without_requests=1 - busy / (count * wall),
+            late=(busy - work) / (count * wall), processor_seconds=spent,
+            driver_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )  # fmt: skip
     simulated.shutdown()
+
+
+def processor_seconds() -> dict[str, float]:
+    """Processor time so far of this process, of the workers, and of all else of Ray."""
+    found = {"driver": time.process_time(), "workers": 0.0, "ray": 0.0}
+    workers = workers_of(psutil.Process(), StandInWorker)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found["workers" if process in workers else "ray"] += sum(process.cpu_times()[:2])
+    return found
+
+
+def workers_of(driver: psutil.Process, worker: type[Worker]) -> list[psutil.Process]:
+    """Return the processes of a driver's workers, which Ray names after their class."""
+    found = []
+    for process in driver.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if worker.__name__ in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def engines(args: argparse.Namespace) -> None:
@@ -180,9 +235,178 @@ def checkpoints(args: argparse.Namespace) -> None:
                 shutil.rmtree(folder / "training" / f"checkpoint-{step}", ignore_errors=True)
 
 
+WAYS = {"one": "one process", "two": "two workers", "workers": "workers killed", "driver": "driver killed"}
+
+
+class NotingWorker(Worker):
+    """A worker that notes what it has computed, before it says so, and who it is, when it has said so."""
+
+    def _answered(self, engine: Any, requests: Sequence[Request]) -> Iterator[Any]:
+        for message in super()._answered(engine, requests):
+            note("computed", [a.id for a in message.answers])
+            yield message
+            note("answering", [str(os.getpid())])
+
+
+def note(event: str, ids: Sequence[str]) -> None:
+    """Add to the log of a way, which the driver and its workers share."""
+    with Path(os.environ["SCALE_LOG"]).open("ab", buffering=0) as log:  # one call, so that no lines mix
+        log.write("".join(f"{event} {id_}\n" for id_ in ids).encode())
+
+
+def noted(log: Path) -> list[tuple[str, str]]:
+    """Return the events of a log, each with what it is about."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(event, about) for event, _, about in (line.partition(" ") for line in lines)]
+
+
+def one_run(args: argparse.Namespace) -> None:
+    """Evaluate, as a process that may be killed."""
+    from darumeru.evaluation import execute, prepare, settings_of
+    from darumeru.evaluation.several import opened_by
+    from darumeru.record.run import Journal
+    from darumeru.workers.cluster import connected
+    from darumeru.workers.pool import Pool
+
+    append = Journal.append
+
+    def noting(journal: Journal, batch: Sequence[Answer], *rest: Any) -> None:
+        append(journal, batch, *rest)
+        note("stored", [a.id for a in batch])
+
+    Journal.append = noting
+    asked = {"engine": "hf", "device": "cpu", "dtype": "float32", "limit": args.limit}
+    plan = prepare(settings_of(model=str(args.model), data="mini", **asked))
+    with ExitStack() as stack:
+        pool = None
+        if args.way != "one":
+            settings = WorkerSettings(workers=2)
+            pool = Pool(stack.enter_context(connected(settings, False, NotingWorker)), settings.stall)
+            stack.callback(pool.close)
+        execute(plan, args.output, open_engine=opened_by(pool))
+
+
+def faults(args: argparse.Namespace) -> None:
+    """Compare a run by one process with runs whose workers and driver are killed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from darumeru.record.run import Run, load_run
+
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        alone: Run | None = None
+        for way in args.ways:
+            folder, began = Path(name) / way, time.monotonic()
+            deaths = faulty(args, way, folder, len(rows[0]["stored"]) if rows else 0)
+            wall, run = time.monotonic() - began, load_run(next((folder / "runs").iterdir()))
+            alone = alone or run
+            rows.append(
+                {"way": WAYS[way], "seconds": wall, "killed": deaths} | events(folder / "log") | differences(alone, run)
+            )
+    columns = [key for key in rows[0] if key != "stored"]
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in columns))
+        row["stored"] = len(row["stored"])
+        tell(part="faults", **row)
+    Console(width=160).print(table)
+    if args.output:
+        write_json(args.output, rows)
+    bad = ("choices", "texts", "scores", "again_though_stored", "stored_twice")
+    if any(row[key] for row in rows for key in bad):
+        raise SystemExit(1)
+
+
+def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
+    """Have a run computed and kill what is to be killed; return how many processes were."""
+    folder.mkdir()
+    log = folder / "log"
+    command = [
+        sys.executable,
+        __file__,
+        "one-run",
+        "--way",
+        way,
+        "--model",
+        str(args.model),
+        "--output",
+        str(folder / "runs"),
+    ]
+    command += ["--limit", str(args.limit)] if args.limit else []
+    environment = os.environ | {"SCALE_LOG": str(log)}
+
+    def stored() -> int:
+        return sum(event == "stored" for event, _ in noted(log))
+
+    killed, draw = 0, random.Random(0)
+    process = psutil.Popen(command, env=environment)
+    if way == "driver":
+        while stored() < max(1, total / 2) and process.poll() is None:
+            time.sleep(0.1)
+        left = process.children(recursive=True)
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(left, timeout=60)
+        if alive:
+            raise SystemExit(f"{len(alive)} processes outlive their driver.")
+        process, killed = psutil.Popen(command, env=environment), 1
+    last = time.monotonic()
+    while process.poll() is None:
+        time.sleep(0.2)
+        if way == "workers" and time.monotonic() - last >= args.every:
+            # Of those that have answered: three that die one after another while they load the model rightly end a run.
+            answering = {pid for event, pid in noted(log) if event == "answering"}
+            if workers := [p for p in workers_of(process, NotingWorker) if str(p.pid) in answering]:
+                draw.choice(workers).kill()
+                killed, last = killed + 1, time.monotonic()
+    if process.returncode:
+        raise SystemExit(f"The run by {WAYS[way]} failed.")
+    return killed
+
+
+def events(log: Path) -> dict[str, Any]:
+    """Return what was computed and stored, and how often in vain."""
+    computed: Counter[str] = Counter()
+    stored: Counter[str] = Counter()
+    late = 0
+    for event, id_ in noted(log):
+        if event == "stored":
+            stored[id_] += 1
+        elif event == "computed":
+            computed[id_] += 1
+            late += id_ in stored
+    return {
+        "stored": stored,
+        "again_in_flight": computed.total() - len(computed) - late,
+        "again_though_stored": late,
+        "stored_twice": stored.total() - len(stored),
+    }
+
+
+def differences(a: Any, b: Any) -> dict[str, Any]:
+    """Return how many choices, texts and tasks' scores differ between two runs, and by how much log-probabilities do at most."""
+    choices = texts = 0
+    most = 0.0
+    for task in a.tasks:
+        for x, y in zip(a.samples(task), b.samples(task), strict=True):
+            choices += x.pred != y.pred
+            for p, q in zip(x.requests, y.requests, strict=True):
+                texts += p.answer.text != q.answer.text
+                most = max([most, *(abs(u - v) for u, v in zip(p.answer.logprobs, q.answer.logprobs, strict=True))])
+    scores = sum(a.scores.tasks[task].score.value != b.scores.tasks[task].score.value for task in a.tasks)
+    return {"choices": choices, "texts": texts, "scores": scores, "logprobs": most}
+
+
 def tell(**facts: Any) -> None:
     """Print a line of JSON."""
-    print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in facts.items()}), flush=True)
+
+    def short(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: short(inner) for key, inner in value.items()}
+        return round(value, 3) if isinstance(value, float) else value
+
+    print(json.dumps(short(facts)), flush=True)
 
 
 def main() -> None:
@@ -204,6 +428,19 @@ def main() -> None:
     three.add_argument("--count", type=int, default=100)
     three.add_argument("--workers", type=int, default=2)
     three.set_defaults(run=checkpoints)
+    four = parts.add_parser("faults")
+    four.add_argument("--limit", type=int)
+    four.add_argument("--every", type=float, default=20.0)
+    four.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    four.add_argument("--model", type=Path, default=model)
+    four.add_argument("--output", type=Path)
+    four.set_defaults(run=faults)
+    each = parts.add_parser("one-run")  # of `faults`
+    each.add_argument("--way", choices=WAYS, required=True)
+    each.add_argument("--limit", type=int)
+    each.add_argument("--model", type=Path, required=True)
+    each.add_argument("--output", type=Path, required=True)
+    each.set_defaults(run=one_run)
     args = parser.parse_args()
     args.run(args)
 

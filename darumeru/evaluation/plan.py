@@ -139,6 +139,8 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
     opened = OpenedModel.of(
         settings, mode=settings.mode, thinking=settings, name=called, model=model, tokenizer=tokenizer
     )
+    if model is None and opened.server is None:
+        opened.model.hash_ahead()  # while prompts are built
     sampling = sampling_of(settings, opened.model.generation, thinks=settings.thinking == "on")
     fewshot = settings.num_fewshot
     if fewshot is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ from darumeru.files import file_sha256, fingerprint, read_json
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
 _TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 """Files that a Trainer saves beside the weights."""
+
+_READERS = 4
+"""Files of weights that are read at once for their fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,19 @@ class Model:
     @cached_property
     def weights_sha256(self) -> str:
         """Fingerprint of all weights: of each file's name and SHA-256."""
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            sums = list(pool.map(file_sha256, self.weights))
-        return fingerprint([[p.name, s] for p, s in zip(self.weights, sums, strict=True)])
+        return fingerprint([[p.name, s.result()] for p, s in zip(self.weights, self._sums, strict=True)])
+
+    def hash_ahead(self) -> None:
+        """Begin to read the weights for their fingerprint, while something else is done.
+
+        A process that ends does not wait for it; a file that cannot be read is told by `weights_sha256`.
+        """
+        _ = self._sums
+
+    @cached_property
+    def _sums(self) -> list[Future[str]]:
+        turn = threading.Semaphore(_READERS)
+        return [_in_background(file, turn) for file in self.weights]
 
     @cached_property
     def tokenizer_sha256(self) -> str:
@@ -191,6 +205,21 @@ def _parameters(file: Path) -> int:
             count *= n
         total += count
     return total
+
+
+def _in_background(file: Path, turn: threading.Semaphore) -> Future[str]:
+    """Compute a file's SHA-256 in a thread that the end of the process does not wait for, when it has its turn."""
+    found: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            with turn:
+                found.set_result(file_sha256(file))
+        except Exception as error:  # raised where the result is asked for
+            found.set_exception(error)
+
+    threading.Thread(target=work, name="weights", daemon=True).start()
+    return found
 
 
 def has_tokenizer(folder: Path) -> bool:

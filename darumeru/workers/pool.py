@@ -109,7 +109,7 @@ class Pool:
         """Hand out requests to the workers that hold a model."""
         with self._lock:
             model.asked = True
-            model.work.ask(map(bare, requests))
+            model.work.ask(requests)
 
     def summary(self) -> str:
         """Return what the workers do, in a few words."""
@@ -248,18 +248,19 @@ class Pool:
             window = model.work.window(held)
             seat.out |= {r.id: r for r in window}
             seat.window = len(window)
-            seat.remote.give(window)
+            seat.remote.give([bare(r) for r in window])
 
     @staticmethod
     def _has_room(seat: Seat, model: AskedModel) -> bool:
-        """Return whether a worker is to get its next window: while the last is being answered, so that it never runs empty.
+        """Return whether a worker is to get its next window: when all before its last one is answered, so that one lies ready.
 
         Nothing is given beside requests that may have ended a worker.
         """
         if not seat.out:
             return True
-        suspects = model.work.suspects or any(map(model.work.suspected, seat.out.values()))
-        return not suspects and 2 * len(seat.out) <= seat.window
+        if len(seat.out) > seat.window:  # first, as it is asked of every worker after every message
+            return False
+        return not model.work.suspects and not any(map(model.work.suspected, seat.out.values()))
 
     def _next(self, held: str, holders: Counter[str], share: int) -> AskedModel | None:
         """Return the model that a worker is to load next: one that has work and few workers, the first of those that came."""

@@ -47,7 +47,9 @@ class Work:
     def ask(self, requests: Iterable[Request]) -> None:
         """Add requests, behind those that are open."""
         first = {"generate": 0, "rank": 1, "likelihood": 1, "choose": 2}
-        added = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed, r.id))
+        # All workers wait meanwhile: two parts of a prompt compare much faster than the whole, and those that share one stay
+        # together.
+        added = sorted(requests, key=lambda r: (first[r.kind], -r.max_tokens, r.packed.head, r.packed.tail, r.id))
         self._open.extend(added)
         self._costs += sum(map(_cost, added))
 

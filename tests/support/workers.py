@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from darumeru.engines import EngineOptions
 from darumeru.requests import Request
 from darumeru.workers import Pool
 from darumeru.workers.cluster import DiedError
@@ -96,6 +99,18 @@ def pool_of(cluster: Threads, stall: float = 600.0) -> Iterator[Pool]:
         yield pool
     finally:
         pool.close()
+
+
+def opened(name: str = "model", *, exact: bool = False, needs_server: bool = False) -> Any:
+    """A model that was looked through, as far as a pool looks at it."""
+    return SimpleNamespace(
+        engine=SimpleNamespace(name="stub", needs_server=needs_server),
+        model=SimpleNamespace(
+            name=name, path=Path("/models") / name, tokenizer_path=None, eos_ids=lambda _: frozenset()
+        ),
+        tokenizer=lambda text, add_special_tokens: {"input_ids": [ord(c) for c in text]},
+        options=lambda max_len: EngineOptions(exact=exact),
+    )
 
 
 class Counting(Careful):

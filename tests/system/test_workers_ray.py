@@ -1,19 +1,27 @@
 """Workers on a real Ray cluster: killed ones cost what they had not answered, a killed driver leaves none behind."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darumeru.record.run import Journal, load_run
+from darumeru.requests import Answer, Request
+from darumeru.settings import WorkerSettings
+from darumeru.workers import Pool
+from darumeru.workers.cluster import CORES, connected
+from darumeru.workers.worker import Worker
 from support.commands import call
 from support.runs import samples
+from support.workers import opened
 
 pytest.importorskip("ray")
 
@@ -99,6 +107,62 @@ def test_killed_workers_and_a_killed_driver(tiny_base: Path, tmp_path: Path) -> 
             (r.pred, [a.answer.text for a in r.requests]) for r in samples(two)[task]
         ]
     assert "died" in (tmp_path / "said.txt").read_text()
+
+
+def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.cluster_utils import Cluster as Simulated
+
+    class Slow:
+        """Sleeps, and says which process answered; here, so that it reaches the workers as it stands."""
+
+        follows = False
+
+        def describe(self) -> dict[str, Any]:
+            return {"engine": "slow", "dtype": "float32"}
+
+        def close(self) -> None:
+            pass
+
+        def answers(self, requests: Sequence[Request], done: Container[str] = ()) -> Iterator[list[Answer]]:
+            for request in requests:
+                time.sleep(0.01)
+                yield [Answer(request.id, logprobs=(0.0,), text=str(os.getpid()))]
+
+    class Holder(Worker):
+        def load(self, model: Any) -> Any:
+            return Slow()
+
+    rounds = itertools.count()
+
+    def answering(engine: Any) -> set[str]:
+        """Ask all workers, and return which processes answered."""
+        number = next(rounds)
+        asked = [Request(f"t/{i}/{number}", "choose", (i,), "") for i in range(96)]
+        found = [a for batch in engine.answers(asked) for a in batch]
+        assert sorted(a.id for a in found) == sorted(r.id for r in asked)
+        assert not [a for a in found if a.error]
+        return {a.text for a in found}
+
+    monkeypatch.setattr("darumeru.workers.pool._COUNT", 0.2)
+    node = {"num_cpus": CORES, "object_store_memory": 10**8}
+    simulated = Simulated(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        settings = WorkerSettings(workers="auto", ray=simulated.address)
+        with connected(settings, gpus=False, worker=Holder) as cluster:
+            pool = Pool(cluster, settings.stall)
+            try:
+                with pool.load(opened(), 10) as engine:
+                    assert pool.size == len(answering(engine)) == 1
+                    joined = simulated.add_node(**node)
+                    wait_for(lambda: len(answering(engine)) == 2)
+                    assert pool.size == 2
+                    simulated.remove_node(joined)
+                    wait_for(lambda: pool.size == 1)
+                    assert len(answering(engine)) == 1
+            finally:
+                pool.close()
+    finally:
+        simulated.shutdown()
 
 
 def test_a_cluster_that_does_not_answer_is_named(tiny_base: Path, tmp_path: Path) -> None:

@@ -5,19 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from darumeru.engines import EngineOptions
 from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Request
+from darumeru.workers import pool as pool_module
 from darumeru.workers import worker
 from darumeru.workers.messages import Answered, ToLoad
 from darumeru.workers.worker import Worker
-from support.workers import Threads, pool_of
+from support.workers import Threads, opened, pool_of
 
 
 class Stub:
@@ -51,18 +49,6 @@ class Stubbed(Worker):
     def load(self, model: ToLoad) -> Any:
         self.loads.append(model.path.name)
         return Stub(self.before, self.probe)
-
-
-def opened(name: str = "model", *, exact: bool = False, needs_server: bool = False) -> Any:
-    """A model that was looked through, as far as a pool looks at it."""
-    return SimpleNamespace(
-        engine=SimpleNamespace(name="stub", needs_server=needs_server),
-        model=SimpleNamespace(
-            name=name, path=Path("/models") / name, tokenizer_path=None, eos_ids=lambda _: frozenset()
-        ),
-        tokenizer=lambda text, add_special_tokens: {"input_ids": [ord(c) for c in text]},
-        options=lambda max_len: EngineOptions(exact=exact),
-    )
 
 
 def requests(count: int) -> list[Request]:
@@ -362,3 +348,36 @@ def test_a_model_that_is_asked_in_rounds_keeps_its_workers() -> None:
             assert len(answered(engine, asked)) == 40
             time.sleep(0.05)
     assert all(len(names) <= 1 for names in loads(cluster))
+
+
+def test_workers_may_join_and_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--workers auto` a node that joins brings workers; those of one that leaves are not replaced, and nobody is blamed."""
+    monkeypatch.setattr(pool_module, "_COUNT", 0.0)
+    gone = threading.Event()
+    computed: Counter[int] = Counter()
+
+    def worker_of(number: int) -> Stubbed:
+        def before(request: Request) -> None:
+            if gone.is_set() and number:
+                raise RuntimeError("its node is gone")
+            computed[number] += not request.id.startswith("probe")
+            time.sleep(0.001)
+
+        return Stubbed(before)
+
+    cluster = Threads(1, worker_of)
+    monkeypatch.setattr(cluster, "alive", lambda node: not gone.is_set())
+    with pool_of(cluster) as pool, pool.load(opened(), 10) as engine:
+        found: list[Answer] = []
+        for batch in engine.answers(requests(1500)):
+            found += batch
+            if cluster.count == 1 and not gone.is_set():
+                cluster.count = 3
+            if not gone.is_set() and all(computed[number] for number in range(3)):
+                cluster.count = 1
+                gone.set()
+        assert pool.size == 1
+    assert gone.is_set()
+    assert len(cluster.started) == 3
+    assert Counter(a.id for a in found) == Counter(r.id for r in requests(1500))
+    assert not [a for a in found if a.error]
