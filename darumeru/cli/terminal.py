@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from darumeru.errors import DarumeruError
+from darumeru.errors import DarumeruError, of_system
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -66,6 +66,9 @@ def errors() -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and (told := of_system(error)):
+            say(f"Error: {told}")
+            raise typer.Exit(told.exit_code) from None
         say(f"Error: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
         say("This should not happen; --debug shows where it did. What was computed is kept.")
         raise typer.Exit(1) from None

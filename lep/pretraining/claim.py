@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
-from darumeru.files import read_json, write_json
+from darumeru.files import is_empty, read_json, write_json
 from lep.model.manifest import read_manifest
 
 _FILE = "pretrain.json"
@@ -31,7 +31,7 @@ def claim(
         UserError: the folder is another's.
     """
     path = output / _FILE
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and not is_empty(output):
         found = read_json(path) if path.is_file() else None
         if found == identity:
             manifest = read_manifest(output)

@@ -2,9 +2,9 @@
 
     python -m tests.chaos --seed 7 --minutes 10 --only run pretrain
 
-A *scenario* (`scenarios`) is a command and what it leaves when nothing disturbs it. A *fault* (`faults`) disturbs one start of it. Then
-the same command is started again, and the *invariants* (`invariants`) are checked. Seed, scenario and fault decide a trial up to
-the moments at which signals arrive.
+A *scenario* (`scenarios`) is a command and what it leaves when nothing disturbs it. A *fault* (`faults`) disturbs one
+start of it. Then the same command is started again, and it is looked at whether the *invariants* hold (`invariants`,
+`content`). A seed decides what is drawn; the moments at which signals arrive differ from machine to machine.
 """
 
 import sys

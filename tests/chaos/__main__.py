@@ -61,7 +61,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2.0, help="after which no trial begins [2]")
     parser.add_argument("--trials", type=int, default=sys.maxsize, help="after which no trial begins")
     parser.add_argument("--only", nargs="+", choices=names, metavar="COMMAND", help=", ".join(names))
-    parser.add_argument("--faults", nargs="+", choices=[f.__name__ for f in FAULTS], metavar="FAULT", help=", ".join(f.__name__ for f in FAULTS))
+    parser.add_argument(
+        "--faults",
+        nargs="+",
+        choices=[f.__name__ for f in FAULTS],
+        metavar="FAULT",
+        help=", ".join(f.__name__ for f in FAULTS),
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file of the report")
     parser.add_argument("--folder", type=Path, help="where the folder of the campaign is made")
     return parser.parse_args()

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-_TIMES = frozenset(
-    """started finished created at seconds wall_seconds engine_seconds not_engine_share time tokens_per_second memory_gb
-    peak_memory_gb where environment versions train_runtime train_samples_per_second train_steps_per_second total_flos
-    train_tokens_per_second""".split()
-)
+_TIMES = {
+    "started", "finished", "created", "at", "seconds", "wall_seconds", "engine_seconds", "not_engine_share", "time",
+    "tokens_per_second", "memory_gb", "peak_memory_gb", "where", "environment", "versions", "total_flos",
+}  # fmt: skip
 """Keys whose values are of one process and not of the result."""
 
 _OF_A_PROCESS = frozenset({".lock", "training_args.bin"})

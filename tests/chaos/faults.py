@@ -53,25 +53,26 @@ def terminated(trial: Trial) -> Ended:
 
 def interrupted_twice(trial: Trial) -> Ended:
     """Ctrl-C, and again while it ends."""
-    process, after = trial.start(), trial.moment()
-    gap = trial.draw.uniform(0.0, 0.3)
-    if process.run_for(after):
+    process, gap = trial.start(), trial.draw.uniform(0.0, 0.3)
+    runs, when = trial.at_some_moment(process)
+    if runs:
         process.send(signal.SIGINT)
         time.sleep(gap)
         process.send(signal.SIGINT)
     trial.ended(process, signalled=True)
-    return Ended(f"after {after:.2f} s and {gap:.2f} s")
+    return Ended(f"{when} and {gap:.2f} s")
 
 
 def paused(trial: Trial) -> Ended:
     """SIGSTOP, and SIGCONT a second later."""
-    process, after = trial.start(), trial.moment()
-    if process.run_for(after):
+    process = trial.start()
+    runs, when = trial.at_some_moment(process)
+    if runs:
         process.send(signal.SIGSTOP)
         time.sleep(1.0)
         process.send(signal.SIGCONT)
     trial.ended(process)
-    return Ended(f"after {after:.2f} s", must_succeed=True)
+    return Ended(when, must_succeed=True)
 
 
 def killed_in_a_call(trial: Trial) -> Ended:
@@ -107,16 +108,18 @@ def small_disk(trial: Trial) -> Ended:
 
 def read_only(trial: Trial) -> Ended:
     """The file system of the output folder can only be read, from the start or from some moment on."""
-    after = trial.draw.choice((0.0, trial.moment()))
     with trial.mounted(1 << 30) as remount:
-        if not after:
+        if trial.draw.random() < 0.5:
             remount("ro")
-        process = trial.start()
-        if after and process.run_for(after):
-            subprocess.run(["mount", "-o", "remount,ro", trial.place], check=False, capture_output=True)
+            process, when = trial.start(), "from the start"
+        else:
+            process = trial.start()
+            runs, when = trial.at_some_moment(process)
+            while runs and not remount("ro"):  # as long as a file is open for writing it cannot be
+                runs = process.run_for(0.0)
         trial.ended(process)
         remount("rw")
-        return Ended(f"after {after:.2f} s")
+        return Ended(when)
 
 
 def cut_file(trial: Trial) -> Ended:
@@ -168,7 +171,7 @@ def linked_folder(trial: Trial) -> Ended:
 def linked_file(trial: Trial) -> Ended:
     """SIGKILL, and a file that it left is now a symbolic link to a copy outside, which nobody may change."""
     killed_in_a_call(trial)
-    if not (files := trial.files()):
+    if not (files := [file for file in trial.files() if file.name != ".lock"]):
         return Ended("nothing was there yet")
     file, outside = trial.draw.choice(files), trial.outside / "precious"
     shutil.copy(file, outside)
@@ -178,7 +181,9 @@ def linked_file(trial: Trial) -> Ended:
 
     def check() -> None:
         if not outside.is_file() or outside.read_bytes() != kept:
-            trial.wrong.append(f"{file.relative_to(trial.output)} was a link out of the folder, and its target was changed")
+            trial.wrong.append(
+                f"{file.relative_to(trial.output)} was a link out of the folder, and its target was changed"
+            )
 
     trial.later.append(check)
     return Ended(str(file.relative_to(trial.output)), damaged=True)
@@ -188,7 +193,17 @@ FAULTS: Sequence[Fault] = (
     killed, killed_in_a_call, terminated, interrupted_twice, paused, disk_full, disk_error, small_disk, read_only, clock_jumps,
     cut_file, flipped_bit, two_at_once, long_name, linked_folder, linked_file,
 )  # fmt: skip
-WRITING = (killed_in_a_call, disk_full, disk_error, clock_jumps, cut_file, flipped_bit, long_name, linked_folder, linked_file)
+WRITING = (
+    killed_in_a_call,
+    disk_full,
+    disk_error,
+    clock_jumps,
+    cut_file,
+    flipped_bit,
+    long_name,
+    linked_folder,
+    linked_file,
+)
 """Those that need the preloaded library."""
 MOUNTING = (small_disk, read_only)
 """Those that need to mount a file system."""
@@ -198,7 +213,9 @@ def available(wanted: Sequence[Fault] = FAULTS) -> tuple[list[Fault], dict[str, 
     """Return the faults that can be made here, and why others cannot."""
     no_shim, no_mount = shim.reason(), _no_mount()
     why = {f.__name__: r for faults, r in ((WRITING, no_shim), (MOUNTING, no_mount)) if r for f in faults}
-    return [f for f in wanted if f.__name__ not in why], {f.__name__: why[f.__name__] for f in wanted if f.__name__ in why}
+    return [f for f in wanted if f.__name__ not in why], {
+        f.__name__: why[f.__name__] for f in wanted if f.__name__ in why
+    }
 
 
 def _no_mount() -> str | None:
@@ -209,11 +226,12 @@ def _no_mount() -> str | None:
 
 
 def _signalled(trial: Trial, number: signal.Signals) -> Ended:
-    process, after = trial.start(), trial.moment()
-    if process.run_for(after):
+    process = trial.start()
+    runs, when = trial.at_some_moment(process)
+    if runs:
         process.send(number)
     trial.ended(process, signalled=True)
-    return Ended(f"after {after:.2f} s")
+    return Ended(when)
 
 
 def _in_a_call(trial: Trial, how: shim.How) -> Ended:
@@ -235,15 +253,15 @@ def _damaged(trial: Trial, change: Callable[[bytes], bytes], what: str) -> Ended
 
 
 @contextmanager
-def mounted(place: Path, size: int) -> Iterator[Callable[[str], None]]:
-    """Mount a file system of `size` bytes at a folder; what is in it at the end is in the folder afterwards."""
+def mounted(place: Path, size: int) -> Iterator[Callable[[str], bool]]:
+    """Mount a file system of `size` bytes at a folder; what is in it at the end is in the folder afterwards.
 
-    def remount(how: str) -> None:
-        for _ in range(50):
-            if subprocess.run(["mount", "-o", f"remount,{how}", place], check=False, capture_output=True).returncode == 0:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(f"{place} could not be mounted {how} again")
+    Gives what mounts it anew, "ro" or "rw", and returns whether that could be done.
+    """
+
+    def remount(how: str) -> bool:
+        asked = ["mount", "-o", f"remount,{how}", str(place)]
+        return subprocess.run(asked, check=False, capture_output=True).returncode == 0
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "chaos", place], check=True)
     aside = place.with_name(f"{place.name}.aside")

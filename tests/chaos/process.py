@@ -19,6 +19,7 @@ from typing import NoReturn
 _MARK = "CHAOS_TRIAL"
 _MODULES = "CHAOS_MODULES"
 _LOOK = 0.005
+_PRELOADED = Path(__file__).with_name("preloaded")
 
 
 class Process:
@@ -60,23 +61,35 @@ class Process:
         """Wait for its end.
 
         Raises:
-            TimeoutError: it did not end; it is killed then.
+            TimeoutError: it has done nothing for so long that it hangs; it is killed then.
         """
-        deadline = time.monotonic() + seconds
+        heard, work = time.monotonic(), self._work()
         while (code := self.poll()) is None:
-            if time.monotonic() > deadline:
+            if (now := self._work()) != work:
+                heard, work = time.monotonic(), now
+            if time.monotonic() - heard > seconds:
                 self.send(signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 self.code = -signal.SIGKILL
-                raise TimeoutError(f"it had not ended after {seconds:.0f} s")
+                raise TimeoutError(f"it has hung for {seconds:.0f} s")
             time.sleep(_LOOK)
         return code
 
-    def run_for(self, seconds: float) -> bool:
-        """Let it run for some seconds since its start; return whether it still runs."""
-        while self.poll() is None and time.monotonic() - self._began < seconds:
+    def _work(self) -> str:
+        """Return for how long it was on a processor, which grows on a busy machine too."""
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]
+        return ""
+
+    def run_until(self, reached: Callable[[], bool]) -> bool:
+        """Let it run until something is so; return whether it still runs."""
+        while self.poll() is None and not reached():
             time.sleep(_LOOK)
         return self.poll() is None
+
+    def run_for(self, seconds: float) -> bool:
+        """Let it run for some seconds since its start; return whether it still runs."""
+        return self.run_until(lambda: time.monotonic() - self._began >= seconds)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs."""
@@ -94,12 +107,14 @@ def _become(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     os.dup2(handle, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_PRELOADED), os.environ.get("PYTHONPATH"))))
     sys.argv = list(command)
 
     def work() -> None:
-        from .spy import install
+        from .spy import note_answers, note_steps
 
-        install()
+        note_answers()
+        note_steps()
         if command[0] == "lep":
             from lep.cli import main as lep
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,7 @@ class Scenario(ABC):
 
     name: str
     seconds = 120.0
-    """After which a start counts as hanging."""
+    """Without work after which a start counts as hanging."""
     ends = frozenset({0})
     """Exit codes of a start that did all there was to do."""
 
@@ -36,11 +41,15 @@ class Scenario(ABC):
         """Write what the command reads."""
 
     @abstractmethod
-    def command(self, output: Path) -> list[str]:
-        """Return the command that writes an output folder."""
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command that writes an output folder; `beside` is what `arrange` wrote."""
 
-    def arrange(self, output: Path) -> None:
-        """Do what must be there before the command first starts."""
+    def arrange(self, beside: Path) -> None:  # noqa: B027 — most need nothing
+        """Write what one trial needs for itself, which no fault touches, into a folder."""
+
+    def meanwhile(self, output: Path, beside: Path) -> AbstractContextManager[object]:
+        """Return what happens beside the command while a trial goes on."""
+        return nullcontext()
 
     def content(self, output: Path) -> Content:
         """Return what the command left, without times."""
@@ -74,7 +83,7 @@ class Run(Scenario):
 
         make_model(self.inputs / "base", chat=False)
 
-    def command(self, output: Path) -> list[str]:
+    def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words(
             "darumeru", "run", "--model", self.inputs / "base", "--data", "mini", "--engine", "hf", "--device", "cpu",
@@ -100,7 +109,7 @@ class Leaderboard(Scenario):
                 tasks=["parus"], limit=4, num_fewshot=0,
             )  # fmt: skip
 
-    def command(self, output: Path) -> list[str]:
+    def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words("darumeru", "leaderboard", self.inputs / "runs", "--output", output)
 
@@ -133,7 +142,7 @@ class Pretrain(Scenario):
             lines = [json.dumps({"text": text}, ensure_ascii=False) for text in documents(number, seed)]
             (self.inputs / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
-    def command(self, output: Path) -> list[str]:
+    def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words(
             "lep", "pretrain", "--model", self.inputs / "base", "--corpus", self.inputs / "corpus.jsonl",
@@ -145,10 +154,9 @@ class Pretrain(Scenario):
 
 
 class Watch(Scenario):
-    """`darumeru watch` of a training whose checkpoints appear one after the other."""
+    """`darumeru watch` of a training whose next checkpoint comes while it evaluates the one before."""
 
     name = "watch"
-    seconds = 300.0
     steps = (10, 20)
 
     def make(self) -> None:
@@ -160,10 +168,34 @@ class Watch(Scenario):
         for step in self.steps:
             checkpoint(self.inputs / "base", self.inputs / "training", step, max_steps=self.steps[-1])
 
-    def command(self, output: Path) -> list[str]:
+    def arrange(self, beside: Path) -> None:
+        """Write the first checkpoint."""
+        self._grow(beside, self.steps[0])
+
+    def _grow(self, training: Path, step: int) -> None:
+        name = f"checkpoint-{step}"
+        shutil.copytree(self.inputs / "training" / name, training / f"{name}.new")
+        (training / f"{name}.new").rename(training / name)
+
+    @contextmanager
+    def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
+        """Write the other checkpoint when the first is being evaluated."""
+        pid = os.fork()
+        if pid == 0:
+            while not any(output.parent.glob("*/*/header.json")):
+                time.sleep(0.05)
+            self._grow(beside, self.steps[1])
+            os._exit(0)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words(
-            "darumeru", "watch", self.inputs / "training", "--data", "mini", "--engine", "hf", "--device", "cpu",
+            "darumeru", "watch", beside, "--name", "training", "--data", "mini", "--engine", "hf", "--device", "cpu",
             "--tasks", "cp_sent_ru", "--num-fewshot", 0, "--limit", 8, "--keep-best", "micro_avg", "--output", output,
             "--poll", 0.2, "--model-args", "batch_tokens=300",
         )  # fmt: skip
@@ -173,7 +205,6 @@ class LepRun(Scenario):
     """`lep run` of a recipe without an instruct model: vocabulary, rows, training, evaluation, report."""
 
     name = "lep-run"
-    seconds = 300.0
 
     def make(self) -> None:
         """Write a base model, texts and the recipe."""
@@ -189,7 +220,7 @@ class LepRun(Scenario):
         }
         (self.inputs / "recipe.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
 
-    def command(self, output: Path) -> list[str]:
+    def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words("lep", "run", self.inputs / "recipe.yaml", "--output", output)
 

@@ -33,7 +33,9 @@ class Screen:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def say(self, text: str) -> None:
@@ -44,10 +46,14 @@ class Screen:
         """Show what came of a trial."""
         self._began = self._began or time.monotonic() - result.seconds
         done, broken = len(self._report.results), len(self._report.broken)
-        self._bar.update(self._task, description=f"{done} trials, {broken} broken", completed=time.monotonic() - self._began)
+        self._bar.update(
+            self._task, description=f"{done} trials, {broken} broken", completed=time.monotonic() - self._began
+        )
         self._bar.refresh()
         for wrong in result.wrong:
-            self._console.print(Text(f"{result.scenario}, {result.fault} ({result.how}), {result.seed}: {wrong}", "red"))
+            self._console.print(
+                Text(f"{result.scenario}, {result.fault} ({result.how}), {result.seed}: {wrong}", "red")
+            )
 
     def table(self) -> None:
         """Print how many trials there were of each command and fault; those in which something did not hold after a slash."""
@@ -58,13 +64,18 @@ class Screen:
             counts = [report.count(command, fault) for command in commands]
             total = (sum(n for n, _ in counts), sum(b for _, b in counts))
             table.add_row(fault.replace("_", " "), *map(_cell, [*counts, total]))
-        sums = [(len(of), sum(bool(r.wrong) for r in of)) for of in ([r for r in report.results if r.scenario == c] for c in commands)]
+        sums = [
+            (len(of), sum(bool(r.wrong) for r in of))
+            for of in ([r for r in report.results if r.scenario == c] for c in commands)
+        ]
         table.add_row("all", *map(_cell, sums), _cell((len(report.results), len(report.broken))), style="bold")
         screen = Console()
         screen.print(table)
         refused = sum(r.refused for r in report.results)
-        screen.print(f"{len(report.results)} trials in {report.seconds:.0f} s, seed {report.seed}; {len(report.broken)} broke an "
-                     f"invariant; {refused} refused a damaged file in a sentence")
+        screen.print(
+            f"{len(report.results)} trials in {report.seconds:.0f} s, seed {report.seed}; {len(report.broken)} broke an "
+            f"invariant; {refused} refused a damaged file in a sentence"
+        )
         for fault, reason in report.unavailable.items():
             screen.print(f"Not made here: {fault} ({reason})")
 

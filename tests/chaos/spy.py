@@ -9,23 +9,30 @@ import os
 from typing import Any
 
 
-def install() -> None:
-    """Note, from here on, in this process."""
+def note_answers() -> None:
+    """Note answers, from here on, in this process."""
     import darumeru.record.run as record
-    from lep.pretraining.callbacks import Clock
 
-    append, begin = record.Journal.append, Clock.on_step_begin
+    append = record.Journal.append
 
-    def noted_append(self: Any, batch: Any, *rest: Any) -> None:
+    def noted(self: Any, batch: Any, *rest: Any) -> None:
         append(self, batch, *rest)
         _note("".join(f"answer {self.path.parent.name} {answer.id}\n" for answer in batch))
 
-    def noted_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    record.Journal.append = noted  # type: ignore[method-assign]
+
+
+def note_steps() -> None:
+    """Note training steps, from here on, in this process."""
+    from lep.pretraining.callbacks import Clock
+
+    begin = Clock.on_step_begin
+
+    def noted(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
         _note(f"step {args.output_dir} {state.global_step}\n")
         begin(self, args, state, control, **rest)
 
-    record.Journal.append = noted_append  # type: ignore[method-assign]
-    Clock.on_step_begin = noted_begin  # type: ignore[method-assign]
+    Clock.on_step_begin = noted  # type: ignore[method-assign]
 
 
 def _note(lines: str) -> None:

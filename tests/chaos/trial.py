@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import faults, invariants
+from . import faults, invariants, shim
 from .content import differences
 from .faults import Ended, Fault
 from .process import Process, left_behind, noting
@@ -64,7 +64,8 @@ class Trial:
         self.place, self.outside = place / "place", place / "outside"
         for folder in (self.place, self.outside):
             folder.mkdir(parents=True)
-        self.output = self.place / "out"
+        self.output, self.beside = self.place / "out", self.outside / "beside"
+        scenario.arrange(self.beside)
         self.counted = Calls(self.place, self.outside / "calls")
         self._spied = self.outside / "spy"
         self._processes = 0
@@ -88,9 +89,18 @@ class Trial:
         """How many bytes are written when nothing is disturbed."""
         return self._usual.size if self._usual else 1
 
-    def moment(self) -> float:
-        """Return seconds after the start of the command, within what it usually takes."""
-        return self.draw.uniform(0.0, self.seconds)
+    def at_some_moment(self, process: Process) -> tuple[bool, str]:
+        """Let a start run until a moment that is drawn; return whether it still runs, and the moment in words.
+
+        Half of the moments are times, which may lie before the first file is written; the others come shortly after a call that
+        changes a file, whatever the speed of the machine.
+        """
+        after, call = self.draw.uniform(0.0, self.seconds), self.draw.randint(0, self.calls)
+        if shim.reason() is not None or self.draw.random() < 0.5:
+            return process.run_for(after), f"after {after:.2f} s"
+        runs = process.run_until(lambda: self.counted.number >= call)
+        time.sleep(self.draw.uniform(0.0, 0.02))
+        return runs, f"after call {call} of {self.calls}"
 
     def rename(self, name: str) -> None:
         """Give the output folder another name, before anything is started."""
@@ -104,8 +114,8 @@ class Trial:
         """Start the command."""
         self._processes += 1
         log = self.outside / f"{self._processes}.log"
-        known = {"CHAOS_SPY": str(self._spied)}
-        return Process(self.scenario.command(self.output), log, {**known, **environment}, self.seed)
+        known = {"CHAOS_SPY": str(self._spied), **self.counted.environment()}
+        return Process(self.scenario.command(self.output, self.beside), log, {**known, **environment}, self.seed)
 
     def ended(self, process: Process, *, signalled: bool = False) -> int:
         """Wait for the end of a start, and check how it ended; its exit code."""
@@ -120,7 +130,7 @@ class Trial:
         return code
 
     @contextmanager
-    def mounted(self, size: int) -> Iterator[Callable[[str], None]]:
+    def mounted(self, size: int) -> Iterator[Callable[[str], bool]]:
         """Mount a small file system where the output folder will be; gives what mounts it anew ("ro", "rw")."""
         with faults.mounted(self.place, size) as remount:
             yield remount
@@ -131,9 +141,12 @@ class Trial:
         Raises:
             RuntimeError: it failed.
         """
-        self.scenario.arrange(self.output)
         began = time.monotonic()
-        process = self.start({**self.counted.environment(), **noting(modules)})
+        with self.scenario.meanwhile(self.output, self.beside):
+            return self._measure(modules, began)
+
+    def _measure(self, modules: Path, began: float) -> Undisturbed:
+        process = self.start(noting(modules))
         if self.ended(process) not in self.scenario.ends or self.wrong:
             raise RuntimeError(f"{self.scenario.name} fails undisturbed: {self.wrong}\n{process.text}")
         seconds = time.monotonic() - began
@@ -143,7 +156,10 @@ class Trial:
     def run(self, fault: Fault) -> Result:
         """Disturb a start, start again, and check."""
         began = time.monotonic()
-        self.scenario.arrange(self.output)
+        with self.scenario.meanwhile(self.output, self.beside):
+            return self._run(fault, began)
+
+    def _run(self, fault: Fault, began: float) -> Result:
         ended = fault(self)
         self._after_the_fault(ended)
         reached, before = self.scenario.reached(self.output), len(self._log())
@@ -171,7 +187,9 @@ class Trial:
             check()
         wrong = tuple(dict.fromkeys(self.wrong))
         name, seconds = fault.__name__, time.monotonic() - began
-        return Result(self.scenario.name, name, self.seed, ended.how, tuple(self.codes), refused, wrong, round(seconds, 1))
+        return Result(
+            self.scenario.name, name, self.seed, ended.how, tuple(self.codes), refused, wrong, round(seconds, 1)
+        )
 
     def _wanted(self) -> Content:
         assert self._usual is not None
@@ -204,7 +222,9 @@ class Trial:
     def _nothing_else(self) -> None:
         self.wrong += self._still_running()
         expected = {self.output.name, "elsewhere"}
-        self.wrong += [f"{p.name} was left behind beside the output" for p in self.place.iterdir() if p.name not in expected]
+        self.wrong += [
+            f"{p.name} was left behind beside the output" for p in self.place.iterdir() if p.name not in expected
+        ]
 
     def _log(self) -> Sequence[str]:
         return self._spied.read_text(encoding="utf-8").splitlines() if self._spied.is_file() else []
