@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import signal
 from collections.abc import Iterable
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -31,6 +33,12 @@ class NotFiniteError(DarumeruError):
 
 class BusyError(UserError):
     """Another process holds the lock of what was asked for."""
+
+
+def end_at_once() -> None:
+    """Have a further Ctrl-C end this process, which is ending, at once; it would interrupt that with a traceback."""
+    with contextlib.suppress(ValueError):  # not the main thread, which gets no signals
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def of_system(error: OSError) -> DarumeruError | None:

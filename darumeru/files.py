@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -164,7 +165,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"'{path}' does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of Unicode, of JSON, a number of thousands of digits, thousands of brackets
         raise UserError(f"'{path}' is not valid JSON ({error}).") from None
 
 
@@ -184,8 +188,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"'{path}' does not exist.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"'{path}', line {number}: not valid JSON ({error.msg}).") from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"'{path}', after line {number}: cannot be read as UTF-8 text ({error}).") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise UserError(f"'{path}', line {number}: not valid JSON ({error}).") from None
 
 
 def fingerprint(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from darumeru.errors import DarumeruError, of_system
+from darumeru.errors import DarumeruError, end_at_once, of_system
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -59,6 +59,7 @@ def errors() -> Iterator[None]:
         say(f"Error: {error}")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
+        end_at_once()
         say("Interrupted. What was computed is kept: the same command resumes from here.")
         raise typer.Exit(130) from None
     except typer.Exit:

@@ -89,6 +89,6 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         if all(isinstance(Answer.from_json(answer).id, str) for answer in entry["answers"]):
             float(entry["seconds"])
             return dict(entry)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return None

@@ -164,7 +164,7 @@ class Trial:
         self._after_the_fault(ended)
         reached, before = self.scenario.reached(self.output), len(self._log())
         refused = False
-        for _ in range(2 if ended.damaged else 1):
+        for attempt in range(3 if ended.damaged else 1):
             process = self.start()
             code = self.ended(process)
             if code in self.scenario.ends:
@@ -173,7 +173,7 @@ class Trial:
             if not refused:
                 self.wrong.append(f"started again it ended with {code}: {process.text[-600:]!r}")
             else:
-                self._obey(process.text)
+                self._obey(process.text, attempt)
         else:
             self.wrong.append(f"started again it refuses for ever: {process.text[-600:]!r}")
         if not self.wrong:
@@ -204,14 +204,16 @@ class Trial:
         if ended.must_succeed and self.codes[-1] not in self.scenario.ends:
             self.wrong.append(f"it had to succeed, and ended with {self.codes[-1]}")
 
-    def _obey(self, text: str) -> None:
-        """Delete what a refusal names: the file or folder that is broken, as a user would."""
-        named = [path for path in sorted(self.output.rglob("*"), reverse=True) if str(path) in text]
-        for path in named[:1] or [self.output]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+    def _obey(self, text: str, refusals: int) -> None:
+        """Delete what a refusal names, as a user would: the folder, else the file; what is named no better, all of it."""
+        named = [path for path in self.output.rglob("*") if str(path) in text]
+        folders = sorted((path for path in named if path.is_dir()), key=lambda path: -len(path.parts))
+        chosen = [*folders, *named, self.output]
+        path = chosen[0] if refusals == 0 else self.output
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def _still_running(self) -> list[str]:
         deadline = time.monotonic() + 15.0  # what a killed command started notices it by and by

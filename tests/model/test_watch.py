@@ -121,6 +121,11 @@ def test_what_is_whole(fault: Callable[[Path], Any], state: str, reason: str, ti
     assert (found.state, reason in found.reason) == (state, True), found.reason
 
 
+def test_a_clock_that_was_put_back_holds_nothing_up(tiny_base: Path, tmp_path: Path) -> None:
+    path = checkpoint(tiny_base, tmp_path, 7, age=-86400)
+    assert look(path, 7, settle=5.0).state == "whole"
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
