@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import gzip
@@ -70,12 +71,25 @@ def staged(output: Path) -> Iterator[Path]:
         held.callback(shutil.rmtree, stage, ignore_errors=True)
         yield stage
         stage.chmod(0o777 & ~_umask())  # mkdtemp's 0700 would hide it
-        if output.exists():
-            old = stage.with_suffix(_REPLACED)
-            held.callback(os.close, _lock(os.open(output, os.O_RDONLY)))
-            held.callback(shutil.rmtree, old, ignore_errors=True)
-            output.rename(old)
-        stage.rename(output)
+        aside: list[Path] = []
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                held.callback(os.close, _lock(os.open(output, os.O_RDONLY)))
+                old = stage.with_name(f"{stage.name}.{len(aside)}{_REPLACED}")
+                output.rename(old)
+                aside.append(old)
+            try:
+                stage.rename(output)
+                break
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    continue  # another process has put its own there meanwhile
+                for old in aside[-1:]:
+                    with contextlib.suppress(OSError):
+                        old.rename(output)
+                raise
+        for old in aside:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 _TEMPORARY, _UNFINISHED, _REPLACED = ".tmp", ".unfinished", ".replaced"

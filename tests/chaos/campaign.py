@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .content import differences
 from .faults import Fault
 from .process import apart, load
 from .scenarios import Scenario
@@ -71,10 +72,12 @@ class Campaign:
             scenario = kind(folder / "inputs" / kind.name)
             apart(scenario.make, modules)
             load(modules)
-            Trial(scenario, self._place, f"{kind.name}-first").measure(modules)
+            first = Trial(scenario, self._place, f"{kind.name}-first").measure(modules)
             load(modules)
-            self.scenarios[kind.name] = scenario
-            self.usual[kind.name] = Trial(scenario, self._place, f"{kind.name}-usual").measure(modules)
+            usual = Trial(scenario, self._place, f"{kind.name}-usual").measure(modules)
+            if unlike := differences(usual.content, first.content):
+                raise RuntimeError(f"{kind.name} leaves different things undisturbed: {'; '.join(unlike[:5])}")
+            self.scenarios[kind.name], self.usual[kind.name] = scenario, usual
 
     def trial(self, name: str, fault: Fault, seed: str) -> Result:
         """Disturb one scenario."""

@@ -9,12 +9,14 @@ from typing import Any
 
 _TIMES = {
     "started", "finished", "created", "at", "seconds", "wall_seconds", "engine_seconds", "not_engine_share", "time",
-    "tokens_per_second", "memory_gb", "peak_memory_gb", "where", "environment", "versions", "total_flos",
+    "tokens_per_second", "memory_gb", "peak_memory_gb", "where", "environment", "versions", "total_flos", "machine",
 }  # fmt: skip
 """Keys whose values are of one process and not of the result."""
 
 _OF_A_PROCESS = frozenset({".lock", "training_args.bin"})
 """Files that are of a process: their being there counts, not what is in them."""
+
+_SUMS = {"manifest.json", ".sums.json"}
 
 _JSON = {".json", ".jsonl"}
 
@@ -41,8 +43,8 @@ def _values(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     rows = text.splitlines() if path.suffix == ".jsonl" else [text]
     values = [timeless(json.loads(row)) for row in rows]
-    if path.name == "manifest.json":  # the sums follow from files with times in them; they are checked by themselves
-        return [sorted(value["files"]) for value in values]
+    if path.name in _SUMS:  # of files with times in them; those of a record are checked by themselves
+        return [sorted(value.get("files", value)) for value in values]
     return values
 
 

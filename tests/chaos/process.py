@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -172,16 +172,21 @@ def load(modules: Path) -> None:
                 importlib.import_module(name)
 
 
-def left_behind(mark: str) -> list[str]:
-    """Return the command lines of processes of a trial that still run."""
+def left_behind(mark: str, groups: Collection[int]) -> list[str]:
+    """Return the command lines of processes of a trial that still run.
+
+    Args:
+        mark: of the trial, which is in the environment of what its commands started.
+        groups: of processes, as whose first the commands were started; what they forked is in them.
+    """
     wanted = f"{_MARK}={mark}".encode()
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            if place.name != str(os.getpid()) and wanted in (place / "environ").read_bytes().split(b"\0"):
-                state = (place / "stat").read_text().rpartition(")")[2].split()[0]
-                if state not in "ZX":
-                    found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200])
+            state, _, group = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+            ours = int(group) in groups or wanted in (place / "environ").read_bytes().split(b"\0")
+            if ours and state not in "ZX":
+                found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200])
         except OSError:
             continue  # it ended meanwhile, or is another user's
     return found

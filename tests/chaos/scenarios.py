@@ -55,10 +55,6 @@ class Scenario(ABC):
         """Return what the command left, without times."""
         return content_of(output)
 
-    def whole(self, output: Path) -> bool:
-        """Return whether the output folder says that it is finished."""
-        return any(output.rglob("manifest.json")) or (output / "lep.json").is_file()
-
     def reached(self, output: Path) -> dict[str, int]:
         """Return training folder → the step of its newest whole checkpoint."""
         found: dict[str, int] = {}
@@ -93,12 +89,12 @@ class Run(Scenario):
 
 
 class Leaderboard(Scenario):
-    """`darumeru leaderboard` of two runs, in place of an older site."""
+    """`darumeru leaderboard` of two runs."""
 
     name = "leaderboard"
 
     def make(self) -> None:
-        """Write two runs; the second differs from the first in its name."""
+        """Write runs of two models."""
         from darumeru.evaluation import evaluate
         from support.tiny import make_model
 
@@ -112,10 +108,6 @@ class Leaderboard(Scenario):
     def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words("darumeru", "leaderboard", self.inputs / "runs", "--output", output)
-
-    def whole(self, output: Path) -> bool:
-        """Return whether there is a site."""
-        return output.is_dir()
 
 
 class Pretrain(Scenario):
@@ -223,6 +215,13 @@ class LepRun(Scenario):
     def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
         return words("lep", "run", self.inputs / "recipe.yaml", "--output", output)
+
+    def content(self, output: Path) -> Content:
+        """Return what the command left; of pages only that they are there, since they tell speeds."""
+        return {k: "a page" if Path(k).suffix in _PAGES else v for k, v in super().content(output).items()}
+
+
+_PAGES = frozenset((".html", ".md", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
 
 
 SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun)

@@ -68,7 +68,7 @@ class Trial:
         scenario.arrange(self.beside)
         self.counted = Calls(self.place, self.outside / "calls")
         self._spied = self.outside / "spy"
-        self._processes = 0
+        self._processes: list[int] = []
         self.codes: list[int] = []
         self.wrong: list[str] = []
         self.later: list[Callable[[], None]] = []
@@ -112,10 +112,11 @@ class Trial:
 
     def start(self, environment: Mapping[str, str] = {}) -> Process:
         """Start the command."""
-        self._processes += 1
-        log = self.outside / f"{self._processes}.log"
+        log = self.outside / f"{len(self._processes)}.log"
         known = {"CHAOS_SPY": str(self._spied), **self.counted.environment()}
-        return Process(self.scenario.command(self.output, self.beside), log, {**known, **environment}, self.seed)
+        process = Process(self.scenario.command(self.output, self.beside), log, {**known, **environment}, self.seed)
+        self._processes.append(process.pid)
+        return process
 
     def ended(self, process: Process, *, signalled: bool = False) -> int:
         """Wait for the end of a start, and check how it ended; its exit code."""
@@ -170,12 +171,10 @@ class Trial:
             if code in self.scenario.ends:
                 break
             refused = ended.damaged and code in (1, 2)
-            if not refused:
-                self.wrong.append(f"started again it ended with {code}: {process.text[-600:]!r}")
-            else:
+            if refused:
                 self._obey(process.text, attempt)
-        else:
-            self.wrong.append(f"started again it refuses for ever: {process.text[-600:]!r}")
+        if self.codes[-1] not in self.scenario.ends:
+            self.wrong.append(f"started again it never succeeds: {process.text[-600:]!r}")
         if not self.wrong:
             self.wrong += differences(self.scenario.content(self.output), self._wanted())
         self.wrong += invariants.manifests_hold(self.output)
@@ -217,7 +216,7 @@ class Trial:
 
     def _still_running(self) -> list[str]:
         deadline = time.monotonic() + 15.0  # what a killed command started notices it by and by
-        while (running := left_behind(self.seed)) and time.monotonic() < deadline:
+        while (running := left_behind(self.seed, self._processes)) and time.monotonic() < deadline:
             time.sleep(0.1)
         return [f"a process was left: {line}" for line in running]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -95,6 +96,22 @@ def test_a_folder_that_was_put_aside_by_a_killed_process_is_put_back(tmp_path: P
     assert folder.name not in killed("folder", folder, "between")
     with pytest.raises(KeyboardInterrupt), staged(folder):
         raise KeyboardInterrupt
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["site", "site/old"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rename = tmp_path / "site", Path.rename
+    folder.mkdir()
+    (folder / "old").write_text("old")
+
+    def fails(self: Path, target: Path) -> Path:
+        if target == folder and self.suffix == ".unfinished":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input"), staged(folder):
+        pass
     assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["site", "site/old"]
 
 
