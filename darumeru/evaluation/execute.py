@@ -115,6 +115,7 @@ def _was_scored(run: Run) -> bool:
     return (
         not (run.path / "journal.jsonl").exists()
         and (run.path / "scores.json").is_file()
+        and not run.scores.failed
         and all((run.path / "samples" / f"{task}.jsonl").is_file() for task in run.tasks)
     )
 

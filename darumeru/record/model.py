@@ -13,7 +13,7 @@ Kind = TypeVar("Kind", bound="Part")
 
 
 def _plain(name: str) -> str:
-    if PurePosixPath(name).name != name or "\0" in name:
+    if PurePosixPath(name).name != name or name in ("", "..") or "\0" in name:
         raise ValueError(f"the name {name!r} is a path")
     return name
 

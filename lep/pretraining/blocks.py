@@ -153,7 +153,7 @@ def open_blocks(
 
 def found_blocks(folder: Path, fingerprint: str) -> Blocks | None:
     """Return the blocks that lie in a folder already, made from these inputs."""
-    with suppress(UserError):  # whatever lies there instead is replaced
+    with suppress(UserError, AttributeError, KeyError, TypeError):  # whatever lies there instead is replaced
         meta = read_json(folder / META)
         sums = meta.get("sha256", {})  # none by an earlier version
         if meta["fingerprint"] == fingerprint and all(unchanged(folder / name, sums[name]) for name in sums):
