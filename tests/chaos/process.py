@@ -40,6 +40,8 @@ class Process:
         self.pid = os.fork()
         if self.pid == 0:
             _become(command, log, {**environment, _MARK: mark})
+        with suppress(OSError):  # done already, by itself
+            os.setpgid(self.pid, self.pid)
 
     code: int | None
     """Its exit code; negative where a signal ended it."""
@@ -68,9 +70,7 @@ class Process:
             if (now := self._work()) != work:
                 heard, work = time.monotonic(), now
             if time.monotonic() - heard > seconds:
-                self.send(signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                self.code = -signal.SIGKILL
+                self.kill()
                 raise TimeoutError(f"it has hung for {seconds:.0f} s")
             time.sleep(_LOOK)
         return code
@@ -91,6 +91,12 @@ class Process:
         """Let it run for some seconds since its start; return whether it still runs."""
         return self.run_until(lambda: time.monotonic() - self._began >= seconds)
 
+    def kill(self) -> None:
+        """End it, and what it forked, if it still runs."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs."""
         if self.poll() is None:
@@ -107,7 +113,9 @@ def _become(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     os.dup2(handle, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_PRELOADED), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(_PRELOADED), str(_PRELOADED.parents[1]), os.environ.get("PYTHONPATH")))
+    )
     sys.argv = list(command)
 
     def work() -> None:

@@ -26,7 +26,14 @@ class Screen:
         self._report, self._seconds, self._began = report, seconds, 0.0
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=False)
+        self._bar = Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._task = self._bar.add_task("Scenarios are made", total=seconds)
 
     def __enter__(self) -> Screen:

@@ -68,7 +68,7 @@ class Trial:
         scenario.arrange(self.beside)
         self.counted = Calls(self.place, self.outside / "calls")
         self._spied = self.outside / "spy"
-        self._processes: list[int] = []
+        self._started: list[Process] = []
         self.codes: list[int] = []
         self.wrong: list[str] = []
         self.later: list[Callable[[], None]] = []
@@ -112,10 +112,10 @@ class Trial:
 
     def start(self, environment: Mapping[str, str] = {}) -> Process:
         """Start the command."""
-        log = self.outside / f"{len(self._processes)}.log"
+        log = self.outside / f"{len(self._started)}.log"
         known = {"CHAOS_SPY": str(self._spied), **self.counted.environment()}
         process = Process(self.scenario.command(self.output, self.beside), log, {**known, **environment}, self.seed)
-        self._processes.append(process.pid)
+        self._started.append(process)
         return process
 
     def ended(self, process: Process, *, signalled: bool = False) -> int:
@@ -142,9 +142,8 @@ class Trial:
         Raises:
             RuntimeError: it failed.
         """
-        began = time.monotonic()
-        with self.scenario.meanwhile(self.output, self.beside):
-            return self._measure(modules, began)
+        with self._place():
+            return self._measure(modules, time.monotonic())
 
     def _measure(self, modules: Path, began: float) -> Undisturbed:
         process = self.start(noting(modules))
@@ -156,9 +155,18 @@ class Trial:
 
     def run(self, fault: Fault) -> Result:
         """Disturb a start, start again, and check."""
-        began = time.monotonic()
-        with self.scenario.meanwhile(self.output, self.beside):
-            return self._run(fault, began)
+        with self._place():
+            return self._run(fault, time.monotonic())
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """What happens beside the commands, and their end if the trial is given up."""
+        try:
+            with self.scenario.meanwhile(self.output, self.beside):
+                yield
+        finally:
+            for process in self._started:
+                process.kill()
 
     def _run(self, fault: Fault, began: float) -> Result:
         ended = fault(self)
@@ -216,7 +224,9 @@ class Trial:
 
     def _still_running(self) -> list[str]:
         deadline = time.monotonic() + 15.0  # what a killed command started notices it by and by
-        while (running := left_behind(self.seed, self._processes)) and time.monotonic() < deadline:
+        while (
+            running := left_behind(self.seed, {process.pid for process in self._started})
+        ) and time.monotonic() < deadline:
             time.sleep(0.1)
         return [f"a process was left: {line}" for line in running]
 
