@@ -147,7 +147,8 @@ def keep(checkpoint: Path, folder: Path) -> Path:
     """
     target = folder / f"best-{checkpoint.name.removeprefix('checkpoint-')}"
     stage = folder / f".{target.name}.tmp"
-    shutil.rmtree(stage, ignore_errors=True)
+    for left in folder.glob(".best-*.tmp"):  # by a kill; its links would keep what the Trainer has deleted
+        shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.copytree(checkpoint, stage, copy_function=_link)
         shutil.rmtree(target, ignore_errors=True)

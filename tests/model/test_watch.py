@@ -241,6 +241,7 @@ def test_the_best_checkpoint_outlives_the_trainers_deletions(
     assert best["value"] == outcome.best.values["cp_sent_ru"]
     once(folder, keep_best="cp_sent_ru")
     assert (folder / "best" / "model.safetensors").read_bytes() == weights, "it stays although its checkpoint is gone"
+    (folder / ".best-200.tmp").mkdir()  # of a watch that was killed
     checkpoint(tiny_base, folder, 500)
     checkpoint(tiny_base, folder, 100)  # comes late, and is better
     once(folder, keep_best="cp_sent_ru")
