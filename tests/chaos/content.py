@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _OF_A_PROCESS = frozenset({".lock", "training_args.bin"})
 
 _SUMS = {"manifest.json", ".sums.json"}
 
-_JSON = {".json", ".jsonl"}
+_JSON, _TORCH = {".json", ".jsonl"}, {".pt", ".pth"}
 
 
 def content_of(folder: Path) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def content_of(folder: Path) -> dict[str, Any]:
             found[name] = "a file"
         elif path.suffix in _JSON:
             found[name] = _values(path)
+        elif path.suffix in _TORCH:
+            found[name] = _members(path)
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -46,6 +49,13 @@ def _values(path: Path) -> Any:
     if path.name in _SUMS:  # of files with times in them; those of a record are checked by themselves
         return [sorted(value.get("files", value)) for value in values]
     return values
+
+
+def _members(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of each part of a PyTorch file, whose archive is named after the file where the path is ASCII."""
+    with zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2]: name for name in archive.namelist() if "serialization_id" not in name}
+        return {part: hashlib.sha256(archive.read(name)).hexdigest() for part, name in names.items()}
 
 
 def timeless(value: Any) -> Any:

@@ -36,7 +36,7 @@ some = settings(
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.sampled_from(["../../evil", "/etc/passwd", "\0", "x" * 5000, "{{ x }}", "<script>", "ы", "\u202e", 10**5000, -1]),
+    st.sampled_from(["../../evil", "/etc/passwd", "\0", "x" * 5000, "{{ x }}", "<script>", "ы", "\u202e", 10**400, -1]),
 )  # fmt: skip
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3))
 TEXTS = st.binary(max_size=60) | st.sampled_from(
