@@ -4,7 +4,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo check test lint bench doctor gpu-check format leaderboard study-site clean
+# A campaign of faults that can be repeated: `make chaos SEED=7 MINUTES=60`, `make chaos CHAOS="--only run watch"`.
+SEED ?= 0
+MINUTES ?= 10
+
+.PHONY: demo check test chaos lint bench doctor gpu-check format leaderboard study-site clean
 
 # `make INSTALL=--cpu demo` leaves a GPU alone.
 $(READY): pyproject.toml scripts/install.py
@@ -22,6 +26,9 @@ check: lint  ## before every commit: the linters and the tests that need no mode
 
 test: $(READY)  ## all tests: tiny models, real models, engines, a browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 20
+
+chaos: $(READY)  ## the commands killed, stopped, on full disks, on damaged files; a table, and chaos.json with every trial
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --output chaos.json $(CHAOS)
 
 lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import glob
 import gzip
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,23 +30,125 @@ def dumps(value: Any) -> str:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Give a binary file that becomes `path` when the block ends without an exception; else nothing is left of it.
 
-    So `path` holds either its old content or all of the new, whatever happens.
+    So `path` holds either its old content or all of the new, whatever happens. What a killed process left of an earlier
+    attempt is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    _clean(path)
+    handle, name = _held(lambda: tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_TEMPORARY))
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide a record from the rest of a team
-        Path(name).replace(path)
+            Path(name).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide a record from the rest of a team
+            Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+@contextlib.contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """Give a new folder that becomes the folder `output` when the block ends without an exception; else nothing is left of it.
+
+    It lies beside `output`, or beside its target where it is a symbolic link. What a killed process left of an earlier attempt
+    is deleted; an `output` that it had put aside, to put its own in its place, is put back.
+    """
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _clean(output)
+
+    def new() -> tuple[int, str]:
+        name = tempfile.mkdtemp(dir=output.parent, prefix=_prefix(output), suffix=_UNFINISHED)
+        return os.open(name, os.O_RDONLY), name
+
+    with contextlib.ExitStack() as held:
+        handle, name = _held(new)
+        held.callback(os.close, handle)
+        stage = Path(name)
+        held.callback(shutil.rmtree, stage, ignore_errors=True)
+        yield stage
+        stage.chmod(0o777 & ~_umask())  # mkdtemp's 0700 would hide it
+        aside: list[Path] = []
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                held.callback(os.close, _lock(os.open(output, os.O_RDONLY)))
+                old = stage.with_name(f"{stage.name}.{len(aside)}{_REPLACED}")
+                output.rename(old)
+                aside.append(old)
+            try:
+                stage.rename(output)
+                break
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    continue  # another process has put its own there meanwhile
+                for old in aside[-1:]:
+                    with contextlib.suppress(OSError):
+                        old.rename(output)
+                raise
+        for old in aside:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+_TEMPORARY, _UNFINISHED, _REPLACED = ".tmp", ".unfinished", ".replaced"
+_LEFT = re.compile(r"\..*(\.tmp|\.unfinished|\.replaced)|\.lock")
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what a process may have left that was killed before it had written a file."""
+    return all(_LEFT.fullmatch(path.name) for path in folder.iterdir())
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _prefix(path: Path) -> str:
+    """Return how the names of files begin that are to become `path`; a file name has at most 255 bytes."""
+    return f".{path.name[:50]}."
+
+
+def _lock(handle: int, how: int = fcntl.LOCK_EX) -> int:
+    with contextlib.suppress(OSError):  # a file system that knows no locks: nothing is deleted there either
+        fcntl.flock(handle, how)
+    return handle
+
+
+def _held(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """Return a new file or folder, open and locked, so that others see that its process lives."""
+    while True:
+        handle, name = make()
+        _lock(handle)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # another process took it for abandoned before it was locked
+
+
+def _clean(path: Path) -> None:
+    """Delete what processes that were killed left of attempts to write `path`."""
+    for name in glob.glob(glob.escape(_prefix(path)) + "*", root_dir=path.parent):  # noqa: PTH207 — no pattern in the folder's name
+        left = path.parent / name
+        if left.suffix in (_TEMPORARY, _UNFINISHED, _REPLACED):
+            with contextlib.suppress(OSError):  # it lives, is another user's, or gone
+                _delete_abandoned(left, path)
+
+
+def _delete_abandoned(left: Path, path: Path) -> None:
+    handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if left.suffix == _REPLACED and not path.exists():
+            left.rename(path)
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,7 +179,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"'{path}' does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of Unicode, of JSON, a number of thousands of digits, thousands of brackets
         raise UserError(f"'{path}' is not valid JSON ({error}).") from None
 
 
@@ -92,8 +202,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"'{path}' does not exist.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"'{path}', line {number}: not valid JSON ({error.msg}).") from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"'{path}', after line {number}: cannot be read as UTF-8 text ({error}).") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise UserError(f"'{path}', line {number}: not valid JSON ({error}).") from None
 
 
 def fingerprint(value: Any) -> str:

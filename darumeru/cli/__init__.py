@@ -25,6 +25,7 @@ from darumeru.cli import (
     watch,
 )
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
+from darumeru.errors import end_at_once
 from darumeru.options import Command
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
@@ -80,4 +81,7 @@ app.add_typer(publish_app, name="publish")
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    finally:
+        end_at_once()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from darumeru.errors import DarumeruError
+from darumeru.errors import DarumeruError, end_at_once, of_system
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
@@ -59,6 +59,7 @@ def errors() -> Iterator[None]:
         say(f"Error: {error}")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
+        end_at_once()
         say("Interrupted. What was computed is kept: the same command resumes from here.")
         raise typer.Exit(130) from None
     except typer.Exit:
@@ -66,6 +67,9 @@ def errors() -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and (told := of_system(error)):
+            say(f"Error: {told}")
+            raise typer.Exit(told.exit_code) from None
         say(f"Error: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
         say("This should not happen; --debug shows where it did. What was computed is kept.")
         raise typer.Exit(1) from None

@@ -78,6 +78,8 @@ def execute(
     if not run.path.exists():
         _take_over(plan, header, run.path)
     with hold(plan, run, header):
+        if _was_scored(run):
+            return rescore(run, plan.settings.include_path)
         journal = Journal(run.path / "journal.jsonl")
         faults, engine_seconds = _answer(plan, run, journal, progress, open_engine)
         samples, scores = score(plan, journal, faults)
@@ -106,6 +108,16 @@ def _answer(
         loading = time.perf_counter() - began
         faults, seconds = ask(engine, plan.requests, journal, progress)
     return faults, loading + seconds
+
+
+def _was_scored(run: Run) -> bool:
+    """Return whether a run was finished and scoring it again was interrupted: its answers are in the samples, with no journal."""
+    return (
+        not (run.path / "journal.jsonl").exists()
+        and (run.path / "scores.json").is_file()
+        and not run.scores.failed
+        and all((run.path / "samples" / f"{task}.jsonl").is_file() for task in run.tasks)
+    )
 
 
 def _take_over(plan: Plan, header: dict[str, Any], path: Path) -> None:

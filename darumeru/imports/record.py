@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from darumeru import plugins
 from darumeru.errors import UserError
 from darumeru.evaluation.score import Rules, aggregate, observations
-from darumeru.files import file_sha256, fingerprint, slug, write_json
+from darumeru.files import file_sha256, fingerprint, slug, staged, write_json
 from darumeru.imports.anew import NEEDS_TOKENS, is_of, score_anew
 from darumeru.imports.foreign import Foreign, ForeignTask, Reader
 from darumeru.record.header import FORMAT, GroupFacts, Header, ImportedFacts, SuiteFacts, TaskFacts
@@ -82,14 +80,9 @@ def _write(found: _Converted, output: Path) -> Run:
         return run
     scores = aggregate(found.suite, found.rules, found.samples, found.failed, found.more)
     scores.finished = found.finished
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".import.") as folder:
-        stage = Run(Path(folder) / "run")
-        write_json(stage.path / "header.json", header.to_json())
-        stage.write(found.samples, scores, complete=True)
-        if run.path.exists():
-            shutil.rmtree(run.path)  # what an import that was killed has left
-        stage.path.rename(run.path)
+    with staged(run.path) as folder:
+        write_json(folder / "header.json", header.to_json())
+        Run(folder).write(found.samples, scores, complete=True)
     return run
 
 

@@ -376,11 +376,11 @@ def write_page(comparison: Comparison, output: Path) -> None:
     Raises:
         UserError: the folder holds something else.
     """
-    from darumeru.files import write_json, write_text
+    from darumeru.files import is_empty, write_json, write_text
     from darumeru.leaderboard.pages import WEB
     from darumeru.web.pages import render_page, write_assets
 
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "compare.json").is_file())):
+    if output.exists() and (not output.is_dir() or (not is_empty(output) and not (output / "compare.json").is_file())):
         raise UserError(f"--output '{output}' holds files that no comparison wrote. Give a new folder or an empty one.")
     shutil.rmtree(output / "assets", ignore_errors=True)
     write_assets(output / "assets")

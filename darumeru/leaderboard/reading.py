@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -146,7 +148,7 @@ def _read_new(
     arguments = [(job.path, None if stage is None else stage / "runs" / job.page, contents) for job in jobs]
     if count == 1:
         return [_read_one(argument) for argument in arguments]
-    with ProcessPoolExecutor(count, initializer=_alone) as pool:
+    with ProcessPoolExecutor(count, initializer=_alone, initargs=(os.getpid(),)) as pool:
         return list(pool.map(_read_one, arguments, chunksize=4))
 
 
@@ -173,15 +175,22 @@ def _jobs(folders: Sequence[Path]) -> tuple[list[_Job], list[Problem]]:
     return jobs, problems
 
 
-def _alone() -> None:
+def _alone(parent: int) -> None:
     """Set up a reading process: one thread of linear algebra, since there is a process for each core, and no search for
-    cycles, of which millions of small records have none."""
+    cycles, of which millions of small records have none. It ends when its parent was killed."""
     import gc
 
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     gc.disable()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _read_one(argument: tuple[Path, Path | None, Mapping[str, str] | None]) -> Entry | Problem:

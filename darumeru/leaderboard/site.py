@@ -15,15 +15,14 @@ The site is built beside its place and put there when it is whole.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from darumeru.errors import UserError
 from darumeru.extras import need
+from darumeru.files import is_empty, staged
 from darumeru.leaderboard.about import describe, distinct_names, read_about
 from darumeru.leaderboard.board import Board, make_board, to_frame
 from darumeru.leaderboard.data import MARK, board_json, table_json
@@ -85,7 +84,7 @@ def build(
     known = read_about(about) if about else {}
     folders, others = gather(paths)
     _replaceable(output)
-    with _staged(output) as stage, tempfile.TemporaryDirectory() as records:
+    with staged(output) as stage, tempfile.TemporaryDirectory() as records:
         imported, refused = import_all(others, Path(records))
         entries, problems, pages = reader.read([*folders, *imported], stage if samples else None, output)
         problems += refused
@@ -159,7 +158,7 @@ def _replaceable(output: Path) -> None:
         return
     if not output.is_dir():
         raise UserError(f"--output '{output}' is a file.")
-    if not any(output.iterdir()):
+    if is_empty(output):
         return
     try:
         ours = json.loads((output / "table.json").read_text(encoding="utf-8"))["generator"] == MARK
@@ -169,22 +168,3 @@ def _replaceable(output: Path) -> None:
         raise UserError(
             f"--output '{output}' holds files that no leaderboard wrote. Give a new folder or an empty one."
         )
-
-
-@contextmanager
-def _staged(output: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of `output` once it is filled, and leaves no trace if it is not."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp"))
-    try:
-        yield stage
-        stage.chmod(0o755)
-        old = None
-        if output.exists():
-            old = stage.with_suffix(".old")
-            output.replace(old)
-        stage.replace(output)
-        if old:
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)

@@ -75,7 +75,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from darumeru.record.model import Part
+from darumeru.record.model import FileName, Part
 
 FORMAT = 1
 
@@ -139,7 +139,7 @@ class Header(Part):
     likelihood: bool = False
     exact: bool = False
     suite: SuiteFacts
-    tasks: dict[str, TaskFacts]
+    tasks: dict[FileName, TaskFacts]
     requests_sha256: str | None = None
     chat_template_args: dict[str, Any] = {}
     """Given by the user."""

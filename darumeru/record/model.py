@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from pathlib import PurePosixPath
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from darumeru.errors import UserError
 
 Kind = TypeVar("Kind", bound="Part")
+
+
+def _plain(name: str) -> str:
+    if PurePosixPath(name).name != name or name in ("", "..") or "\0" in name:
+        raise ValueError(f"the name {name!r} is a path")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+"""A name that is part of a file's name: a record from elsewhere must not reach out of its folder."""
 
 
 class Part(BaseModel):

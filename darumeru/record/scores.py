@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from darumeru.record.model import Part
+from darumeru.record.model import FileName, Part
 
 
 class Score(Part):
@@ -108,7 +108,7 @@ class Scores(Part):
 
     suite: Mean
     groups: dict[str, Mean]
-    tasks: dict[str, TaskResult]
+    tasks: dict[FileName, TaskResult]
     failed: dict[str, str]
     """Task → why it has no score."""
     engine: dict[str, Any] = {}

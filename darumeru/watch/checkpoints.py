@@ -89,7 +89,8 @@ def look(path: Path, step: int, trust_remote_code: bool = False, settle: float =
         reason = "not written yet" if not (path / STATE).is_file() else "not readable yet"
         return Checkpoint(path, step, "unfinished", f"{STATE} is {reason}", signature=signature)
     seen = Checkpoint(path, step, "whole", "", tokens, last, log, signature)
-    if time.time() - max((changed for *_, changed in signature), default=0) / 1e9 < settle:
+    # The clock may have been put back, or be that of another machine: what lies far ahead was not written a moment ago.
+    if abs(time.time() - max((changed for *_, changed in signature), default=0) / 1e9) < settle:
         return replace(seen, state="settling", reason="changed a moment ago")
     if real != step:
         return replace(seen, state="broken", reason=f"{STATE} says step {real}")
@@ -146,7 +147,8 @@ def keep(checkpoint: Path, folder: Path) -> Path:
     """
     target = folder / f"best-{checkpoint.name.removeprefix('checkpoint-')}"
     stage = folder / f".{target.name}.tmp"
-    shutil.rmtree(stage, ignore_errors=True)
+    for left in folder.glob(".best-*.tmp"):  # by a kill; its links would keep what the Trainer has deleted
+        shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.copytree(checkpoint, stage, copy_function=_link)
         shutil.rmtree(target, ignore_errors=True)

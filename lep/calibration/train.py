@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import read_json
+from darumeru.files import is_empty, read_json
 from darumeru.options import Option
 from lep.calibration.chat import Writers, read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, shard_frozen, trained_parameters
@@ -93,7 +93,7 @@ def calibrate(
     work = folder.with_name(f"{folder.name}.training")
     if save_every < 1 or eval_every < 1:
         raise UserError("--save-every and --eval-every are numbers of steps, 1 or more.")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    if folder.is_dir() and not is_empty(folder) and not force:
         raise UserError(f"The output folder {folder} is not empty. Name a new one, or add --force to replace it.")
     if sharded and suite is not None:
         raise UserError(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from darumeru.errors import DarumeruError
+from darumeru.errors import DarumeruError, end_at_once, of_system
 from darumeru.extras import need
 from lep.cli.terminal import Group, fail
 
@@ -73,12 +73,17 @@ def main() -> NoReturn:
             raise
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
+        end_at_once()
         fail("Stopped; the output was not written. The same command resumes from journals and checkpoints.", 130)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and (told := of_system(error)):
+            fail(str(told), told.exit_code)
         kept = "Checkpoints are kept" if arguments[:1] in (["pretrain"], ["run"], ["study"]) else "Nothing was written"
         fail(f"{type(error).__name__}: {error}. {kept}; add --debug to see where.", 1)
+    finally:
+        end_at_once()
     sys.exit(0)
 
 

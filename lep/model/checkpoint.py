@@ -276,6 +276,7 @@ def _new_bytes(tensor: NewTensor) -> int:
 def _copy_file(source: Path, target: Path, link: bool) -> None:
     # The hub's cache holds links; a link to the real file is wanted in both cases.
     real = source.resolve()
+    target.unlink(missing_ok=True)  # not through a link to a file elsewhere, of either kind
     if link:
         try:
             os.link(real, target)

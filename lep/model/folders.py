@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from darumeru.errors import DarumeruError, UserError
-from darumeru.files import file_sha256
+from darumeru.errors import FULL, DarumeruError, UserError
+from darumeru.files import file_sha256, is_empty, staged
 
 _BLOCK = 4096
 _SAMPLES = 64
@@ -37,35 +34,24 @@ def new_folder(output: Path, *, inputs: Iterable[Path] = (), force: bool = False
             raise UserError(f"The output folder {output} lies inside the input {folder}. Name one outside it.")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file, and the output is a folder. Name another one.")
-    if output.is_dir() and any(output.iterdir()) and not force:
+    if output.is_dir() and not is_empty(output) and not force:
         raise UserError(f"The output folder {output} is not empty. Name a new one, or add --force to replace it.")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".unfinished", dir=output.parent))
+        with ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(staged(output))
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                raise UserError(
+                    f"Cannot write beside {output}: {error.strerror}. Name a folder you may write to."
+                ) from error
+            yield temporary
     except OSError as error:
-        raise UserError(f"Cannot write beside {output}: {error.strerror}. Name a folder you may write to.") from error
-    try:
-        yield temporary
-        # mkdtemp makes private folders; the result gets the rights any new folder would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if output.exists():
-            old = temporary.with_suffix(".replaced")
-            output.rename(old)
-            temporary.rename(output)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(output)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise DarumeruError(
                 f"No space left on the disk of {output}; nothing was written. Free some and repeat."
             ) from error
-        raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

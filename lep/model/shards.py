@@ -8,11 +8,12 @@ eight-byte length, a JSON header and the raw rows (https://huggingface.co/docs/s
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,24 +80,40 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
             raise UserError(f"{path} is no safetensors file or is cut short ({size} bytes). Fetch it again.")
         try:
             header = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError):
+            metadata = dict(header.pop("__metadata__", {}))
+            entries = {name: _entry(entry) for name, entry in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path} has a broken safetensors header. Fetch it again.") from None
-    metadata = header.pop("__metadata__", {})
     tensors = []
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        shape = tuple(int(n) for n in entry["shape"])
-        expected = _SIZES.get(entry["dtype"])
+    for name, (dtype, shape, start, end) in entries.items():
+        expected = _SIZES.get(dtype)
         if 8 + length + end > size:
             raise UserError(
                 f"{path} is cut short: tensor {name} ends at byte {8 + length + end} and the file has {size}. "
                 "Fetch it again."
             )
-        if start > end or (expected is not None and expected * int(np.prod(shape, dtype=np.int64)) != end - start):
+        if start > end or (expected is not None and expected * math.prod(shape) != end - start):
             raise UserError(f"{path} has a broken entry for tensor {name}. Fetch it again.")
-        tensors.append(StoredTensor(name, entry["dtype"], shape, path, 8 + length + start, end - start))
+        tensors.append(StoredTensor(name, dtype, shape, path, 8 + length + start, end - start))
     tensors.sort(key=lambda tensor: tensor.offset)
-    return {tensor.name: tensor for tensor in tensors}, dict(metadata)
+    return {tensor.name: tensor for tensor in tensors}, metadata
+
+
+def _entry(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Return type, shape, first byte and end of a tensor, as the header states them."""
+    start, end = _naturals(entry["data_offsets"])
+    return str(entry["dtype"]), _naturals(entry["shape"]), start, end
+
+
+def _naturals(values: Any) -> tuple[int, ...]:
+    """Return a list of JSON as whole numbers from 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        raise ValueError
+    return tuple(values)
 
 
 def read_rows(tensor: StoredTensor, start: int, stop: int) -> torch.Tensor:

@@ -238,9 +238,9 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     Raises:
         UserError: it holds something else.
     """
-    from darumeru.files import read_json, write_json
+    from darumeru.files import is_empty, read_json, write_json
 
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and not is_empty(folder):
         if not (folder / MARK).is_file():
             raise UserError(f"{folder} holds something that no pipeline wrote. Name a new folder with --output.")
         if (name := read_json(folder / MARK)["name"]) != recipe.top.name:

@@ -53,7 +53,11 @@ def read_content(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: no YAML, no mapping, a change that is none.
     """
-    content = _yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text ({error}).") from None
+    content = _yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must be a mapping of keys to values. See recipes/template.yaml.")
     content = absolute(content, path.resolve().parent)
@@ -81,7 +85,7 @@ def _yaml(text: str, where: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date, thousands of digits
         raise UserError(f"{where} is not valid YAML ({' '.join(str(error).split())}).") from None
 
 

@@ -10,6 +10,7 @@ import bisect
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -19,7 +20,8 @@ import numpy as np
 
 from darumeru.data.texts import read_texts
 from darumeru.errors import UserError
-from darumeru.files import read_json, write_json
+from darumeru.files import file_sha256, read_json, write_json
+from darumeru.record.folder import unchanged
 from lep.model.folders import files_fingerprint, new_folder
 from lep.tokenizer.scripts import count_script
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 META = "blocks.json"
+_TOKENS, _ENDS = "tokens.bin", "ends.bin"
 _PIECE = 1 << 16
 """Characters tokenized in one go, so that a book of one document needs no more memory than a chapter."""
 _BATCH = 64
@@ -68,8 +71,8 @@ class Blocks:
         meta = read_json(folder / META)
         self.counts = Counts(**meta["counts"])
         self.fingerprint: str = meta["fingerprint"]
-        self._tokens = np.memmap(folder / "tokens.bin", dtype=np.uint32, mode="r")
-        self._ends = np.memmap(folder / "ends.bin", dtype=np.int64, mode="r")
+        self._tokens = np.memmap(folder / _TOKENS, dtype=np.uint32, mode="r")
+        self._ends = np.memmap(folder / _ENDS, dtype=np.int64, mode="r")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -119,7 +122,7 @@ def open_blocks(
     room = block_size - 2
     documents = blocks = tokens = characters = kept = letters = in_scripts = 0
     with new_folder(folder, force=True) as place:
-        with (place / "tokens.bin").open("wb") as token_file, (place / "ends.bin").open("wb") as end_file:
+        with (place / _TOKENS).open("wb") as token_file, (place / _ENDS).open("wb") as end_file:
             pieces = _pieces(read_texts(corpus, field=field))
             while batch := list(islice(pieces, _BATCH)):
                 for (text, last), encoded in zip(
@@ -144,15 +147,24 @@ def open_blocks(
             raise UserError(f"There is no text in {', '.join(map(str, corpus))}.")
         left_out = max(1 - kept / characters, 0.0)
         counts = Counts(documents, blocks, tokens, characters, left_out, letters, in_scripts / max(letters, 1))
-        write_json(place / META, {"fingerprint": fingerprint, "counts": asdict(counts)})
+        note_blocks(place, fingerprint, counts)
     return Blocks(folder)
 
 
 def found_blocks(folder: Path, fingerprint: str) -> Blocks | None:
     """Return the blocks that lie in a folder already, made from these inputs."""
-    if (folder / META).is_file() and read_json(folder / META)["fingerprint"] == fingerprint:
-        return Blocks(folder)
+    with suppress(UserError, AttributeError, KeyError, TypeError):  # whatever lies there instead is replaced
+        meta = read_json(folder / META)
+        sums = meta.get("sha256", {})  # none by an earlier version
+        if meta["fingerprint"] == fingerprint and all(unchanged(folder / name, sums[name]) for name in sums):
+            return Blocks(folder)
     return None
+
+
+def note_blocks(folder: Path, fingerprint: str, counts: Counts) -> None:
+    """Write what the blocks in a folder are, when all of them are there."""
+    sums = {name: file_sha256(folder / name) for name in (_TOKENS, _ENDS)}
+    write_json(folder / META, {"fingerprint": fingerprint, "counts": asdict(counts), "sha256": sums})
 
 
 def blocks_fingerprint(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import numpy as np
 
 from darumeru.data.texts import text_kind
 from darumeru.errors import UserError
-from darumeru.files import read_jsonl, write_json
+from darumeru.files import read_jsonl
 from lep.calibration.chat import read_chats
 from lep.model.folders import new_folder
-from lep.pretraining.blocks import META, Blocks, Counts, blocks_fingerprint, found_blocks
+from lep.pretraining.blocks import Blocks, Counts, blocks_fingerprint, found_blocks, note_blocks
 
 _BATCH = 64
 
@@ -91,7 +90,7 @@ def open_chats(source: str, tokenizer: Any, folder: Path, *, block_size: int) ->
             )
         (place / "ends.bin").write_bytes(np.array(ends, dtype=np.int64).tobytes())
         counts = Counts(documents, len(ends), ends[-1], characters, 1 - kept / characters, letters, 0.0)
-        write_json(place / META, {"fingerprint": fingerprint, "counts": asdict(counts)})
+        note_blocks(place, fingerprint, counts)
     return Blocks(folder)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darumeru.files import read_json, write_json
+from darumeru.errors import DarumeruError
+from darumeru.files import file_sha256, read_json, write_json
 from lep.pretraining.best import Choice
 
 _STATE = "trainer_state.json"
+_SUMS = ".sums.json"
+UNFINISHED = ".unfinished"
+"""The folder, among checkpoints, in which one is being written."""
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -21,6 +25,41 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
         if match is not None and (path / _STATE).is_file():
             found.append((int(match[1]), path))
     return sorted(found)
+
+
+def seal(folder: Path, known: MutableMapping[tuple[int, ...], str]) -> None:
+    """Write down the SHA-256 of each file of a checkpoint, for `check`.
+
+    Args:
+        folder: of the checkpoint.
+        known: sums by device, inode, size and time of change: shards that checkpoints share are read once.
+    """
+    sums = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        state = path.stat()
+        key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in known:
+            known[key] = file_sha256(path)
+        sums[path.relative_to(folder).as_posix()] = known[key]
+    write_json(folder / _SUMS, sums)
+
+
+def check(folder: Path) -> None:
+    """Compare the files of a checkpoint that are there with its sums, which one of an earlier version has not.
+
+    Raises:
+        UserError: the sums cannot be read.
+        DarumeruError: a file was changed since it was written.
+    """
+    if not (folder / _SUMS).is_file():
+        return
+    for name, sha256 in read_json(folder / _SUMS).items():
+        file = folder / name
+        if file.is_file() and file_sha256(file) != sha256:
+            raise DarumeruError(
+                f"'{file}' is not what the training wrote. Delete the folder {folder} and start the same command again: it "
+                "resumes from the checkpoint before."
+            )
 
 
 def best_checkpoint(folder: Path) -> Path | None:

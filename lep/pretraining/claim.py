@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
-from darumeru.files import read_json, write_json
+from darumeru.files import is_empty, read_json, write_json
+from darumeru.record.folder import exclusive
 from lep.model.manifest import read_manifest
 
 _FILE = "pretrain.json"
@@ -28,10 +29,10 @@ def claim(
         write: whether this process writes.
 
     Raises:
-        UserError: the folder is another's.
+        UserError: the folder is another's, or another process trains in it.
     """
     path = output / _FILE
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and not is_empty(output):
         found = read_json(path) if path.is_file() else None
         if found == identity:
             manifest = read_manifest(output)
@@ -43,7 +44,8 @@ def claim(
         if write:
             if model.resolve().is_relative_to(output):
                 raise UserError(f"The model lies inside the output folder {output}, so --force would delete it.")
-            shutil.rmtree(output)
+            with exclusive(output):  # not under a training that goes on
+                shutil.rmtree(output)
     if write:
         output.mkdir(parents=True, exist_ok=True)
         write_json(path, identity)

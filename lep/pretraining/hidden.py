@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from darumeru.errors import FULL
+
 
 class HiddenStates:
     """The last hidden states of the first rows of a data set, as many as `limit` bytes hold; a sparse file.
 
-    What was kept is known in memory only: after a restart the states are computed once more.
+    What was kept is known in memory only: after a restart the states are computed once more. On a full disk no more are kept.
     """
 
     def __init__(self, file: Path, *, rows: int, width: int, dim: int, dtype: torch.dtype, limit: int) -> None:
@@ -20,8 +23,13 @@ class HiddenStates:
         self._kind = np.int16 if dtype.itemsize == 2 else np.int32
         capacity = min(rows, limit // (width * dim * dtype.itemsize))
         self._lengths = np.zeros(capacity, dtype=np.int64)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._states = np.memmap(file, dtype=self._kind, mode="w+", shape=(capacity, width, dim)) if capacity else None
+        self._states: np.memmap[Any, Any] | None = None
+        self._full = False
+        if capacity:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._file = file.open("wb", buffering=0)
+            self._file.truncate(capacity * width * dim * dtype.itemsize)
+            self._states = np.memmap(file, dtype=self._kind, mode="r", shape=(capacity, width, dim))
         self.read_rows = 0
 
     def read(self, rows: torch.Tensor, width: int) -> torch.Tensor | None:
@@ -38,14 +46,24 @@ class HiddenStates:
 
     def write(self, rows: torch.Tensor, hidden: torch.Tensor) -> None:
         """Keep the states of these rows, rows x width x d."""
-        if self._states is None:
+        if self._states is None or self._full:
             return
         values = hidden.detach().to(self.dtype).contiguous().cpu()
         numbers = values.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()
         for row, states in zip(rows.cpu().numpy(), numbers, strict=True):
-            if row < len(self._lengths):
-                self._states[row, : len(states)] = states
+            if row < len(self._lengths) and self._write(int(row), np.ascontiguousarray(states).tobytes()):
                 self._lengths[row] = len(states)
+
+    def _write(self, row: int, data: bytes) -> bool:
+        # Not through the memory map, where a full disk ends the process with a signal.
+        assert self._states is not None  # noqa: S101
+        try:
+            return os.pwrite(self._file.fileno(), data, row * self._states[0].nbytes) == len(data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._full = True
+            return False
 
 
 def has_dropout(model: Any) -> bool:

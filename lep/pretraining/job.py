@@ -25,7 +25,7 @@ from lep.model.untie import untied
 from lep.options import Corpus, Model
 from lep.pretraining.arguments import is_sharded, training_arguments
 from lep.pretraining.best import Choice
-from lep.pretraining.checkpoints import best_checkpoint, checkpoints, note_best
+from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, check, checkpoints, note_best
 from lep.pretraining.claim import claim
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 STAGE = "pretrain"
 _UNTIED = "untied"
+_HIDDEN = "hidden"
 
 
 def pretrain(
@@ -167,6 +168,8 @@ class _Training:
                     "are relative to step 0."
                 )
 
+        for _, newest in checkpoints(self.checkpoints)[-1:]:
+            check(newest)
         ended = False
         for part in schedule(self.settings.train, steps):
             reached = checkpoints(self.checkpoints)
@@ -285,7 +288,7 @@ class _Training:
             if not (self.checkpoints / f"checkpoint-{step}").is_dir():
                 trainer._save_checkpoint(trainer.model, None)
         if trainable.hidden is not None:
-            shutil.rmtree(self.output / "hidden", ignore_errors=True)
+            shutil.rmtree(self.output / _HIDDEN, ignore_errors=True)
         return step < part.stop
 
     def _shared(self, trainable: Trainable) -> list[SharedMap]:
@@ -341,6 +344,8 @@ class _Training:
                 f"No checkpoint keeps --within {', '.join(self.settings.within)}; the one that is least above is the result."
             )
         best = best_checkpoint(self.checkpoints) if self.settings.keep_best else None
+        if best is not None:
+            check(best)
         final: Checkpoint = open_checkpoint(best or last)
         for name in final.metadata:
             (self.output / name.name).unlink(missing_ok=True)  # of a run that was killed right here
@@ -360,7 +365,8 @@ class _Training:
             **measures_of(log),
             **data.measures(step),
         }
-        shutil.rmtree(self.output / _UNTIED, ignore_errors=True)
+        for left in (self.output / _UNTIED, self.output / _HIDDEN, self.checkpoints / UNFINISHED):  # by a kill
+            shutil.rmtree(left, ignore_errors=True)
         return write_manifest(
             self.output, STAGE, inputs={"model": self.model.folder}, settings=settings, measures=measures
         )
@@ -381,7 +387,7 @@ def _hidden_states(
     from lep.pretraining.hidden import HiddenStates
 
     return HiddenStates(
-        output / "hidden" / f"{arguments.process_index}.bin",
+        output / _HIDDEN / f"{arguments.process_index}.bin",
         rows=rows.distinct,
         width=settings.block_size,
         dim=model.get_input_embeddings().weight.shape[1],

@@ -27,14 +27,13 @@ from lep.measure.held_out import BITS, HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.sharding import ShardedTrainer, cut_state, gathered_state
 from lep.pretraining.anchor import Anchor
-from lep.pretraining.checkpoints import best_checkpoint, checkpoints
+from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, checkpoints, seal
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.shared_map import SharedMap
 from lep.pretraining.trainable import Trainable
 
 _MASTERS = "trained"
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
-_UNFINISHED = ".unfinished"
 _RESUMABLE = 2
 """Checkpoints that keep what resuming needs (float32 values, optimizer state); older ones are models only."""
 
@@ -97,6 +96,7 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
         self.used = UsedRows(embedding.weight.shape[0], arguments.device, trainable.rows)
         self.peak_memory = 0
         self._saving = False
+        self._sums: dict[tuple[int, ...], str] = {}
         self._trained_seconds, self._counted = 0.0, (0, 0.0)
         super().__init__(model=trainable.model, args=arguments, eval_dataset=[], **settings)
 
@@ -226,20 +226,20 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = Path(super()._get_output_dir(trial))
-        return str(folder / _UNFINISHED if self._saving else folder)
+        return str(folder / UNFINISHED if self._saving else folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         place = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            shutil.rmtree(place / _UNFINISHED, ignore_errors=True)
+            shutil.rmtree(place / UNFINISHED, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self._saving = True
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, DarumeruError) as error:
             if self.args.should_save:
-                shutil.rmtree(place / _UNFINISHED, ignore_errors=True)
+                shutil.rmtree(place / UNFINISHED, ignore_errors=True)
             if isinstance(error, DarumeruError):
                 raise
             raise DarumeruError(
@@ -251,9 +251,10 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
             self._saving = False
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            seal(place / UNFINISHED / name, self._sums)
             shutil.rmtree(place / name, ignore_errors=True)
-            (place / _UNFINISHED / name).rename(place / name)
-            (place / _UNFINISHED).rmdir()
+            (place / UNFINISHED / name).rename(place / name)
+            (place / UNFINISHED).rmdir()
             self._saved(self.state.log_history)
             self._thin_out(place)
         self.accelerator.wait_for_everyone()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.extras import need
-from darumeru.files import read_json, write_json
+from darumeru.files import is_empty, read_json, write_json
 from lep.pipeline.stage import PACKAGE, Talk
 from lep.study.design import better_half
 from lep.study.grid import SEED, TOKENS, Cell, Grid
@@ -248,7 +248,7 @@ def _claim(root: Path, grid: Grid) -> None:
     Raises:
         UserError: it holds something else.
     """
-    if root.is_dir() and any(root.iterdir()):
+    if root.is_dir() and not is_empty(root):
         if not (root / MARK).is_file():
             raise UserError(f"{root} holds something that no study wrote. Name a new folder with --output.")
         if (name := read_json(root / MARK)["name"]) != grid.name:

@@ -187,7 +187,7 @@ def drop_model(step: Step) -> None:
 def held(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes; waits for one that holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

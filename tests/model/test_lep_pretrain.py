@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import random
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -16,10 +17,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darumeru.errors import DarumeruError, NotFiniteError, UserError
+from darumeru.record.folder import exclusive
 from lep import cli
 from lep.model.checkpoint import open_checkpoint
 from lep.model.shards import read_rows
-from lep.pretraining import callbacks, job, trainer
+from lep.pretraining import callbacks, hidden, job, trainer
 from lep.pretraining.blocks import (
     Collator,
     TrainingRows,
@@ -31,6 +33,7 @@ from lep.pretraining.blocks import (
 )
 from lep.pretraining.checkpoints import checkpoints
 from lep.pretraining.cross_entropy import Logits, linear_cross_entropy
+from lep.pretraining.hidden import HiddenStates
 from lep.pretraining.job import pretrain
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.schedule import Part, schedule
@@ -437,6 +440,57 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_checkpoint_that_was_changed_is_refused_and_the_one_before_it_taken(
+    base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, output = small(max_steps=8, save_steps=3), tmp_path / "out"
+    pretrain(base, [corpus], tmp_path / "whole", settings=settings)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
+        interrupt(patch, 7)
+        pretrain(base, [corpus], output, settings=settings)
+    for name in ("optimizer.pt", "trainer_state.json", "trained/model.safetensors"):
+        file = output / "checkpoints" / "checkpoint-6" / name
+        file = file if file.exists() else next(file.parent.iterdir())
+        data = file.read_bytes()
+        file.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+        with pytest.raises(DarumeruError, match=rf"{file.name}' is not what the training wrote. Delete the folder .*6"):
+            pretrain(base, [corpus], output, settings=settings)
+        file.write_bytes(data)
+    file.unlink()
+    shutil.rmtree(output / "checkpoints" / "checkpoint-6")
+    tokens = output / "blocks" / "tokens.bin"
+    tokens.write_bytes(b"\0" * tokens.stat().st_size)
+    pretrain(base, [corpus], output, settings=settings)
+    whole, again = tensors(tmp_path / "whole"), tensors(output)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_hidden_states_on_a_full_disk_are_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write through a memory map would end the process with SIGBUS."""
+    kept = HiddenStates(tmp_path / "h.bin", rows=3, width=2, dim=4, dtype=torch.float32, limit=1 << 20)
+    states, rows = torch.arange(8, dtype=torch.float32).view(1, 2, 4), torch.tensor([1])
+    kept.write(rows, states)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hidden.os, "pwrite", full)
+    kept.write(torch.tensor([0]), states)
+    found = kept.read(rows, 2)
+    assert found is not None
+    assert torch.equal(found, states)
+    assert kept.read(torch.tensor([0]), 2) is None
+
+
+def test_a_training_that_goes_on_is_not_deleted(base: Path, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "pretrain.json").write_text('{"settings": {}}')
+    with exclusive(output), pytest.raises(UserError, match="Another process"):
+        pretrain(base, [corpus], output, settings=small(), force=True)
+    assert (output / "pretrain.json").exists()
 
 
 def test_hidden_states_that_are_kept_change_nothing(

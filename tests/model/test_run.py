@@ -165,6 +165,21 @@ def test_rescore_gives_the_same_scores_and_repairs_the_record(tiny_chat: Path, t
     again.verify()
 
 
+def test_a_rescoring_that_was_killed_loses_no_answer(tiny_chat: Path, tmp_path: Path) -> None:
+    plan = plan_of(tiny_chat, tasks=("parus",), limit=4)
+    run = execute(plan, tmp_path, open_engine=KnowingEngine)
+    before, stored = comparable(run.scores), samples(run)
+    (run.path / "manifest.json").unlink()  # as it stands between `unseal` and `seal`
+
+    def never(plan: Plan) -> KnowingEngine:
+        raise AssertionError("all answers are in the samples")
+
+    again = execute(plan, tmp_path, open_engine=never)
+    assert again.complete
+    again.verify()
+    assert (comparable(again.scores), samples(again)) == (before, stored)
+
+
 def test_two_processes_do_not_compute_one_run(tiny_chat: Path, tmp_path: Path) -> None:
     plan = plan_of(tiny_chat)
 

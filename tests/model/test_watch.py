@@ -121,6 +121,11 @@ def test_what_is_whole(fault: Callable[[Path], Any], state: str, reason: str, ti
     assert (found.state, reason in found.reason) == (state, True), found.reason
 
 
+def test_a_clock_that_was_put_back_holds_nothing_up(tiny_base: Path, tmp_path: Path) -> None:
+    path = checkpoint(tiny_base, tmp_path, 7, age=-86400)
+    assert look(path, 7, settle=5.0).state == "whole"
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
@@ -236,6 +241,7 @@ def test_the_best_checkpoint_outlives_the_trainers_deletions(
     assert best["value"] == outcome.best.values["cp_sent_ru"]
     once(folder, keep_best="cp_sent_ru")
     assert (folder / "best" / "model.safetensors").read_bytes() == weights, "it stays although its checkpoint is gone"
+    (folder / ".best-200.tmp").mkdir()  # of a watch that was killed
     checkpoint(tiny_base, folder, 500)
     checkpoint(tiny_base, folder, 100)  # comes late, and is better
     once(folder, keep_best="cp_sent_ru")

@@ -63,13 +63,19 @@ def content(choice: dict[str, Any]) -> str:
     text = choice.get("text")
     if text is None:
         text = (choice.get("message") or {}).get("content")
-    return text if isinstance(text, str) else ""
+    return _written(text) if isinstance(text, str) else ""
+
+
+def _written(text: str) -> str:
+    """Return a text that can be written as UTF-8: JSON may hold halves of characters (a lone \\ud83d), which become `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def reasoning(choice: dict[str, Any]) -> str:
     """Return the thought of a chat answer, if the server tells it apart: `reasoning` (vLLM) or `reasoning_content` (others)."""
     message = choice.get("message") or {}
-    return next((t for key in ("reasoning", "reasoning_content") if isinstance(t := message.get(key), str) and t), "")
+    found = (message.get(key) for key in ("reasoning", "reasoning_content"))
+    return next((_written(text) for text in found if isinstance(text, str) and text), "")
 
 
 def chat_tops_behind(choice: dict[str, Any], end: str) -> list[tuple[str, float]] | None:

@@ -1,0 +1,227 @@
+"""What is disturbed: real commands on models of random weights, each a few seconds long."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from .content import content_of
+
+Content = dict[str, Any]
+"""File below an output folder → what is in it, without times."""
+
+
+class Scenario(ABC):
+    """A command and what it leaves.
+
+    Args:
+        inputs: a folder for what it reads, which no fault touches.
+    """
+
+    name: str
+    seconds = 120.0
+    """Without work after which a start counts as hanging."""
+    ends = frozenset({0})
+    """Exit codes of a start that did all there was to do."""
+
+    def __init__(self, inputs: Path) -> None:
+        self.inputs = inputs
+        inputs.mkdir(parents=True)
+
+    @abstractmethod
+    def make(self) -> None:
+        """Write what the command reads."""
+
+    @abstractmethod
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command that writes an output folder; `beside` is what `arrange` wrote."""
+
+    def arrange(self, beside: Path) -> None:  # noqa: B027 — most need nothing
+        """Write what one trial needs for itself, which no fault touches, into a folder."""
+
+    def meanwhile(self, output: Path, beside: Path) -> AbstractContextManager[object]:
+        """Return what happens beside the command while a trial goes on."""
+        return nullcontext()
+
+    def content(self, output: Path) -> Content:
+        """Return what the command left, without times."""
+        return content_of(output)
+
+    def reached(self, output: Path) -> dict[str, int]:
+        """Return training folder → the step of its newest whole checkpoint."""
+        found: dict[str, int] = {}
+        for state in output.rglob("checkpoint-*/trainer_state.json"):
+            place, step = str(state.parents[1]), int(state.parent.name.removeprefix("checkpoint-"))
+            found[place] = max(found.get(place, 0), step)
+        return found
+
+
+def words(*values: object) -> list[str]:
+    return [str(value) for value in values]
+
+
+class Run(Scenario):
+    """`darumeru run` on hf."""
+
+    name = "run"
+
+    def make(self) -> None:
+        """Write a base model."""
+        from support.tiny import make_model
+
+        make_model(self.inputs / "base", chat=False)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "darumeru", "run", "--model", self.inputs / "base", "--data", "mini", "--engine", "hf", "--device", "cpu",
+            "--dtype", "float32", "--tasks", "parus,cp_sent_ru", "--limit", 8, "--num-fewshot", 0,
+            "--model-args", "batch_tokens=300", "--output", output,
+        )  # fmt: skip
+
+
+class Leaderboard(Scenario):
+    """`darumeru leaderboard` of two runs."""
+
+    name = "leaderboard"
+
+    def make(self) -> None:
+        """Write runs of two models."""
+        from darumeru.evaluation import evaluate
+        from support.tiny import make_model
+
+        for name, seed in (("one", 0), ("two", 1)):
+            make_model(self.inputs / name, chat=False, seed=seed)
+            evaluate(
+                self.inputs / name, output=self.inputs / "runs", data="mini", engine="hf", device="cpu",
+                tasks=["parus"], limit=4, num_fewshot=0,
+            )  # fmt: skip
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words("darumeru", "leaderboard", self.inputs / "runs", "--output", output)
+
+
+class Pretrain(Scenario):
+    """`lep pretrain` of a few steps, with checkpoints."""
+
+    name = "pretrain"
+
+    def make(self) -> None:
+        """Write a base model and texts."""
+        import torch
+        import transformers
+
+        from support.lep_models import ARCHITECTURES, ENGLISH, RUSSIAN, save_byte_level
+        from support.pretraining import ROWS, documents
+
+        config, model, values = ARCHITECTURES["llama"]
+        torch.manual_seed(0)
+        made = getattr(transformers, model)(
+            getattr(transformers, config)(**values, vocab_size=ROWS, initializer_range=0.3)
+        )
+        made.save_pretrained(self.inputs / "base")
+        save_byte_level(self.inputs / "base", ENGLISH + RUSSIAN, 400)
+        for name, seed, number in (("corpus", 0, 60), ("held", 1, 4)):
+            lines = [json.dumps({"text": text}, ensure_ascii=False) for text in documents(number, seed)]
+            (self.inputs / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "lep", "pretrain", "--model", self.inputs / "base", "--corpus", self.inputs / "corpus.jsonl",
+            "--held-out", f"ru={self.inputs / 'held.jsonl'}", "--output", output, "--new-from", 390, "--block-size", 48,
+            "--total-batch-size", 4, "--per-device-train-batch-size", 2, "--max-steps", 24, "--save-steps", 4,
+            "--logging-steps", 1, "--warmup-steps", 1, "--device", "cpu", "--learning-rate", "1e-2",
+            "--train", "head:0.5,new-rows+lora",
+        )  # fmt: skip
+
+
+class Watch(Scenario):
+    """`darumeru watch` of a training whose next checkpoint comes while it evaluates the one before."""
+
+    name = "watch"
+    steps = (10, 20)
+
+    def make(self) -> None:
+        """Write checkpoints as a Trainer leaves them."""
+        from support.checkpoints import checkpoint
+        from support.tiny import make_model
+
+        make_model(self.inputs / "base", chat=False)
+        for step in self.steps:
+            checkpoint(self.inputs / "base", self.inputs / "training", step, max_steps=self.steps[-1])
+
+    def arrange(self, beside: Path) -> None:
+        """Write the first checkpoint."""
+        self._grow(beside, self.steps[0])
+
+    def _grow(self, training: Path, step: int) -> None:
+        name = f"checkpoint-{step}"
+        shutil.copytree(self.inputs / "training" / name, training / f"{name}.new")
+        (training / f"{name}.new").rename(training / name)
+
+    @contextmanager
+    def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
+        """Write the other checkpoint when the first is being evaluated."""
+        pid = os.fork()
+        if pid == 0:
+            while not any(output.parent.glob("*/*/header.json")):
+                time.sleep(0.05)
+            self._grow(beside, self.steps[1])
+            os._exit(0)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "darumeru", "watch", beside, "--name", "training", "--data", "mini", "--engine", "hf", "--device", "cpu",
+            "--tasks", "cp_sent_ru", "--num-fewshot", 0, "--limit", 8, "--keep-best", "micro_avg", "--output", output,
+            "--poll", 0.2, "--model-args", "batch_tokens=300",
+        )  # fmt: skip
+
+
+class LepRun(Scenario):
+    """`lep run` of a recipe without an instruct model: vocabulary, rows, training, evaluation, report."""
+
+    name = "lep-run"
+
+    def make(self) -> None:
+        """Write a base model, texts and the recipe."""
+        import yaml
+
+        from support.pipeline import RECIPE, make_inputs
+
+        make_inputs(self.inputs)
+        recipe = {key: value for key, value in RECIPE.items() if key not in ("instruct", "propagate", "calibrate")}
+        recipe |= {
+            "evaluate": {**RECIPE["evaluate"], "tasks": ["parus_tenth"], "models": ["base", "base-new"]},
+            "report": {"examples": ["Скажи дом"], "max_tokens": 4, "characters": 300, "speed_tokens": 4},
+        }
+        (self.inputs / "recipe.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words("lep", "run", self.inputs / "recipe.yaml", "--output", output)
+
+    def content(self, output: Path) -> Content:
+        """Return what the command left; of pages only that they are there, since they tell speeds."""
+        return {k: "a page" if Path(k).suffix in _PAGES else v for k, v in super().content(output).items()}
+
+
+_PAGES = frozenset((".html", ".md", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
+
+
+SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun)
