@@ -16,21 +16,21 @@ ROOT = Path(__file__).parents[2]
 READING = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
-from darumeru.leaderboard import site
+from darumeru.leaderboard import reading
 
 def told(argument):
     print(os.getpid(), flush=True)
     time.sleep(60)
 
-site._read_one = told
-site._read_jobs([site._Job(None, "", False)] * 9, None, None, 2)
+reading._read_one = told
+reading._read_new([reading._Job(None, "", False, ())] * 9, None, None, 2)
 """
 
 
 def test_processes_that_read_runs_end_when_the_leaderboard_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "reading.py").write_text(READING)
+    (tmp_path / "killed.py").write_text(READING)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, tmp_path / "reading.py"], stdout=subprocess.PIPE, env=environment)
+    process = subprocess.Popen([sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.send_signal(signal.SIGKILL)
