@@ -23,11 +23,11 @@ _JSON, _TORCH = {".json", ".jsonl"}, {".pt", ".pth"}
 
 
 def content_of(folder: Path) -> dict[str, Any]:
-    """Return path below the folder → the JSON values without times, the target of a link, or the SHA-256."""
+    """Return path below the folder → the JSON values without times, the target of a link to a folder, or the SHA-256."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
+        if path.is_symlink() and not path.is_file():
             found[name] = f"→ {path.readlink()}"
         elif path.is_dir():
             found[name] = "a folder"

@@ -1,6 +1,6 @@
 """Notes what a command computes: a line for each answer that it has acknowledged and for each training step that it begins.
 
-The lines go to the file that CHAOS_SPY names: `answer RUN ID` and `step FOLDER NUMBER`.
+The lines go to the file that CHAOS_SPY names: `answer JOURNAL ID` and `step FOLDER NUMBER`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def note_answers() -> None:
 
     def noted(self: Any, batch: Any, *rest: Any) -> None:
         append(self, batch, *rest)
-        _note("".join(f"answer {self.path.parent.name} {answer.id}\n" for answer in batch))
+        _note("".join(f"answer {self.path.parent.name}/{self.path.name} {answer.id}\n" for answer in batch))
 
     record.Journal.append = noted  # type: ignore[method-assign]
 
