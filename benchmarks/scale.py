@@ -10,7 +10,8 @@ sleeps as long as an 8B model on a fast GPU would compute (`PREFILL`, `DECODE`) 
 to `--each` for each worker. Efficiency is the seconds of all requests over workers times wall clock, from the first request to
 the last answer, once all workers hold the model. What is missing of 1 is two things: `without_requests`, the share of time in
 which workers had nothing to answer or waited for a processor to say so, and `late`, by which sleepers woke late because the
-processors were busy. Beside them the processor time of the driver, of all workers, and of Ray's own processes, and the driver's peak memory.
+processors were busy. Beside them the processor time of the driver, of all workers, and of Ray's own processes, and the driver's
+peak memory.
 
 `engines`: the mini bundle by one engine with all cores in this process, and by two workers with half of them each.
 
