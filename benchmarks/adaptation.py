@@ -224,7 +224,7 @@ def rows_of(results: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of the table: means over seeds, with the standard deviation where there are several."""
     yield "| way | tokens/s | characters | " + " | ".join(HELD_OUT) + " |"
     yield "|---" * (3 + len(HELD_OUT)) + "|"
-    first = next(iter(r for r in results if r["way"] == "control"), None)
+    first = next(iter(r for r in results if r["way"].startswith("control")), None)
     if first is not None:
         yield "| the original | – | – | " + " | ".join(f"{first['curve'][0][name]:.3f}" for name in HELD_OUT) + " |"
     for way in dict.fromkeys(r["way"] for r in results):
@@ -265,12 +265,8 @@ def main() -> None:
         results = list(pool.map(lambda job: trained(job, options), jobs))
     print("\n".join(rows_of(results)))
     if options.write:
-        RESULTS.write_text(
-            json.dumps(
-                {"minutes": options.minutes, "steps": options.steps, "add": options.add, "runs": results}, indent=1
-            )
-            + "\n"
-        )
+        settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device")}
+        RESULTS.write_text(json.dumps(settings | {"runs": results}) + "\n")
 
 
 if __name__ == "__main__":
