@@ -1,4 +1,4 @@
-"""A minute of the campaign of faults; `make chaos` runs longer ones over all commands."""
+"""Part of a minute of the campaign of faults; `make chaos` runs longer ones over all commands."""
 
 import json
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_minute_of_faults_breaks_nothing(tmp_path: Path) -> None:
+def test_some_faults_break_nothing(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     said = subprocess.run(
         [
-            sys.executable, "-m", "tests.chaos", "--seed", "19", "--minutes", "0.7", "--only", "run", "pretrain",
+            sys.executable, "-m", "tests.chaos", "--seed", "19", "--minutes", "0.3", "--only", "run", "pretrain",
             "--folder", tmp_path, "--output", report,
         ],
         cwd=ROOT, capture_output=True, text=True, check=False,
