@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import DarumeruError
-from darumeru.leaderboard.reading import Reader, Stamp
+from darumeru.leaderboard.reading import Reader, Stamp, stamp
 from darumeru.leaderboard.server import Pages, address_of, listen
 from darumeru.leaderboard.site import Built, build
 from darumeru.record.run import Run
@@ -36,35 +36,11 @@ Report = Callable[[str], None]
 
 
 def watched(paths: Sequence[Path], leave_out: Path) -> Stamp:
-    """Return what tells whether anything changed under `paths`: name, time and size of every file.
-
-    Left out are hidden files, which are being written, the journals of runs, which grow all the time, and the folder
-    `leave_out`.
-    """
+    """Return what tells whether anything changed under `paths`, folders or files, outside the folder `leave_out` (`stamp`)."""
     found: list[tuple[str, int, int]] = []
-    site = str(leave_out.resolve())
-
-    def look(place: str, depth: int) -> None:
-        try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-        except OSError:
-            return
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name == "journal.jsonl":
-                continue
-            try:
-                if entry.is_dir():
-                    if depth and os.path.realpath(entry.path) != site:
-                        look(entry.path, depth - 1)
-                    continue
-                stat = entry.stat()
-            except OSError:
-                continue
-            found.append((entry.path, stat.st_mtime_ns, stat.st_size))
-
     for path in paths:
         if path.is_dir():
-            look(str(path), _DEPTH)
+            found += stamp(path, _DEPTH, leave_out)
             continue
         try:
             stat = path.stat()

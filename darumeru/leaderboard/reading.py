@@ -23,22 +23,34 @@ Stamp = tuple[tuple[str, int, int], ...]
 """Name, time of the last change in nanoseconds and size of each file."""
 
 
-def stamp(folder: Path) -> Stamp:
-    """Return what tells whether a record has changed; its journal, which grows while it runs, is left out."""
-    found = []
-    for place in (folder, folder / "samples"):
+def stamp(folder: Path, depth: int = 1, leave_out: Path | None = None) -> Stamp:
+    """Return what tells whether anything changed in a folder, by default a record.
+
+    Left out are hidden files, which are being written, the journals of runs, which grow all the time, and what lies more than
+    `depth` folders below, or in the folder `leave_out`.
+    """
+    found: list[tuple[str, int, int]] = []
+    skipped = leave_out and str(leave_out.resolve())
+
+    def look(place: str, depth: int) -> None:
         try:
-            files = sorted(os.scandir(place), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
         except OSError:
-            continue
-        for file in files:
-            if file.name.startswith(".") or file.name == "journal.jsonl":
+            return
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "journal.jsonl":
                 continue
             try:
-                stat = file.stat()
+                if entry.is_dir():
+                    if depth and (skipped is None or os.path.realpath(entry.path) != skipped):
+                        look(entry.path, depth - 1)
+                    continue
+                stat = entry.stat()
             except OSError:
                 continue
-            found.append((f"{place.name}/{file.name}", stat.st_mtime_ns, stat.st_size))
+            found.append((entry.path, stat.st_mtime_ns, stat.st_size))
+
+    look(str(folder), depth)
     return tuple(found)
 
 
