@@ -18,8 +18,9 @@ peak memory.
 `checkpoints`: `darumeru watch --once` over checkpoints of a tiny model, by workers and, for a fifth of them, each in a process of
 its own; seconds a checkpoint, of them in the engine.
 
-`faults`: the mini bundle in float32 by the hf engine in one process, by two workers, by two workers of which one is killed every
-`--every` seconds, and by two workers whose driver is killed when half is answered and started again. Beside the first: choices,
+`faults`: the mini bundle, zero-shot, in float32 by the hf engine in one process, by two workers, by two workers of which one is
+killed every `--every` seconds, and by two workers whose driver is killed when half is answered and started again. Beside the
+first: choices,
 texts and scores that differ; how many answers were computed, computed again, and computed again although they were stored, which
 must be none. Ends with 1 where something differs or was computed in vain.
 
@@ -276,7 +277,7 @@ def one_run(args: argparse.Namespace) -> None:
         note("stored", [a.id for a in batch])
 
     Journal.append = noting
-    asked = {"engine": "hf", "device": "cpu", "dtype": "float32", "limit": args.limit}
+    asked = {"engine": "hf", "device": "cpu", "dtype": "float32", "limit": args.limit, "num_fewshot": 0}
     plan = prepare(settings_of(model=str(args.model), data="mini", **asked))
     with ExitStack() as stack:
         pool = None
@@ -299,18 +300,15 @@ def faults(args: argparse.Namespace) -> None:
         alone: Run | None = None
         for way in args.ways:
             folder, began = Path(name) / way, time.monotonic()
-            deaths = faulty(args, way, folder, len(rows[0]["stored"]) if rows else 0)
+            deaths = faulty(args, way, folder, rows[0]["stored"] if rows else 0)
             wall, run = time.monotonic() - began, load_run(next((folder / "runs").iterdir()))
             alone = alone or run
-            rows.append(
-                {"way": WAYS[way], "seconds": wall, "killed": deaths} | events(folder / "log") | differences(alone, run)
-            )
-    columns = [key for key in rows[0] if key != "stored"]
-    table = Table(*columns)
+            found = events(folder / "log") | differences(alone, run)
+            rows.append({"way": WAYS[way], "seconds": wall, "killed": deaths} | found)
+            tell(part="faults", **rows[-1])
+    table = Table(*rows[0])
     for row in rows:
-        table.add_row(*(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in columns))
-        row["stored"] = len(row["stored"])
-        tell(part="faults", **row)
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(width=160).print(table)
     if args.output:
         write_json(args.output, rows)
@@ -378,7 +376,7 @@ def events(log: Path) -> dict[str, Any]:
             computed[id_] += 1
             late += id_ in stored
     return {
-        "stored": stored,
+        "stored": len(stored),
         "again_in_flight": computed.total() - len(computed) - late,
         "again_though_stored": late,
         "stored_twice": stored.total() - len(stored),

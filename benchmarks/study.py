@@ -1,7 +1,7 @@
 """A grid of design choices on real texts: what `lep study` says of SmolLM2-135M-Instruct in another language.
 
-    python benchmarks/study.py ru --model DIR --output DIR --jobs 2
-    python benchmarks/study.py el --model DIR --output DIR --jobs 2
+    python benchmarks/study.py ru --model DIR --output DIR --workers 2
+    python benchmarks/study.py el --model DIR --output DIR --workers 2
 
 Prepares texts, puts the grid (benchmarks/study/LANGUAGE.yaml) beside them and runs `lep study` with whatever options follow
 (--dry-run, --budget 2h, --set …). The same command resumes.

@@ -66,7 +66,7 @@ class Remote:
         try:
             message: Message = ray.get(next(self.stream))
         except (ray.exceptions.RayError, StopIteration) as error:
-            raise DiedError(_last_words(error)) from None
+            raise DiedError(last_words(error)) from None
         return message
 
     def end(self) -> None:
@@ -245,7 +245,7 @@ def _join(address: str) -> None:
         ) from None
 
 
-def _last_words(error: Exception) -> str:
+def last_words(error: Exception) -> str:
     """Return why a worker ended, in a line."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):

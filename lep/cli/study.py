@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,8 +13,9 @@ from darumeru.errors import UserError
 from darumeru.options import Command
 from lep.cli.terminal import group, print_table, progress, quiet_libraries, warn
 from lep.study.grid import read_grid
-from lep.study.plan import Plan, plan_study
+from lep.study.plan import Plan, on_gpus, plan_study
 from lep.study.run import run_study
+from lep.study.workers import open_workers
 
 app = group()
 
@@ -26,9 +27,18 @@ def study_command(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE...", help="Changes with dotted keys: tokens=100000.")
     ] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", help="Cells at a time, each a process with its share of the cores.")
-    ] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            help="Cells at a time, each a process with a GPU of its own; auto: one for each GPU.",
+        ),
+    ] = "1",
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Ray cluster whose nodes run the cells: auto, or HOST:PORT."),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option("--budget", help="Hours, 10h or 30m: the most informative cells first, the rest is named."),
@@ -45,15 +55,30 @@ def study_command(
     quiet_libraries()
     chosen = read_grid(grid, changes or ())
     hours = None if budget is None else parse_hours(budget)
+    count = parse_workers(workers)
     if dry_run:
-        _show(plan_study(chosen, output, jobs=jobs, budget=hours, halving=halving), chosen.merged)
+        with open_workers(count, ray, on_gpus(chosen)) as pool:
+            _show(plan_study(chosen, output, workers=pool, budget=hours, halving=halving), chosen.merged)
         return
     console = Console(stderr=True)
     page = run_study(
-        chosen, output, jobs=jobs, budget=hours, halving=halving, stage=progress, warn=warn,
+        chosen, output, workers=count, ray=ray, budget=hours, halving=halving, stage=progress, warn=warn,
         say=lambda what: console.print(Text(what, style="bold")),
     )  # fmt: skip
     Console(soft_wrap=True).print(Text(f"Report: {page}"))
+
+
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """Return a number of workers.
+
+    Raises:
+        UserError: it is none.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise UserError(f"--workers {text!r} is no number of workers. Write 1 or more, or auto.")
+    return int(text)
 
 
 def parse_hours(text: str) -> float:

@@ -61,16 +61,18 @@ def _model_rows(points: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats]:
     return np.concatenate(columns, axis=1), np.array(precision)
 
 
-def affordable(order: Sequence[int], hours: Sequence[float], budget: float, jobs: int) -> tuple[list[int], list[int]]:
+def affordable(
+    order: Sequence[int], hours: Sequence[float], budget: float, workers: int
+) -> tuple[list[int], list[int]]:
     """Return which of the cells are begun within a budget, and which are left out; each is begun where it would end in time.
 
     Args:
         order: places of the cells.
         hours: of each cell, by its place.
         budget: hours of the whole.
-        jobs: cells beside one another.
+        workers: cells beside one another.
     """
-    busy, taken, left = [0.0] * jobs, [], []
+    busy, taken, left = [0.0] * workers, [], []
     for place in order:
         free = int(np.argmin(busy))
         if busy[free] + hours[place] <= budget:

@@ -5,7 +5,6 @@ Nothing is computed and nothing written; models and texts are read as far as the
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from lep.pretraining.replay import parse_replay
 from lep.study.design import affordable, informative_order
 from lep.study.grid import SEED, TOKENS, Cell, Grid
 from lep.study.steps import RECORD, record, steps_of
+from lep.study.workers import Workers, cores
 from lep.tokenizer.scripts import count_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary
 
@@ -94,14 +94,19 @@ class Plan:
 
 
 def plan_study(
-    grid: Grid, output: str | Path, *, jobs: int = 1, budget: float | None = None, halving: bool = False
+    grid: Grid,
+    output: str | Path,
+    *,
+    workers: Workers | None = None,
+    budget: float | None = None,
+    halving: bool = False,
 ) -> Plan:
     """Return the plan of a grid.
 
     Args:
         grid: see `read_grid`.
         output: the folder of the study.
-        jobs: cells beside one another.
+        workers: what runs the cells; None for one at a time on this machine.
         budget: hours.
         halving: designs are trained with few tokens first, and the better half with more.
 
@@ -113,8 +118,7 @@ def plan_study(
     root = Path(output).absolute()
     if halving and len(grid.axes.get(TOKENS, ())) < 2:
         raise UserError(f"--halving trains with few tokens first, then with more: give the grid an axis {TOKENS}.")
-    if jobs < 1:
-        raise UserError(f"--jobs {jobs}: at least one cell is run at a time.")
+    count, machines = (workers.count, workers.cores) if workers else (1, cores())
     needed = (f for cell in grid.cells for f in (*missing(cell.recipe), *pretrain.files(cell.recipe[pretrain])))
     for absent in (*needed, *grid.own.beside):
         if not absent.startswith("hub:") and not Path(absent).is_file():
@@ -122,21 +126,21 @@ def plan_study(
     shapes = _shapes(grid, root)
     _check_texts(grid, root)
     contents: dict[str, str] = {}
-    speed, measured, notes = _speed(root, shapes, grid)
+    speed, measured, notes = _speed(root, shapes, grid, machines)
     planned = []
     for cell in grid.cells:
         steps = steps_of(grid, cell, root, contents)
         done = all(record(steps[name]) for name in steps if name.startswith("measure"))
         price = _price(cell.recipe, shapes, root)
-        planned.append(Planned(cell, steps, done, price, (price.flop or 0.0) / speed * jobs / 3600))
+        planned.append(Planned(cell, steps, done, price, (price.flop or 0.0) / speed * count / 3600))
     _check_same(planned)
     ordered = _order(planned, halving=halving)
     todo = [p for p in ordered if not p.done]
     hours = [p.hours for p in todo]
     whole = range(len(todo))
-    taken, left = affordable(whole, hours, budget, jobs) if budget is not None else (list(whole), [])
+    taken, left = affordable(whole, hours, budget, count) if budget is not None else (list(whole), [])
     stages = _stages(planned)
-    size = _bytes(grid, todo, root, shapes, jobs)
+    size = _bytes(grid, todo, root, shapes, count)
     place = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(place).free
     if size > free:
@@ -145,11 +149,12 @@ def plan_study(
             + ("Set keep_models to false, or n" if grid.own.keep_models else "N")
             + "ame an --output on another disk."
         )
-    _check_memory(todo, jobs)
+    if workers is None or workers.here:
+        _check_memory(todo, count)
     if halving:
         notes.append("Halving: of each length only the better half of the designs goes on, so all of this is the most.")
     return Plan(
-        ordered, [todo[i] for i in left], stages, sum(hours[i] for i in taken) / jobs, size, free, measured, notes
+        ordered, [todo[i] for i in left], stages, sum(hours[i] for i in taken) / count, size, free, measured, notes
     )  # fmt: skip
 
 
@@ -241,15 +246,15 @@ def _rows(recipe: Recipe, base: str, shape: Shape) -> int:
     return max(-(-vocab.size(recipe, base, shape.rows) // pad) * pad, 1)
 
 
-def _speed(root: Path, shapes: Mapping[str, Shape], grid: Grid) -> tuple[float, bool, list[str]]:
-    """Return operations a second of the whole machine, and whether they were measured in this folder or are assumed."""
+def _speed(root: Path, shapes: Mapping[str, Shape], grid: Grid, machines: int) -> tuple[float, bool, list[str]]:
+    """Return operations a second of so many cores, and whether they were measured in this folder or are assumed."""
     cpu = devices()["cpu"]
     flop = seconds = 0.0
     for cell in grid.cells:
         file = root / "cells" / f"{cell.id}.json"
         if file.is_file() and (found := read_json(file)).get("state") == "done":
             flop += _price(cell.recipe, shapes, root).flop or 0.0
-            seconds += found["seconds"] * found["threads"] / cores()
+            seconds += found["seconds"] * found["threads"] / machines
     if seconds:
         return (
             flop / seconds,
@@ -263,9 +268,9 @@ def _speed(root: Path, shapes: Mapping[str, Shape], grid: Grid) -> tuple[float, 
     return cpu.peak * cpu.used, False, [note]
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def on_gpus(grid: Grid) -> bool:
+    """Return whether a cell is trained on a GPU where there is one."""
+    return any(cell.recipe[pretrain].device != "cpu" for cell in grid.cells)
 
 
 def _check_same(planned: Sequence[Planned]) -> None:
@@ -297,7 +302,7 @@ def _stages(planned: Sequence[Planned]) -> list[tuple[str, int, int, int]]:
     return found
 
 
-def _bytes(grid: Grid, todo: Sequence[Planned], root: Path, shapes: Mapping[str, Shape], jobs: int) -> float:
+def _bytes(grid: Grid, todo: Sequence[Planned], root: Path, shapes: Mapping[str, Shape], count: int) -> float:
     """Return the disk that is needed: shared stages stay, trainings only while they run, or all of them if models are kept."""
     shared: dict[str, float] = {}
     for p in todo:
@@ -307,15 +312,15 @@ def _bytes(grid: Grid, todo: Sequence[Planned], root: Path, shapes: Mapping[str,
                 rows = _rows(p.cell.recipe, base, shapes[base])
                 shared[p.steps[name].key] = 200.0 * rows if name == "vocab" else float(shapes[base].bytes(rows))
     trainings = sorted((p.price.bytes or 0.0 for p in todo), reverse=True)
-    return sum(shared.values()) + sum(trainings if grid.own.keep_models else trainings[:jobs])
+    return sum(shared.values()) + sum(trainings if grid.own.keep_models else trainings[:count])
 
 
-def _check_memory(todo: Sequence[Planned], jobs: int) -> None:
+def _check_memory(todo: Sequence[Planned], count: int) -> None:
     free = free_memory()[0]
-    needed = sorted((p.price.memory or 0.0 for p in todo), reverse=True)[:jobs]
+    needed = sorted((p.price.memory or 0.0 for p in todo), reverse=True)[:count]
     if todo and free and sum(needed) > free:
-        fits = max((n for n in range(1, jobs) if sum(needed[:n]) <= free), default=0)
-        would = f"--jobs {fits} fits." if fits else "Take a smaller base, batch or block."
+        fits = max((n for n in range(1, count) if sum(needed[:n]) <= free), default=0)
+        would = f"--workers {fits} fits." if fits else "Take a smaller base, batch or block."
         raise UserError(
             f"{len(needed)} cells at a time need about {sum(needed) / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free. "
             + would

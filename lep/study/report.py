@@ -33,10 +33,10 @@ from lep.study.anova import Anova, analyse, contrasts
 from lep.study.figures import axis_titles, figures, name_of
 from lep.study.findings import Evidence, judge
 from lep.study.grid import SEED, Grid, label, title
-from lep.study.plan import cores
 from lep.study.results import Result, load_results
 from lep.study.steps import RECORD, STAGES
 from lep.study.tables import tables_of
+from lep.study.workers import cores
 
 WEB = Path(__file__).parent / "web"
 FOLDER = "report"

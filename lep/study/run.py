@@ -1,22 +1,19 @@
 """Running a study: the cells that are not done, in the order of the plan; what fails is named, and the others go on.
 
 A cell is a job of its own (`run_cell`): it needs the grid, its id and the folder, and finds what it shares with others by keys.
-`--jobs` starts a process for each (`lep.study.child`), beside one another.
+Workers run each in a process (`lep.study.workers`), beside one another.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
 from darumeru.extras import need
@@ -24,21 +21,21 @@ from darumeru.files import is_empty, read_json, write_json
 from lep.pipeline.stage import PACKAGE, Talk
 from lep.study.design import better_half
 from lep.study.grid import SEED, TOKENS, Cell, Grid
-from lep.study.plan import Planned, cores, plan_study
+from lep.study.plan import Planned, on_gpus, plan_study
 from lep.study.results import load_results
 from lep.study.steps import drop_model, ensure, record, steps_of
+from lep.study.workers import MARK, Workers, open_workers
 
 if TYPE_CHECKING:
     from darumeru.evaluation import Progress
-
-MARK = "study.json"
 
 
 def run_study(
     grid: Grid,
     output: str | Path,
     *,
-    jobs: int = 1,
+    workers: int | Literal["auto"] = 1,
+    ray: str | None = None,
     budget: float | None = None,
     halving: bool = False,
     stage: Callable[[str], AbstractContextManager[Progress | None]] = lambda _: nullcontext(None),
@@ -50,7 +47,8 @@ def run_study(
     Args:
         grid: see `read_grid`.
         output: the folder of the study.
-        jobs: cells beside one another; more than one are processes of their own.
+        workers: cells beside one another, in processes of their own; `auto`: as many as there are GPUs. One is this process.
+        ray: address of a Ray cluster whose nodes run them (they share the folders), None for this machine.
         budget: hours after which no cell is begun that would not end within them.
         halving: designs are trained with the fewest tokens first, the better half of them with more.
         stage: gives a progress bar by its title.
@@ -71,10 +69,10 @@ def run_study(
     need(*PACKAGES, extra="leaderboard")
     root = Path(output).absolute()
     _claim(root, grid)
-    with exclusive(root):
+    with exclusive(root), open_workers(workers, ray, on_gpus(grid)) as pool:
         _fetch(grid, root, say)
-        plan = plan_study(grid, root, jobs=jobs, budget=budget, halving=halving)
-        runner = _Runner(grid, root, jobs, budget, Talk(stage, warn), say, measured=plan.measured)
+        plan = plan_study(grid, root, workers=pool, budget=budget, halving=halving)
+        runner = _Runner(grid, root, pool, budget, Talk(stage, warn), say, measured=plan.measured)
         # What the budget leaves out is seen as cells take their time.
         todo = [p for p in plan.cells if not p.done]
         if halving:
@@ -125,32 +123,31 @@ class _Runner:
         self,
         grid: Grid,
         root: Path,
-        jobs: int,
+        workers: Workers,
         budget: float | None,
         talk: Talk,
         say: Callable[[str], None],
         *,
         measured: bool,
     ) -> None:
-        self.grid, self.root, self.jobs, self.talk, self.say = grid, root, jobs, talk, say
+        self.grid, self.root, self.workers, self.talk, self.say = grid, root, workers, talk, say
+        self.apart = workers.count > 1 or not workers.here
         self.end = None if budget is None else time.monotonic() + budget * 3600
         self.measured = measured
         self.expected = self.took = 0.0
         self.lock = threading.Lock()
-        self.processes: set[subprocess.Popen[bytes]] = set()
 
     def run(self, planned: Sequence[Planned]) -> None:
-        if self.jobs == 1:
+        if not self.apart:
             for p in planned:
                 self._one(p)
             return
-        with ThreadPoolExecutor(self.jobs) as pool:
+        with ThreadPoolExecutor(self.workers.count) as pool:
             try:
                 list(pool.map(self._one, planned))
-            except BaseException:  # Ctrl-C too: their checkpoints are kept
+            except BaseException:  # Ctrl-C too
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in [*self.processes]:
-                    process.kill()
+                self.workers.stop()
                 raise
 
     def _one(self, p: Planned) -> None:
@@ -161,10 +158,10 @@ class _Runner:
                 return
             self.say(f"cell {p.cell.id}: {p.cell.name}")
         began = time.monotonic()
-        if self.jobs == 1:
-            run_cell(self.grid, p.cell, self.root, self.talk, self.say)
-        else:
+        if self.apart:
             self._process(p.cell)
+        else:
+            run_cell(self.grid, p.cell, self.root, self.talk, self.say)
         found = state_of(self.root, p.cell)
         with self.lock:
             if found.get("state") == "failed":
@@ -177,24 +174,11 @@ class _Runner:
         request = {
             "grid": str(self.grid.file), "changes": list(self.grid.changes), "output": str(self.root), "cell": cell.id
         }  # fmt: skip
-        threads = str(max(cores() // self.jobs, 1))
         log = self.root / "cells" / f"{cell.id}.log"
         log.parent.mkdir(exist_ok=True)
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lep.study.child"], stdin=subprocess.PIPE, stdout=file, stderr=file,
-                env=os.environ | {"OMP_NUM_THREADS": threads}, start_new_session=True,
-            )  # fmt: skip
-            assert process.stdin is not None  # noqa: S101 - it is a pipe
-            self.processes.add(process)
-            with process.stdin:  # which stays open: the process ends when we do
-                process.stdin.write(json.dumps(request).encode() + b"\n")
-                process.stdin.flush()
-                code = process.wait()
-            self.processes.discard(process)
-        if code and state_of(self.root, cell).get("state") != "failed":
-            reason = f"its process ended with {'signal' if code < 0 else 'code'} {abs(code)}"
-            _note(self.root, cell, {"state": "failed", "reason": f"{reason}; see {log.name}"})
+        ended = self.workers.run(request, log)
+        if ended and state_of(self.root, cell).get("state") != "failed":
+            _note(self.root, cell, {"state": "failed", "reason": ended})
 
 
 def run_cell(grid: Grid, cell: Cell, root: Path, talk: Talk, say: Callable[[str], None]) -> bool:

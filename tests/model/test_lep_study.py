@@ -15,6 +15,7 @@ from darumeru.errors import DarumeruError, UserError
 from lep import cli
 from lep.study import plan_study, read_grid, run_study
 from lep.study.steps import steps_of
+from lep.study.workers import open_workers
 from support.pipeline import texts, words
 from support.study import GRID, make_inputs, write_grid
 
@@ -208,7 +209,8 @@ def test_a_budget_takes_the_most_informative_cells_and_says_what_is_left(inputs:
     assert [p.cell.id for p in part.todo] == [p.cell.id for p in whole.cells[:3]]
     assert len(part.left_out) == 3
     assert plan_study(small, tmp_path / "out", budget=whole.cells[0].hours / 2).todo == []
-    assert plan_study(small, tmp_path / "out", jobs=2).hours == pytest.approx(whole.hours)
+    with open_workers(2, None, gpus=False) as two:
+        assert plan_study(small, tmp_path / "out", workers=two).hours == pytest.approx(whole.hours)
     assert not (tmp_path / "out").exists()
 
 
@@ -222,7 +224,6 @@ def test_a_budget_takes_the_most_informative_cells_and_says_what_is_left(inputs:
         (["pretrain.replay=[none.jsonl=0.25]"], {}, "There is no file none.jsonl"),
         (["lang=ka"], {}, "Of the letters of ru.jsonl 0% are Georgian"),
         ([], {"halving": True}, "give the grid an axis tokens"),
-        ([], {"jobs": 0}, "at least one cell"),
         (["axes.tokens=[256,257]"], {}, "Two cells are the same training"),
     ],
 )  # fmt: skip
@@ -258,10 +259,9 @@ def test_a_disk_or_memory_without_room_is_refused(
         with pytest.raises(DarumeruError, match=r"needs 0\.0 GB of disk and 0\.0 GB are free"):
             plan_study(grid(inputs, tmp_path), tmp_path / "out")
     monkeypatch.setattr(plan, "free_memory", lambda: (10**9, 10**9))
-    with pytest.raises(
-        UserError, match=r"2 cells at a time need about .* GB of memory and 1\.0 GB are free. --jobs 1 fits."
-    ):
-        plan_study(grid(inputs, tmp_path), tmp_path / "out", jobs=2)
+    says = r"2 cells at a time need about .* GB of memory and 1\.0 GB are free. --workers 1 fits."
+    with open_workers(2, None, gpus=False) as two, pytest.raises(UserError, match=says):
+        plan_study(grid(inputs, tmp_path), tmp_path / "out", workers=two)
 
 
 def test_a_folder_of_something_else_is_left_alone(inputs: Path, study: Path, tmp_path: Path) -> None:
@@ -278,7 +278,12 @@ def test_the_command_shows_its_plan(
     inputs: Path, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["lep", "study", str(study.parent / "grid.yaml"), "--output", str(study.parent / "new"), "--dry-run"]
-    for more, expected in (([], 0), (["--budget", "10"], 2), (["--jobs", "2", "--budget", "30m"], 0)):
+    for more, expected in (
+        ([], 0),
+        (["--budget", "10"], 2),
+        (["--workers", "2", "--budget", "30m"], 0),
+        (["--workers", "0"], 2),
+    ):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -287,6 +292,7 @@ def test_the_command_shows_its_plan(
     assert "--budget '10' is no time. Write hours or minutes above 0, such as 10h or 30m." in " ".join(
         captured.err.split()
     )
+    assert "--workers 0: at least one cell is run at a time." in captured.err
     shown = " ".join(captured.out.split())
     assert "To run: 6 cells, 1,536 tokens" in shown
     assert "2 combinations are the same control as another one." in shown

@@ -1,4 +1,5 @@
-"""A study of two processes at a time, killed three times with SIGKILL, ends with the tables of one that was not."""
+"""A study of two processes at a time, here and on a Ray cluster, killed three times with SIGKILL, ends with the tables of one that
+was not."""
 
 import json
 import os
@@ -6,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lep.study import read_grid, run_study
 from support.study import make_inputs, write_grid
+
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
 
 AXES = {"vocab.extend.add": [0, 40], "tokens": [1280]}
 
@@ -50,14 +53,27 @@ def cells(output: Path) -> list[list[str]]:
     return [row[:-1] for row in rows]  # without seconds
 
 
-def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ray() -> Iterator[str]:
+    """The address of a cluster of two nodes."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 10**8}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_path: Path, ray: str) -> None:
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "lep", "study", str(inputs), "--output", str(output), "--jobs", "2"]
+    command = [sys.executable, "-m", "lep", "study", str(inputs), "--output", str(output), "--workers", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stages = output / "stages"
     marks = ("original-*/step.json", "pretrain-*/*/checkpoints/checkpoint-*", "measure-*/step.json")
-    for mark in marks:
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    for mark, where in zip(marks, ([], ["--ray", ray], []), strict=True):
+        process = subprocess.Popen([*command, *where], env=environment, stderr=subprocess.DEVNULL)
         try:
             wait_for(lambda: any(stages.glob(mark)), process)  # noqa: B023 - it is called at once
         finally:
@@ -68,7 +84,7 @@ def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_
         while processes_of(output / "cells"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*command, "--ray", ray], env=environment, check=True, stderr=subprocess.DEVNULL)
     alone = tmp_path / "alone"
     run_study(read_grid(inputs), alone)
     assert cells(output) == cells(alone)
