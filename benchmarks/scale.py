@@ -312,7 +312,7 @@ def faults(args: argparse.Namespace) -> None:
     Console(width=160).print(table)
     if args.output:
         write_json(args.output, rows)
-    bad = ("choices", "texts", "scores", "again_though_stored", "stored_twice")
+    bad = ("failed", "choices", "texts", "scores", "again_though_stored", "stored_twice")
     if any(row[key] for row in rows for key in bad):
         raise SystemExit(1)
 
@@ -360,7 +360,7 @@ def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
                 draw.choice(workers).kill()
                 killed, last = killed + 1, time.monotonic()
     if process.returncode:
-        raise SystemExit(f"The run by {WAYS[way]} failed.")
+        tell(part="faults", way=WAYS[way], ended_with=process.returncode)
     return killed
 
 
@@ -387,14 +387,16 @@ def differences(a: Any, b: Any) -> dict[str, Any]:
     """Return how many choices, texts and tasks' scores differ between two runs, and by how much log-probabilities do at most."""
     choices = texts = 0
     most = 0.0
-    for task in a.tasks:
+    failed = [task for task in a.tasks if task not in b.scores.tasks]  # of which some request killed three workers
+    both = [task for task in a.tasks if task not in failed]
+    for task in both:
         for x, y in zip(a.samples(task), b.samples(task), strict=True):
             choices += x.pred != y.pred
             for p, q in zip(x.requests, y.requests, strict=True):
                 texts += p.answer.text != q.answer.text
                 most = max([most, *(abs(u - v) for u, v in zip(p.answer.logprobs, q.answer.logprobs, strict=True))])
-    scores = sum(a.scores.tasks[task].score.value != b.scores.tasks[task].score.value for task in a.tasks)
-    return {"choices": choices, "texts": texts, "scores": scores, "logprobs": most}
+    scores = sum(a.scores.tasks[task].score.value != b.scores.tasks[task].score.value for task in both)
+    return {"failed": failed, "choices": choices, "texts": texts, "scores": scores, "logprobs": most}
 
 
 def tell(**facts: Any) -> None:
