@@ -8,7 +8,7 @@ READY = $(VENV)/.ready
 SEED ?= 0
 MINUTES ?= 10
 
-.PHONY: demo check test chaos lint bench doctor gpu-check format leaderboard study-site clean
+.PHONY: demo check test chaos lint scan bench doctor gpu-check format leaderboard study-site clean
 
 # `make INSTALL=--cpu demo` leaves a GPU alone.
 $(READY): pyproject.toml scripts/install.py
@@ -34,6 +34,11 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Long random strings are left out: fingerprints are such.
+scan: $(READY)  ## whether a key or password is in a file of git
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --disable-plugin Base64HighEntropyString \
+		--disable-plugin HexHighEntropyString --disable-plugin IPPublicDetector
 
 bench: $(READY)  ## our engines beside stock lm-eval on this machine (half an hour on two cores, which nothing else may use)
 	$(BIN)/python benchmarks/engines.py --output benchmarks/results/engines.json

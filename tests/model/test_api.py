@@ -227,7 +227,13 @@ def test_weights_need_not_be_here_and_the_record_says_who_answered(
             (folder / file.name).write_bytes(file.read_bytes())
     stand_in = serve(key="sk-very-secret", models=("other", "Tiny Chat v2"))
     run = evaluate(
-        stand_in, folder, tmp_path / "runs", ["rwsd", "cp_sent_ru"], served_model="Tiny Chat v2", api_key_env="MY_KEY"
+        # pragma: allowlist nextline secret
+        stand_in,
+        folder,
+        tmp_path / "runs",
+        ["rwsd", "cp_sent_ru"],
+        served_model="Tiny Chat v2",
+        api_key_env="MY_KEY",
     )
     assert run.complete
     header = run.header
@@ -430,6 +436,7 @@ def call(*args: object, code: int) -> str:
         ({"context": 64}, [], 2, "The server's context is 64 tokens, and this run needs"),
         ({"context": None}, [], 2, "is too long for it: This model's maximum context length is 100 tokens."),
         ({}, ["--base-url", "http://127.0.0.1:9"], 1, "cannot be reached"),
+        # pragma: allowlist nextline secret
         ({}, ["--base-url", "http://me:pw@127.0.0.1:9"], 2, "--base-url holds a user name, a password"),
         ({}, ["--base-url", "127.0.0.1:8000"], 2, "--base-url is no http(s) address"),
         ({}, ["--base-url", ""], 2, "--engine api needs the server's address"),

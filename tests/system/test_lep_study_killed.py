@@ -1,5 +1,4 @@
-"""A study of two processes at a time, here and on a Ray cluster, killed three times with SIGKILL, ends with the tables of one that
-was not."""
+"""A study, two processes here and on a Ray cluster, killed three times with SIGKILL, ends with the tables of one that was not."""
 
 import json
 import os
