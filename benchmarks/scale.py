@@ -346,7 +346,7 @@ def faulty(args: argparse.Namespace, way: str, folder: Path, total: int) -> int:
         left = process.children(recursive=True)
         process.kill()
         process.wait()
-        _, alive = psutil.wait_procs(left, timeout=60)
+        _, alive = psutil.wait_procs(left, timeout=180)  # agents of Ray notice it after a minute
         if alive:
             raise SystemExit(f"{len(alive)} processes outlive their driver.")
         process, killed = psutil.Popen(command, env=environment), 1

@@ -73,7 +73,8 @@ class Campaign:
             apart(scenario.make, modules)
             load(modules)
             first = Trial(scenario, self._place, f"{kind.name}-first").measure(modules)
-            load(modules)
+            if not kind.fresh:
+                load(modules)
             usual = Trial(scenario, self._place, f"{kind.name}-usual").measure(modules)
             if unlike := differences(usual.content, first.content):
                 raise RuntimeError(f"{kind.name} leaves different things undisturbed: {'; '.join(unlike[:5])}")

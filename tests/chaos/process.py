@@ -30,16 +30,19 @@ class Process:
         log: the file that gets what it prints.
         environment: variables beside ours.
         mark: names the trial in the environment of the command and of all that it starts.
+        fresh: it is a Python of its own, which loads its libraries itself.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], mark: str) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str], mark: str, *, fresh: bool = False
+    ) -> None:
         self.log, self.code = log, None
         self._began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(command, log, {**environment, _MARK: mark})
+            _become(command, log, {**environment, _MARK: mark}, fresh=fresh)
         with suppress(OSError):  # done already, by itself
             os.setpgid(self.pid, self.pid)
 
@@ -103,7 +106,7 @@ class Process:
             os.kill(self.pid, number)
 
 
-def _become(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> NoReturn:
+def _become(command: Sequence[str], log: Path, environment: Mapping[str, str], *, fresh: bool) -> NoReturn:
     """Be the command, in the forked process."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -116,6 +119,9 @@ def _become(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, (str(_PRELOADED), str(_PRELOADED.parents[1]), os.environ.get("PYTHONPATH")))
     )
+    if fresh:
+        code = f"import sys; from {command[0]}.cli import main; sys.argv[0] = {command[0]!r}; main()"
+        os.execv(sys.executable, [sys.executable, "-c", code, *command[1:]])  # noqa: S606
     sys.argv = list(command)
 
     def work() -> None:

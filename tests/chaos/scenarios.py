@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .content import content_of
 
@@ -31,6 +32,8 @@ class Scenario(ABC):
     """Without work after which a start counts as hanging."""
     ends = frozenset({0})
     """Exit codes of a start that did all there was to do."""
+    fresh = False
+    """Whether each start is a Python of its own: not all libraries bear that a process which has loaded them is forked."""
 
     def __init__(self, inputs: Path) -> None:
         self.inputs = inputs
@@ -221,7 +224,130 @@ class LepRun(Scenario):
         return {k: "a page" if Path(k).suffix in _PAGES else v for k, v in super().content(output).items()}
 
 
+class Study(Scenario):
+    """`lep study` of a control and one design, which share the measures of their base."""
+
+    name = "study"
+
+    def make(self) -> None:
+        """Write a base model, texts and the grid."""
+        from support.study import make_inputs, write_grid
+
+        make_inputs(self.inputs)
+        write_grid(self.inputs, axes={"vocab.extend.add": [0, 40], "tokens": [512]}, copies=0)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words("lep", "study", self.inputs / "grid.yaml", "--output", output)
+
+    def content(self, output: Path) -> Content:
+        """Return what the command left; of the report only that it is there, since it tells times."""
+        return {k: "of the report" if k.startswith("report/") else v for k, v in super().content(output).items()}
+
+
+class Calibrate(Scenario):
+    """`lep calibrate train` of a few steps, with checkpoints."""
+
+    name = "calibrate"
+
+    def make(self) -> None:
+        """Write a chat model and conversations."""
+        from support.chats import chat
+        from support.tiny import make_model
+
+        make_model(self.inputs / "chat", chat=True)
+        said = [
+            chat(f"скажи {word}", f"вот {word} и {number}") for number in range(8) for word in ("дом", "лес", "сад")
+        ]
+        lines = [json.dumps({"messages": messages}, ensure_ascii=False) for messages in said]
+        (self.inputs / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "lep", "calibrate", "train", "--model", self.inputs / "chat", "--data", self.inputs / "chats.jsonl", "--output",
+            output, "--device", "cpu", "--dtype", "float32", "--batch", 4, "--max-length", 64, "--epochs", 2, "--save-every", 3,
+        )  # fmt: skip
+
+
+class Api(Scenario):
+    """`darumeru run` on a server that is slow, and now and then fails or hangs up."""
+
+    name = "api"
+    fresh = True
+
+    def make(self) -> None:
+        """Write a chat model, whose tokenizer the server has, and take a port."""
+        from support.tiny import make_model
+
+        make_model(self.inputs / "chat", chat=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            (self.inputs / "port").write_text(str(free.getsockname()[1]))
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "darumeru", "run", "--model", self.inputs / "chat", "--data", "mini", "--engine", "api", "--base-url",
+            f"http://127.0.0.1:{(self.inputs / 'port').read_text()}/v1", "--served-model", "tiny", "--tasks", "parus,cp_sent_ru",
+            "--limit", 6, "--num-fewshot", 0, "--model-args", "concurrency=2,backoff=0.01", "--output", output,
+        )  # fmt: skip
+
+    @contextmanager
+    def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
+        """Serve: each fifth call fails with 503, each seventh is cut off."""
+        pid = os.fork()
+        if pid == 0:
+            self._serve()
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _serve(self) -> NoReturn:
+        from transformers import AutoTokenizer
+
+        from support.standin import StandIn, standing_in
+
+        stand_in = StandIn(
+            AutoTokenizer.from_pretrained(self.inputs / "chat"), delay=0.02, armed=True, fails_each=5, cuts_each=7
+        )
+        with standing_in(stand_in, int((self.inputs / "port").read_text())):
+            while True:
+                time.sleep(1)
+
+
+class Workers(Scenario):
+    """`darumeru run` by two workers on Ray; only choices and texts are compared, as batches differ."""
+
+    name = "workers"
+    fresh = True
+
+    def make(self) -> None:
+        """Write a base model."""
+        from support.tiny import make_model
+
+        make_model(self.inputs / "base", chat=False)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return [*Run.command(self, output, beside), "--workers", "2"]  # type: ignore[arg-type]
+
+    def content(self, output: Path) -> Content:
+        """Return choices and texts, and which other files there are."""
+        found: Content = {}
+        for name, value in super().content(output).items():
+            of_samples = Path(name).parent.name == "samples"
+            found[name] = [_said(sample) for sample in value] if of_samples else "a file"
+        return found
+
+
+def _said(sample: dict[str, Any]) -> list[Any]:
+    return [sample["id"], sample["pred"], [request["answer"]["text"] for request in sample["requests"]]]
+
+
 _PAGES = frozenset((".html", ".md", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
 
 
-SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun)
+SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun, Study, Calibrate, Api, Workers)

@@ -114,7 +114,13 @@ class Trial:
         """Start the command."""
         log = self.outside / f"{len(self._started)}.log"
         known = {"CHAOS_SPY": str(self._spied), **self.counted.environment()}
-        process = Process(self.scenario.command(self.output, self.beside), log, {**known, **environment}, self.seed)
+        process = Process(
+            self.scenario.command(self.output, self.beside),
+            log,
+            {**known, **environment},
+            self.seed,
+            fresh=self.scenario.fresh,
+        )
         self._started.append(process)
         return process
 

@@ -62,6 +62,10 @@ class StandIn:
     html: bool = False
     faults: list[tuple[int, dict[str, str], str]] = field(default_factory=list)
     """Statuses, headers and bodies to answer the next calls (not the start-up ones) with."""
+    fails_each: int = 0
+    """Of so many calls the last is answered with 503."""
+    cuts_each: int = 0
+    """Of so many calls the last is broken off."""
     dies_after: int | None = None
     """Breaks off every connection after so many calls."""
     delay: float = 0.0
@@ -229,7 +233,10 @@ class Handler(BaseHTTPRequestHandler):
                 s.calls += 1
                 s.bodies.append(body)
                 fault = s.faults.pop(0) if s.faults else None
+                if s.fails_each and s.calls % s.fails_each == 0:
+                    fault = (503, {}, "busy")
                 dead = s.dies_after is not None and s.calls > s.dies_after
+                dead = dead or bool(s.cuts_each and s.calls % s.cuts_each == 0)
             time.sleep(s.delay)
             if dead:
                 self.close_connection = True
