@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -70,6 +71,9 @@ def errors() -> Iterator[None]:
         if isinstance(error, OSError) and (told := of_system(error)):
             say(f"Error: {told}")
             raise typer.Exit(told.exit_code) from None
+        if isinstance(error, PackageNotFoundError) and error.name == "darumeru":
+            say("Error: this copy of Darumeru is not installed. In its folder run: pip install -e .")
+            raise typer.Exit(1) from None
         say(f"Error: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
         say("This should not happen; --debug shows where it did. What was computed is kept.")
         raise typer.Exit(1) from None

@@ -44,6 +44,21 @@ def test_a_disk_that_refuses_is_told_in_a_sentence(
     assert "should not happen" not in told
 
 
+def test_a_copy_that_is_not_installed_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    monkeypatch.delenv("DARUMERU_DEBUG", raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(typer.Exit) as end, errors():
+        metadata.version("darumeru")
+    assert end.value.exit_code == 1
+    assert capsys.readouterr().err == (
+        "Error: this copy of Darumeru is not installed. In its folder run: pip install -e .\n"
+    )
+
+
 def test_other_errors_of_the_system_are_not_explained_away() -> None:
     assert of_system(FileNotFoundError(errno.ENOENT, "no such file", "a")) is None
     assert isinstance(of_system(PermissionError(errno.EACCES, "denied", "a")), UserError)
