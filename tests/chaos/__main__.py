@@ -39,7 +39,8 @@ def main() -> int:
     with Screen(report, 60 * asked.minutes) as screen:
         try:
             campaign = Campaign(kinds, folder, screen.say)
-            for result in campaign.run(faults, asked.seed, 60 * asked.minutes, asked.trials):
+            drawn = campaign.run(faults, asked.seed, 60 * asked.minutes, asked.trials)
+            for result in campaign.run_each_call(asked.seed) if asked.each_call else drawn:
                 report.results.append(result)
                 screen.tell(result)
         except KeyboardInterrupt:
@@ -68,6 +69,10 @@ def _arguments() -> argparse.Namespace:
         metavar="FAULT",
         help=", ".join(f.__name__ for f in FAULTS),
     )
+    parser.add_argument(
+        "--each-call", action="store_true", help="instead: the disk is full from the first call that changes a file on, from the "
+        "second, and so on to the last; without a limit of time",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file of the report")
     parser.add_argument("--folder", type=Path, help="where the folder of the campaign is made")
     return parser.parse_args()

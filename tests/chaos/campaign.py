@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .content import differences
-from .faults import Fault
+from .faults import Fault, disk_full_at
 from .process import apart, load
 from .scenarios import Scenario
 from .trial import Result, Trial, Undisturbed
@@ -101,3 +101,9 @@ class Campaign:
                     left += draw.sample(list(faults), len(faults))
                 number += 1
                 yield self.trial(name, left.pop(), f"{seed}-{number}-{name}")
+
+    def run_each_call(self, seed: int) -> Iterator[Result]:
+        """Yield what comes of a full disk from each call on that changes a file, of each scenario."""
+        for name, usual in self.usual.items():
+            for call in range(1, usual.calls + 1):
+                yield self.trial(name, disk_full_at(call), f"{seed}-{call}-{name}")

@@ -85,6 +85,16 @@ def disk_full(trial: Trial) -> Ended:
     return _in_a_call(trial, "enospc")
 
 
+def disk_full_at(call: int) -> Fault:
+    """Return ENOSPC from this call on."""
+
+    def disk_full(trial: Trial) -> Ended:
+        trial.ended(trial.start(trial.counted.environment("enospc", call)))
+        return Ended(f"call {call} of {trial.calls}")
+
+    return disk_full
+
+
 def disk_error(trial: Trial) -> Ended:
     """EIO in one call."""
     return _in_a_call(trial, "eio")

@@ -10,9 +10,9 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .content import content_of
 
@@ -30,6 +30,8 @@ class Scenario(ABC):
     name: str
     seconds = 120.0
     """Without work after which a start counts as hanging."""
+    lingers = 15.0
+    """Seconds after which a process that a killed command had started still runs, if it is left behind."""
     ends = frozenset({0})
     """Exit codes of a start that did all there was to do."""
     fresh = False
@@ -53,6 +55,10 @@ class Scenario(ABC):
     def meanwhile(self, output: Path, beside: Path) -> AbstractContextManager[object]:
         """Return what happens beside the command while a trial goes on."""
         return nullcontext()
+
+    def environment(self, beside: Path) -> dict[str, str]:
+        """Return variables that the command needs."""
+        return {}
 
     def content(self, output: Path) -> Content:
         """Return what the command left, without times."""
@@ -270,52 +276,101 @@ class Calibrate(Scenario):
         )  # fmt: skip
 
 
-class Api(Scenario):
-    """`darumeru run` on a server that is slow, and now and then fails or hangs up."""
+class Served(Scenario):
+    """A command that asks a server, which is another process on a port of its own."""
 
-    name = "api"
     fresh = True
 
     def make(self) -> None:
-        """Write a chat model, whose tokenizer the server has, and take a port."""
-        from support.tiny import make_model
-
-        make_model(self.inputs / "chat", chat=True)
+        """Take a port."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             (self.inputs / "port").write_text(str(free.getsockname()[1]))
 
-    def command(self, output: Path, beside: Path) -> list[str]:
-        """Return the command."""
-        return words(
-            "darumeru", "run", "--model", self.inputs / "chat", "--data", "mini", "--engine", "api", "--base-url",
-            f"http://127.0.0.1:{(self.inputs / 'port').read_text()}/v1", "--served-model", "tiny", "--tasks", "parus,cp_sent_ru",
-            "--limit", 6, "--num-fewshot", 0, "--model-args", "concurrency=2,backoff=0.01", "--output", output,
-        )  # fmt: skip
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int((self.inputs / "port").read_text())
+
+    @abstractmethod
+    def serving(self) -> AbstractContextManager[object]:
+        """Return what serves on the port."""
 
     @contextmanager
     def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
-        """Serve: each fifth call fails with 503, each seventh is cut off."""
+        """Serve."""
         pid = os.fork()
         if pid == 0:
-            self._serve()
+            with self.serving():
+                while True:
+                    time.sleep(1)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                break
+            time.sleep(0.05)
         try:
             yield
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def _serve(self) -> NoReturn:
+
+class Api(Served):
+    """`darumeru run` on a server that is slow: each fifth call fails with 503, each seventh is cut off."""
+
+    name = "api"
+
+    def make(self) -> None:
+        """Write a chat model, whose tokenizer the server has."""
+        from support.tiny import make_model
+
+        super().make()
+        make_model(self.inputs / "chat", chat=True)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "darumeru", "run", "--model", self.inputs / "chat", "--data", "mini", "--engine", "api", "--base-url",
+            f"http://127.0.0.1:{self.port}/v1", "--served-model", "tiny", "--tasks", "parus,cp_sent_ru",
+            "--limit", 6, "--num-fewshot", 0, "--model-args", "concurrency=2,backoff=0.01", "--output", output,
+        )  # fmt: skip
+
+    def serving(self) -> AbstractContextManager[object]:
+        """Return the server."""
         from transformers import AutoTokenizer
 
         from support.standin import StandIn, standing_in
 
-        stand_in = StandIn(
-            AutoTokenizer.from_pretrained(self.inputs / "chat"), delay=0.02, armed=True, fails_each=5, cuts_each=7
-        )
-        with standing_in(stand_in, int((self.inputs / "port").read_text())):
-            while True:
-                time.sleep(1)
+        tokenizer = AutoTokenizer.from_pretrained(self.inputs / "chat")
+        return standing_in(StandIn(tokenizer, delay=0.02, armed=True, fails_each=5, cuts_each=7), self.port)
+
+
+class Pull(Served):
+    """`darumeru data pull` of all data sets of the suite."""
+
+    name = "pull"
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words("darumeru", "data", "pull", "--output", output)
+
+    def environment(self, beside: Path) -> dict[str, str]:
+        """Return where the hub is, and a cache that is the trial's own."""
+        from support.hub import Hub
+
+        mine = Hub(f"http://127.0.0.1:{self.port}").environment(beside.parent / "home", HF_HUB_OFFLINE="0")
+        return {name: value for name, value in mine.items() if name.startswith("HF_")}
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve."""
+        from support.hub import serve
+        from support.hub_data import fill
+
+        with serve(self.port) as hub:
+            fill(hub)
+            yield
 
 
 class Workers(Scenario):
@@ -323,6 +378,7 @@ class Workers(Scenario):
 
     name = "workers"
     fresh = True
+    lingers = 150.0  # Ray's agents ask once a minute whether their node lives
 
     def make(self) -> None:
         """Write a base model."""
@@ -344,10 +400,10 @@ class Workers(Scenario):
 
 
 def _said(sample: dict[str, Any]) -> list[Any]:
-    return [sample["id"], sample["pred"], [request["answer"]["text"] for request in sample["requests"]]]
+    return [sample["id"], sample["pred"], [request["answer"].get("text") for request in sample["requests"]]]
 
 
 _PAGES = frozenset((".html", ".md", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
 
 
-SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun, Study, Calibrate, Api, Workers)
+SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun, Study, Calibrate, Api, Workers, Pull)

@@ -113,7 +113,7 @@ class Trial:
     def start(self, environment: Mapping[str, str] = {}) -> Process:
         """Start the command."""
         log = self.outside / f"{len(self._started)}.log"
-        known = {"CHAOS_SPY": str(self._spied), **self.counted.environment()}
+        known = {"CHAOS_SPY": str(self._spied), **self.counted.environment(), **self.scenario.environment(self.beside)}
         process = Process(
             self.scenario.command(self.output, self.beside),
             log,
@@ -229,7 +229,7 @@ class Trial:
             path.unlink(missing_ok=True)
 
     def _still_running(self) -> list[str]:
-        deadline = time.monotonic() + 15.0  # what a killed command started notices it by and by
+        deadline = time.monotonic() + self.scenario.lingers  # what a killed command started notices it by and by
         while (
             running := left_behind(self.seed, {process.pid for process in self._started})
         ) and time.monotonic() < deadline:

@@ -296,11 +296,11 @@ def _entries(files: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def serve() -> Iterator[Hub]:
-    """Give a hub without any repository that answers until the block ends."""
+def serve(port: int = 0) -> Iterator[Hub]:
+    """Give a hub without any repository, on any free port, that answers until the block ends."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
