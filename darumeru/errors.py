@@ -62,6 +62,11 @@ def of_system(error: OSError) -> DarumeruError | None:
     return None
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error says in a line, or its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def unknown(what: str, value: str, allowed: Iterable[str]) -> UserError:
     """Return the error for a name that does not exist: it states the name, the nearest one and all that do."""
     names = sorted(set(allowed))

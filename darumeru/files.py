@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from darumeru.errors import UserError
+from darumeru.errors import UserError, one_line
 
 
 def dumps(value: Any) -> str:
@@ -206,6 +206,33 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"'{path}', after line {number}: cannot be read as UTF-8 text ({error}).") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise UserError(f"'{path}', line {number}: not valid JSON ({error}).") from None
+
+
+def read_yaml(path: Path, what: str = "") -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: of the file.
+        what: it is, for the message.
+
+    Raises:
+        UserError: it is missing, or no YAML.
+    """
+    import yaml
+
+    named = f"{what} '{path}'".strip()
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{named} does not exist.") from None
+    except OSError as error:
+        raise UserError(f"{named} cannot be read ({error.strerror}).") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: no UTF-8, an impossible date, too many digits
+        raise UserError(f"{named} is not valid YAML ({one_line(error)}).") from None
 
 
 def fingerprint(value: Any) -> str:

@@ -17,6 +17,7 @@ from darumeru.evaluation.plan import Plan, prepare
 from darumeru.evaluation.score import score, score_samples
 from darumeru.files import dumps, fingerprint, read_json, slug, write_json
 from darumeru.inference.asking import Progress, ask, requests_sha256
+from darumeru.record.folder import tidy
 from darumeru.record.run import Journal, Run, exclusive
 from darumeru.record.scores import Rescored, Time
 from darumeru.settings import Settings, as_before, settings_of
@@ -74,6 +75,7 @@ def execute(
     run, header = run_of(plan, output)
     if run.complete:
         run.verify()
+        tidy(run.path)
         return run
     if not run.path.exists():
         _take_over(plan, header, run.path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from darumeru.errors import DarumeruError, UserError
 from darumeru.evaluation.execute import OpenEngine, execute, open_planned
 from darumeru.evaluation.plan import Plan, prepare
+from darumeru.files import read_yaml
 from darumeru.inference.asking import Progress
 from darumeru.record.run import Run
 from darumeru.settings import Settings
@@ -123,14 +124,7 @@ def read_models(file: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it is no such list.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"--models '{file}' does not exist.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--models '{file}' is no YAML file ({str(error).splitlines()[0]}).") from None
+    content = read_yaml(file, "--models")
     entries = content if isinstance(content, list) else []
     found = [{"model": entry} if isinstance(entry, str) else entry for entry in entries]
     if not found or not all(isinstance(entry, dict) and isinstance(entry.get("model"), str) for entry in found):

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from darumeru.errors import UserError, unknown
+from darumeru.files import read_yaml
 from darumeru.options import Strict
 
 TEMPLATE = Path(__file__).parent / "release.yaml"
@@ -95,16 +96,9 @@ def read_policy(file: Path) -> Policy:
     Raises:
         UserError: it is missing, no YAML mapping, has an unknown key or an impossible value, or no rule.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"Policy '{file}' cannot be read ({error.strerror}). 'darumeru gate --template' prints one to begin with."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"Policy '{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
+    if not file.is_file():
+        raise UserError(f"There is no policy '{file}'. 'darumeru gate --template' prints one to begin with.")
+    content = read_yaml(file, "Policy")
     if not isinstance(content, dict):
         raise UserError(
             f"Policy '{file}' must be a mapping of keys, such as 'version: 1' and 'non_inferiority: {{…}}'."

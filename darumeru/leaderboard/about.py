@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darumeru.errors import UserError
+from darumeru.files import read_yaml
 from darumeru.leaderboard.entry import Entry, data_title
 from darumeru.leaderboard.thinking import thinking_title
 
@@ -31,16 +32,9 @@ def read_about(file: Path) -> dict[str, About]:
     Raises:
         UserError: it is missing, no YAML mapping, or has a key that is not known.
     """
-    import yaml
-
     from darumeru.errors import unknown
 
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"'{file}' cannot be read.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"'{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
+    content = read_yaml(file)
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise UserError(
             f"'{file}' must map model names or run ids to what is known of them, e.g. 'smol: {{name: SmolLM}}'."

@@ -37,6 +37,11 @@ def seal(folder: Path, names: Iterable[str]) -> None:
     """Write the manifest: nothing is missing, and these are the files. The journal, whose answers they hold, is deleted."""
     sums = {name: file_sha256(folder / name) for name in names}
     write_json(folder / MANIFEST, Manifest(format=FORMAT, complete=True, files=sums).to_json())
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Delete the journal of a finished record, also where a process was killed after it had written the manifest."""
     (folder / "journal.jsonl").unlink(missing_ok=True)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from darumeru.data.bundle import Bundle
-from darumeru.errors import UserError, unknown
+from darumeru.errors import DarumeruError, UserError, one_line, unknown
+from darumeru.files import read_yaml
 
 if TYPE_CHECKING:
     from darumeru.task.base import DarumeruTask
@@ -101,7 +102,7 @@ class Catalogue:
         include_path: further folders; a task there replaces one of ours with the same name.
 
     Raises:
-        UserError: such a folder does not exist.
+        UserError: such a folder does not exist, or lm-eval cannot read what is in it.
     """
 
     def __init__(self, include_path: Iterable[Path] = ()) -> None:
@@ -176,7 +177,12 @@ class Catalogue:
         for name in tasks:
             if self._index[name].kind.name != "PY_TASK":
                 raise _not_ours(name)
-            loaded |= manager.load(name)["tasks"]
+            try:
+                loaded |= manager.load(name)["tasks"]
+            except (DarumeruError, OSError, ImportError):
+                raise
+            except Exception as error:  # whatever lm-eval makes of a file of somebody's
+                raise UserError(f"Task '{name}' cannot be read ({one_line(error)}). Correct its YAML file.") from error
         for name, task in loaded.items():
             if not isinstance(task, DarumeruTask):
                 raise _not_ours(name)
@@ -207,7 +213,13 @@ def _manager(paths: Sequence[Path], metadata: dict[str, Any] | None = None) -> A
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of tasks that an --include-path replaces on purpose
     # Later folders override earlier ones in lm-eval's documentation, but the first of equal names is kept in 0.4.13.
-    return TaskManager(include_path=list(paths), include_defaults=False, metadata=metadata)
+    try:
+        return TaskManager(include_path=list(paths), include_defaults=False, metadata=metadata)
+    except (DarumeruError, OSError, ImportError):
+        raise
+    except Exception as error:
+        where = ", ".join(f"'{path}'" for path in paths if path != TASKS)
+        raise UserError(f"The tasks in {where or 'our own folder'} cannot be read ({one_line(error)}).") from error
 
 
 def read_suite(cfg: Mapping[str, Any]) -> Suite:
@@ -242,17 +254,11 @@ def read_wording(file: Path) -> dict[str, Wording]:
     Raises:
         UserError: it is missing, no YAML mapping, or has a key that cannot be overridden.
     """
-    import yaml
     from pydantic import ValidationError
 
     from darumeru.task.options import Wording
 
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"Wording file '{file}' does not exist.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"Wording file '{file}' is not valid YAML ({str(error).splitlines()[0]}).") from None
+    content = read_yaml(file, "Wording file")
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise UserError(
             f"Wording file '{file}' must map task names to the prompt settings to override, e.g. 'rucola: {{gen_prefix: …}}'."

@@ -9,6 +9,7 @@ from typing import Any
 
 from darumeru.evaluation import Settings, asked
 from darumeru.race.challenge import lost
+from darumeru.record.folder import tidy
 from darumeru.record.run import Run, find_runs
 from darumeru.watch.checkpoints import Checkpoint
 from darumeru.watch.curve import Point, point_of
@@ -51,6 +52,8 @@ class Records:
         worse = lost(run)
         finished = worse.at if worse else str(run.scores.finished) if ours else ""
         self._found[run.path] = Record(point_of(run), where["weights"], finished) if ours else None
+        if ours and run.complete:
+            tidy(run.path)
 
     def _ours(self) -> list[Record]:
         return [r for r in list(self._found.values()) if r is not None]

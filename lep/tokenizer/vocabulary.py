@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from darumeru.errors import UserError
+from darumeru.errors import UserError, one_line
 from darumeru.files import read_json
 from lep.model.checkpoint import locate
 
@@ -82,14 +82,25 @@ class Vocabulary:
         """Read the tokenizer of a folder or hub id.
 
         Raises:
-            UserError: no `tokenizer.json` there, or a tokenizer of a family that is not supported.
+            UserError: no `tokenizer.json` there, one that cannot be read, or a tokenizer of a family that is not supported.
         """
         folder = locate(source, weights=False)
         if not (folder / "tokenizer.json").is_file():
             raise UserError(
                 f"{folder} has no tokenizer.json. Load it with transformers' AutoTokenizer, then save_pretrained it."
             )
-        return cls(read_json(folder / "tokenizer.json"), folder)
+        file = folder / "tokenizer.json"
+        spec = read_json(file)
+        try:
+            found = cls(spec, folder)
+            found.tokenizer, found.merges, found.size, found.by_bytes  # noqa: B018 - read now what may be wrong in it
+        except UserError:
+            raise
+        except Exception as error:  # tokenizers has no type of its own for them
+            raise UserError(
+                f"{file} is no tokenizer that can be read ({one_line(error)}). Save or fetch it again."
+            ) from None
+        return found
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 _TIMES = {
     "started", "finished", "created", "at", "seconds", "wall_seconds", "engine_seconds", "not_engine_share", "time",
     "tokens_per_second", "memory_gb", "peak_memory_gb", "where", "environment", "versions", "total_flos", "machine", "tps", "crc",
+    "date_published",
 }  # fmt: skip
 """Keys whose values are of one process and not of the result."""
 

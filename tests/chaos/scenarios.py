@@ -64,6 +64,10 @@ class Scenario(ABC):
         """Return what the command left, without times."""
         return content_of(output)
 
+    def done(self, code: int, text: str) -> bool:
+        """Return whether a start ended as one that did all there was to do, or found it done."""
+        return code in self.ends
+
     def reached(self, output: Path) -> dict[str, int]:
         """Return training folder → the step of its newest whole checkpoint."""
         found: dict[str, int] = {}
@@ -275,6 +279,10 @@ class Calibrate(Scenario):
             output, "--device", "cpu", "--dtype", "float32", "--batch", 4, "--max-length", 64, "--epochs", 2, "--save-every", 3,
         )  # fmt: skip
 
+    def done(self, code: int, text: str) -> bool:
+        """Return whether it is done; a folder that is there is not written again, which is said with exit code 2."""
+        return super().done(code, text) or (code == 2 and "is not empty" in text)
+
 
 class Served(Scenario):
     """A command that asks a server, which is another process on a port of its own."""
@@ -403,7 +411,7 @@ def _said(sample: dict[str, Any]) -> list[Any]:
     return [sample["id"], sample["pred"], [request["answer"].get("text") for request in sample["requests"]]]
 
 
-_PAGES = frozenset((".html", ".md", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
+_PAGES = frozenset((".html", ".md", ".parquet", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
 
 
 SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun, Study, Calibrate, Api, Workers, Pull)

@@ -182,12 +182,12 @@ class Trial:
         for attempt in range(3 if ended.damaged else 1):
             process = self.start()
             code = self.ended(process)
-            if code in self.scenario.ends:
+            if done := self.scenario.done(code, process.text):
                 break
             refused = ended.damaged and code in (1, 2)
             if refused:
                 self._obey(process.text, attempt)
-        if self.codes[-1] not in self.scenario.ends:
+        if not done:
             self.wrong.append(f"started again it never succeeds: {process.text[-600:]!r}")
         if not self.wrong:
             self.wrong += differences(self.scenario.content(self.output), self._wanted())

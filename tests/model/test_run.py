@@ -46,8 +46,10 @@ def test_a_finished_run_is_complete_and_not_computed_again(tiny_chat: Path, tmp_
     def never(plan: Plan) -> KnowingEngine:
         raise AssertionError("a finished run needs no engine")
 
+    (run.path / "journal.jsonl").write_text("left by a process that was killed after it had written the manifest\n")
     again = execute(plan, tmp_path, open_engine=never)
     assert again.path == run.path
+    assert not (run.path / "journal.jsonl").exists()
 
 
 def test_changed_settings_are_other_runs(tiny_chat: Path, tmp_path: Path) -> None:

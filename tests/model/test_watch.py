@@ -59,7 +59,10 @@ def test_each_checkpoint_once_oldest_first_and_again_nothing(
         {"run": "t", "step": step, "tokens_seen": step * 10} for step in (20, 100, 300)
     ]
     assert {h.model.name for h in headers} == {"t"}
+    left = next((tmp_path / "runs").iterdir()) / "journal.jsonl"
+    left.write_text("left by a process that was killed after it had written the manifest\n")
     again = once(tmp_path / "t")
+    assert not left.exists()
     assert evaluated == [20, 100, 300], "a complete record is enough"
     assert again.points == outcome.points
     checkpoint(tiny_base, tmp_path / "t", 200)

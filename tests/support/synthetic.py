@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def make_run(
     seed: int = 0,
     documents: int = 20,
     tasks: list[str] | None = None,
-    text: str = "Сколько будет дважды два?",
+    text: str | Sequence[str] = "Сколько будет дважды два?",
     resamples: int = 200,
     complete: bool = True,
     **header: Any,
@@ -46,7 +46,8 @@ def make_run(
     """A run of `name` whose chance to be right on a document is its skill less the document's hardness.
 
     A document is as hard for every model, so that models' answers are correlated as real ones are. With `thinking` on in the
-    header every answer has a thought of `text`, and that of every fifth document did not end.
+    header every answer has a thought of `text`, and that of every fifth document did not end. `text` may be one for
+    each document.
     """
     from darumeru.record.sample import Sample, table_of
 
@@ -70,6 +71,7 @@ def make_run(
         primary = tuple(m for m in metrics if m != "symbols_per_token")
         rows = []
         for i in range(documents):
+            said = text if isinstance(text, str) else text[i]
             mark = float(values[i]) if task in GRADED else float(right[i])
             label = "ABCD"[gold[i]]
             choice = None if task in GRADED else label if right[i] else "ABCD"[(gold[i] + 1) % 4]
@@ -77,18 +79,18 @@ def make_run(
             if "symbols_per_token" in score:
                 score["symbols_per_token"] = 2.5 + skill
             answer: dict[str, Any] = (
-                {"text": f"{text} {i}", "tokens": [1, 2, 3], "finish": "stop"}
+                {"text": f"{said} {i}", "tokens": [1, 2, 3], "finish": "stop"}
                 if task in GRADED
                 else {"logprobs": [-1.0, -2.0, -3.0, -4.0]}
             )
             if budget:
-                answer |= {"thought": f"{text} {i}?", "thought_tokens": [1] * (budget // 2), "unfinished": i % 5 == 4}
+                answer |= {"thought": f"{said} {i}?", "thought_tokens": [1] * (budget // 2), "unfinished": i % 5 == 4}
             rows.append(
                 {
                     "id": i, "doc": {}, "gold": label, "pred": choice, "score": score, "ties": 0, "cluster": None,
                     "stratum": None, "extra": {},
                     "requests": [
-                        {"prompt": f"{text} {task} {i}", "prompt_tokens": 12, "num_fewshot": 0, "truncated": 0,
+                        {"prompt": f"{said} {task} {i}", "prompt_tokens": 12, "num_fewshot": 0, "truncated": 0,
                          "reference_tokens": None, "answer": answer}
                     ],
                 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import threading
 import time
@@ -379,6 +380,37 @@ def test_markup_stays_text_and_the_policy_holds(watched: Watched, folder: Path) 
     assert page.evaluate("window.broken") is None
     assert any("Content Security Policy" in f or "content security policy" in f.lower() for f in watched.faults)
     watched.faults.clear()
+
+
+def strange(number: int) -> str:
+    """A text of markup, of what ends strings and scripts, and of characters from anywhere in Unicode."""
+    draw = random.Random(number)
+    parts = [
+        NASTY, "<!--", "]]>", "</pre>", "</textarea>", "<style>*{display:none}</style>", "<svg onload=alert(1)>", "`${alert(1)}`",
+        "\\u003cscript\\u003e", "&lt;b&gt;", "&#x3c;", "\u2028", "\u2029", "\u202e", "\u200b", "\ufeff", "'\"", "\\", "\t",
+        "<iframe srcdoc='<script>parent.broken=1</script>'>", "<base href=//example.org>", "<meta http-equiv=refresh content=0>",
+    ]  # fmt: skip
+    while len(parts) < 60:
+        code = draw.randrange(0x20, 0x110000)
+        if not 0xD800 <= code < 0xE000:  # no half characters: a record has none
+            parts.append(chr(code))
+    return "".join(draw.choices(parts, k=12)) + f" №{number}"
+
+
+def test_a_thousand_strange_texts_stay_texts(watched: Watched, tmp_path: Path) -> None:
+    texts = [strange(number) for number in range(1000)]
+    make_run(tmp_path / "runs" / "a", "strange", documents=1000, text=texts, tasks=["multiq"])
+    run = next(build([tmp_path / "runs"], tmp_path / "site", published=False).path.glob("runs/*"))
+    page = watched.open(run / "samples.html", "#task=multiq&lang=en")
+    count(page, "article.sample", 25)
+    for shown in range(50, 1001, 25):
+        page.locator("#more").click()
+        count(page, "article.sample", shown)
+    found = page.locator("article.sample .answer pre").all_text_contents()
+    assert sorted(found) == sorted(f"{text} {i}" for i, text in enumerate(texts))
+    assert page.locator("main :is(img, script, style, svg, iframe, base, meta, textarea)").count() == 0
+    assert page.evaluate("window.broken") is None
+    assert page.url.startswith(run.as_uri())
 
 
 def test_thinking_has_its_filter_its_figure_and_a_folded_thought(watched: Watched, folder: Path) -> None:

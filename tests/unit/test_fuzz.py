@@ -18,16 +18,22 @@ from hypothesis import strategies as st  # noqa: E402
 from darumeru.data.bundle import open_bundle  # noqa: E402
 from darumeru.errors import UserError  # noqa: E402
 from darumeru.files import read_json, read_jsonl, slug  # noqa: E402
+from darumeru.inference.prompt import Limits, Prompter  # noqa: E402
 from darumeru.leaderboard.entry import Problem  # noqa: E402
 from darumeru.leaderboard.load import read_run  # noqa: E402
 from darumeru.record.run import Run  # noqa: E402
+from darumeru.task.suite import Catalogue, read_wording  # noqa: E402
 from darumeru.task.template import fill, render  # noqa: E402
 from lep.model.shards import read_header  # noqa: E402
 from lep.pipeline import load_recipe  # noqa: E402
+from lep.tokenizer.vocabulary import Vocabulary  # noqa: E402
+from support.lep_models import ENGLISH, RUSSIAN, save_byte_level  # noqa: E402
 from support.synthetic import make_run  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "recipes" / "smollm2-ru.yaml").read_text(encoding="utf-8")
+
+OURS = frozenset(Catalogue().tasks())
 
 some = settings(
     max_examples=40, derandomize=True, deadline=None, database=None,
@@ -210,3 +216,73 @@ def test_bundles(tmp_path: Path, rows: list[bytes]) -> None:
     split.parent.mkdir(parents=True, exist_ok=True)
     split.write_bytes(b"\n".join(rows))
     refused(lambda: open_bundle(split.parents[1]).load("owner/data", None, "test"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_byte_level(tmp_path_factory.mktemp("tokenizer"), ENGLISH + RUSSIAN, 300)
+
+
+@some
+@given(data=TEXTS, seed=st.integers(0, 10**6), new=VALUES)
+def test_tokenizers(tiny: Path, tmp_path: Path, data: bytes, seed: int, new: Any) -> None:
+    """Of a whole one with a place that holds something else, and of anything."""
+    file = tmp_path / "tokenizer.json"
+    spec = json.loads((tiny / "tokenizer.json").read_text("utf-8"))
+    for content in (json.dumps(disturbed(spec, random.Random(seed), new)).encode(), data):
+        file.write_bytes(content)
+
+        def read() -> None:
+            found = Vocabulary.load(tmp_path)
+            assert found.size >= 0
+            found.tokenizer.encode("дом и сад")
+
+        refused(read)
+
+
+@settings(some, max_examples=12)  # lm-eval reads all tasks each time
+@given(data=TEXTS, line=st.integers(0, 30), new=SCALARS)
+def test_tasks_of_users(tmp_path: Path, data: bytes, line: int, new: Any) -> None:
+    """A task file is read or refused; the tasks beside it stay."""
+    lines = (ROOT / "tasks" / "parus.yaml").read_text("utf-8").replace("parus", "mine").splitlines()
+    at = line % len(lines)
+    if not isinstance(new, int) or new < 10**99:
+        lines[at] = f"{lines[at].partition(':')[0]}: {json.dumps(new)}"
+    for content in ("\n".join(lines).encode(), data):
+        (tmp_path / "mine.yaml").write_bytes(content)
+
+        def read() -> None:
+            catalogue = Catalogue([tmp_path])
+            catalogue.suite("darumeru")
+            for name in catalogue.tasks():
+                if name not in OURS:
+                    catalogue.load([name], "mini")
+
+        refused(read)
+
+
+@some
+@given(data=TEXTS, key=st.text(max_size=6), new=VALUES)
+def test_wordings(tmp_path: Path, data: bytes, key: str, new: Any) -> None:
+    file = tmp_path / "wording.yaml"
+    for content in (data, json.dumps({"parus": {key: new}, key: {"gen_prefix": new}}).encode()):
+        file.write_bytes(content)
+        refused(lambda: read_wording(file))
+
+
+@some
+@given(text=st.text(st.characters(codec="utf-8"), max_size=40), plain=st.booleans())
+@example(text="\0\x7f\u200d\u202e\ufeff\U0010ffff<|end|>", plain=False)
+def test_prompts_hold_any_character(tiny: Path, text: str, plain: bool) -> None:
+    """The model reads what the document says, whatever is in it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    tokenizer.chat_template = template
+    prompter = Prompter(tokenizer, "foundation" if plain else "instruct", Limits(400))
+    messages = [{"role": "user", "content": text}]
+    prompt = prompter.render(messages)
+    assert text.strip() in prompt
+    [ids] = prompter.encode([prompt])
+    assert tokenizer.decode(ids) == prompt

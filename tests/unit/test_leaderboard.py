@@ -179,7 +179,7 @@ def test_bad_runs_are_named_and_the_rest_is_built(runs: Path, tmp_path: Path) ->
         (["runs/a", "--output", "file"], "is a file"),
         (["runs/a", "--output", "s", "--baseline", "stong"], "Unknown baseline 'stong'. Did you mean 'strong'?"),
         (["runs/a", "--output", "s", "--baseline", "Openchat 3.5"], "is the name of"),
-        (["runs/a", "--output", "s", "--about", "no.yaml"], "'no.yaml' cannot be read"),
+        (["runs/a", "--output", "s", "--about", "no.yaml"], "'no.yaml' does not exist"),
         (["runs/a", "--output", "s", "--about", "bad.yaml"], "'nmae'. Did you mean 'name'?"),
         (["runs/a", "--output", "s", "--about", "url.yaml"], "must begin with https://"),
         (["cut", "--output", "s", "--no-published"], "none of 1 runs can be read"),
