@@ -59,7 +59,7 @@ def test_each_checkpoint_once_oldest_first_and_again_nothing(
         {"run": "t", "step": step, "tokens_seen": step * 10} for step in (20, 100, 300)
     ]
     assert {h.model.name for h in headers} == {"t"}
-    left = next((tmp_path / "runs").iterdir()) / "journal.jsonl"
+    left = find_runs(tmp_path / "runs")[0].path / "journal.jsonl"
     left.write_text("left by a process that was killed after it had written the manifest\n")
     again = once(tmp_path / "t")
     assert not left.exists()
