@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from lep.pretraining.best import Choice
 
 _STATE = "trainer_state.json"
 _SUMS = ".sums.json"
+MASTERS = "trained"
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+_RESUMABLE = 2
+"""Checkpoints that keep what resuming needs (float32 values, optimizer state); older ones are models only."""
 UNFINISHED = ".unfinished"
 """The folder, among checkpoints, in which one is being written."""
 
@@ -25,6 +30,28 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
         if match is not None and (path / _STATE).is_file():
             found.append((int(match[1]), path))
     return sorted(found)
+
+
+def thin_out(folder: Path, limit: int | None, spared: int | None) -> None:
+    """Delete what older checkpoints no longer need: all but the newest lose what only resuming needs.
+
+    Also at the end of a training that was killed while it did so.
+
+    Args:
+        folder: of the checkpoints.
+        limit: so many of the newest stay whole models, with the best one; None for all.
+        spared: step of a checkpoint that stays too.
+    """
+    kept = checkpoints(folder)
+    if limit:
+        best = best_checkpoint(folder)
+        for step, path in kept[:-limit]:
+            if path != best and step != spared:
+                shutil.rmtree(path)
+    for _, path in kept[:-_RESUMABLE]:
+        shutil.rmtree(path / MASTERS, ignore_errors=True)
+        for state in (OPTIMIZER, SCHEDULER):
+            (path / state).unlink(missing_ok=True)
 
 
 def seal(folder: Path, known: MutableMapping[tuple[int, ...], str]) -> None:

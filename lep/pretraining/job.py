@@ -25,7 +25,7 @@ from lep.model.untie import untied
 from lep.options import Corpus, Model
 from lep.pretraining.arguments import is_sharded, training_arguments
 from lep.pretraining.best import Choice
-from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, check, checkpoints, note_best
+from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, check, checkpoints, note_best, thin_out
 from lep.pretraining.claim import claim
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
@@ -365,6 +365,9 @@ class _Training:
             **measures_of(log),
             **data.measures(step),
         }
+        part = next(part for part in schedule(self.settings.train, data.steps) if step <= part.stop)
+        spared = part.start if "lora" in part.what.split("+") else None
+        thin_out(self.checkpoints, self.settings.save_total_limit, spared)
         for left in (self.output / _UNTIED, self.output / _HIDDEN, self.checkpoints / UNFINISHED):  # by a kill
             shutil.rmtree(left, ignore_errors=True)
         return write_manifest(

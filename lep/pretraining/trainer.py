@@ -27,15 +27,10 @@ from lep.measure.held_out import BITS, HeldOut
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.sharding import ShardedTrainer, cut_state, gathered_state
 from lep.pretraining.anchor import Anchor
-from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, checkpoints, seal
+from lep.pretraining.checkpoints import MASTERS, OPTIMIZER, SCHEDULER, UNFINISHED, seal, thin_out
 from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.shared_map import SharedMap
 from lep.pretraining.trainable import Trainable
-
-_MASTERS = "trained"
-_OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
-_RESUMABLE = 2
-"""Checkpoints that keep what resuming needs (float32 values, optimizer state); older ones are models only."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +217,7 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
         write_checkpoint(
             self.source, folder, replace=tensors, config=read_json(self.source.folder / "config.json"), link=True
         )
-        self.trainable.save_masters(folder / _MASTERS, values)
+        self.trainable.save_masters(folder / MASTERS, values)
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = Path(super()._get_output_dir(trial))
@@ -256,30 +251,16 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
             (place / UNFINISHED / name).rename(place / name)
             (place / UNFINISHED).rmdir()
             self._saved(self.state.log_history)
-            self._thin_out(place)
+            # LoRA is merged into the weights that this part of the schedule began with.
+            thin_out(place, self.args.save_total_limit, self.start if self.trainable.adapter is not None else None)
         self.accelerator.wait_for_everyone()
         self.source = open_checkpoint(place / name)
-
-    def _thin_out(self, place: Path) -> None:
-        """Older checkpoints lose what only resuming needs, or go where only some shall stay."""
-        kept = [path for _, path in checkpoints(place)]
-        limit = self.args.save_total_limit
-        if limit:
-            best = best_checkpoint(place)
-            for path in kept[:-limit]:
-                # LoRA is merged into the weights that this part of the schedule began with.
-                if path != best and not (self.trainable.adapter is not None and self._begins(path)):
-                    shutil.rmtree(path)
-        for path in (path for path in kept[:-_RESUMABLE] if path.exists()):
-            shutil.rmtree(path / _MASTERS, ignore_errors=True)
-            for state in (_OPTIMIZER, _SCHEDULER):
-                (path / state).unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self._begins(resume_from_checkpoint):
             # The model was loaded from this very checkpoint (with LoRA from where this part began): only the digits that
             # its type rounded off, and the adapter, are missing.
-            self.trainable.load_masters(Path(resume_from_checkpoint) / _MASTERS)
+            self.trainable.load_masters(Path(resume_from_checkpoint) / MASTERS)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._begins(checkpoint):
@@ -289,7 +270,7 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
             return
         state, scheduler = (
             torch.load(Path(checkpoint) / name, map_location="cpu", mmap=True, weights_only=True)
-            for name in (_OPTIMIZER, _SCHEDULER)
+            for name in (OPTIMIZER, SCHEDULER)
         )
         self.optimizer.load_state_dict(cut_state(state, self.optimizer))
         self.lr_scheduler.load_state_dict(scheduler)
@@ -300,8 +281,8 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
             return
         state = gathered_state(self.optimizer, keep=self.args.should_save)
         if self.args.should_save:
-            torch.save(state, Path(output_dir) / _OPTIMIZER)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
+            torch.save(state, Path(output_dir) / OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
 
     def _begins(self, checkpoint: str | Path) -> bool:
         """Return whether this part of the schedule begins at a checkpoint that another part ended with."""

@@ -35,7 +35,10 @@ def content_of(folder: Path) -> dict[str, Any]:
         elif path.name in _OF_A_PROCESS:
             found[name] = "a file"
         elif path.suffix in _JSON:
-            found[name] = _values(path)
+            try:
+                found[name] = _values(path)
+            except ValueError as error:
+                found[name] = f"no JSON: {error}"
         elif path.suffix in _TORCH:
             found[name] = _members(path)
         else:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +132,27 @@ def read_only(trial: Trial) -> Ended:
         return Ended(when)
 
 
+def out_of_memory(trial: Trial) -> Ended:
+    """The command and what it starts may have so much memory of their own; the kernel kills it if it takes more."""
+    size = int(2 ** trial.draw.uniform(22, 29))
+    group = _group(f"chaos-{os.getpid()}")
+    group.mkdir()
+    try:
+        limit = next(name for name in ("memory.max", "memory.limit_in_bytes") if (group / name).exists())
+        (group / limit).write_text(str(size))
+        process = trial.start()
+        with suppress(OSError):  # done already
+            (group / "cgroup.procs").write_text(str(process.pid))
+        trial.ended(process, signalled=True)
+        return Ended(f"with {size >> 20} MB")
+    finally:
+        for _ in range(100):
+            with suppress(OSError):
+                group.rmdir()
+                break
+            time.sleep(0.1)
+
+
 def cut_file(trial: Trial) -> Ended:
     """SIGKILL, and a file that it left is cut off."""
     return _damaged(trial, lambda data: data[: trial.draw.randrange(len(data))], "cut off")
@@ -201,7 +222,7 @@ def linked_file(trial: Trial) -> Ended:
 
 FAULTS: Sequence[Fault] = (
     killed, killed_in_a_call, terminated, interrupted_twice, paused, disk_full, disk_error, small_disk, read_only, clock_jumps,
-    cut_file, flipped_bit, two_at_once, long_name, linked_folder, linked_file,
+    out_of_memory, cut_file, flipped_bit, two_at_once, long_name, linked_folder, linked_file,
 )  # fmt: skip
 WRITING = (
     killed_in_a_call,
@@ -217,12 +238,19 @@ WRITING = (
 """Those that need the preloaded library."""
 MOUNTING = (small_disk, read_only)
 """Those that need to mount a file system."""
+LIMITING = (out_of_memory,)
+"""Those that need to limit memory."""
 
 
 def available(wanted: Sequence[Fault] = FAULTS) -> tuple[list[Fault], dict[str, str]]:
     """Return the faults that can be made here, and why others cannot."""
     no_shim, no_mount = shim.reason(), _no_mount()
-    why = {f.__name__: r for faults, r in ((WRITING, no_shim), (MOUNTING, no_mount)) if r for f in faults}
+    why = {
+        f.__name__: r
+        for faults, r in ((WRITING, no_shim), (MOUNTING, no_mount), (LIMITING, _no_limit()))
+        if r
+        for f in faults
+    }
     return [f for f in wanted if f.__name__ not in why], {
         f.__name__: why[f.__name__] for f in wanted if f.__name__ in why
     }
@@ -233,6 +261,23 @@ def _no_mount() -> str | None:
         return "mounting needs root"
     tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
     return None if tried.returncode == 0 else "this machine lets nobody mount"
+
+
+def _group(name: str) -> Path:
+    """Return the place of a group of processes whose memory can be limited."""
+    root = Path("/sys/fs/cgroup")
+    return (root / "memory" if (root / "memory").is_dir() else root) / name
+
+
+def _no_limit() -> str | None:
+    group = _group(f"chaos-{os.getpid()}-try")
+    try:
+        group.mkdir()
+        there = any((group / name).exists() for name in ("memory.max", "memory.limit_in_bytes"))
+        group.rmdir()
+    except OSError as error:
+        return f"no group of processes can be made ({error.strerror})"
+    return None if there else "memory of a group of processes cannot be limited"
 
 
 def _signalled(trial: Trial, number: signal.Signals) -> Ended:

@@ -580,6 +580,21 @@ def test_older_checkpoints_are_models_only_or_go(base: Path, corpus: Path, tmp_p
 # Mistakes.
 
 
+def test_what_a_kill_left_of_older_checkpoints_goes_at_the_end(base: Path, corpus: Path, tmp_path: Path) -> None:
+    """The process was killed after the last checkpoint, before it had thinned the older ones out, and is started again."""
+    output = tmp_path / "out"
+    settings = small(save_steps=2)
+    pretrain(base, [corpus], output, settings=settings)
+    first = output / "checkpoints" / "checkpoint-2"
+    before = sorted(path.name for path in first.iterdir())
+    (first / "trained").mkdir()
+    for name in ("trained/weights.safetensors", "optimizer.pt", "scheduler.pt"):
+        (first / name).write_bytes(b"left")
+    (output / "lep.json").unlink()
+    pretrain(base, [corpus], output, settings=settings)
+    assert sorted(path.name for path in first.iterdir()) == before
+
+
 def test_an_output_folder_of_another_training_is_left_alone(base: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pretrain(base, [corpus], out, settings=small(max_steps=2))
