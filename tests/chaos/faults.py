@@ -202,7 +202,7 @@ def linked_folder(trial: Trial) -> Ended:
 def linked_file(trial: Trial) -> Ended:
     """SIGKILL, and a file that it left is now a symbolic link to a copy outside, which nobody may change."""
     killed_in_a_call(trial)
-    if not (files := [file for file in trial.files() if file.name != ".lock"]):
+    if not (files := [file for file in trial.needed() if file.name != ".lock"]):
         return Ended("nothing was there yet")
     file, outside = trial.draw.choice(files), trial.outside / "precious"
     shutil.copy(file, outside)
@@ -297,7 +297,7 @@ def _in_a_call(trial: Trial, how: shim.How) -> Ended:
 
 def _damaged(trial: Trial, change: Callable[[bytes], bytes], what: str) -> Ended:
     killed_in_a_call(trial)
-    files = [file for file in trial.files() if file.stat().st_size]
+    files = [file for file in trial.needed() if file.stat().st_size]
     if not files:
         return Ended("nothing was there yet")
     file = trial.draw.choice(files)

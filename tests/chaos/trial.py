@@ -110,6 +110,18 @@ class Trial:
         """Return the files that are in the output folder."""
         return sorted(p for p in self.output.rglob("*") if p.is_file() and not p.is_symlink())
 
+    def needed(self) -> list[Path]:
+        """Return its files without those of checkpoints before the newest, which nothing reads any more."""
+        newest = self.scenario.reached(self.output)
+
+        def old(file: Path) -> bool:
+            steps = [
+                (str(p.parent), p.name.removeprefix("checkpoint-")) for p in file.parents if "checkpoint-" in p.name
+            ]
+            return any(step.isdecimal() and int(step) < newest.get(place, 0) for place, step in steps)
+
+        return [file for file in self.files() if not old(file)]
+
     def start(self, environment: Mapping[str, str] = {}) -> Process:
         """Start the command."""
         log = self.outside / f"{len(self._started)}.log"
