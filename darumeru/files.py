@@ -138,6 +138,9 @@ def _clean(path: Path) -> None:
 
 
 def _delete_abandoned(left: Path, path: Path) -> None:
+    if left.is_symlink():  # no process writes through a link
+        left.unlink()
+        return
     handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

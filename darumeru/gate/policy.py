@@ -97,7 +97,7 @@ def read_policy(file: Path) -> Policy:
         UserError: it is missing, no YAML mapping, has an unknown key or an impossible value, or no rule.
     """
     if not file.is_file():
-        raise UserError(f"There is no policy '{file}'. 'darumeru gate --template' prints one to begin with.")
+        raise UserError(f"Policy '{file}' does not exist. 'darumeru gate --template' prints one to begin with.")
     content = read_yaml(file, "Policy")
     if not isinstance(content, dict):
         raise UserError(

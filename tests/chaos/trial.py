@@ -111,7 +111,7 @@ class Trial:
         return sorted(p for p in self.output.rglob("*") if p.is_file() and not p.is_symlink())
 
     def needed(self) -> list[Path]:
-        """Return its files without those of checkpoints before the newest, which nothing reads any more."""
+        """Return its files without those that are not looked at again: of checkpoints before the newest, of finished models."""
         newest = self.scenario.reached(self.output)
 
         def old(file: Path) -> bool:
@@ -120,7 +120,10 @@ class Trial:
             ]
             return any(step.isdecimal() and int(step) < newest.get(place, 0) for place, step in steps)
 
-        return [file for file in self.files() if not old(file)]
+        def finished(file: Path) -> bool:
+            return any((folder / "lep.json").is_file() for folder in file.parents if self.place in folder.parents)
+
+        return [file for file in self.files() if not old(file) and not finished(file)]
 
     def start(self, environment: Mapping[str, str] = {}) -> Process:
         """Start the command."""

@@ -89,6 +89,15 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path, nam
     assert [p.relative_to(folder.parent).as_posix() for p in folder.parent.rglob("*")] == [name, f"{name}/new"]
 
 
+def test_a_link_in_the_place_of_what_a_killed_process_left_goes_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    link = tmp_path / ".a.json.abc.tmp"
+    link.symlink_to("precious")
+    write_json(tmp_path / "a.json", 1)
+    assert not link.is_symlink()
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_folder_that_was_put_aside_by_a_killed_process_is_put_back(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
