@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -66,7 +67,7 @@ class Screen:
         """Print how many trials there were of each command and fault; those in which something did not hold after a slash."""
         report = self._report
         commands = sorted({r.scenario for r in report.results})
-        table = Table("Fault", *commands, "all")
+        table = Table("Fault", *commands, "all", box=box.SIMPLE)
         for fault in sorted({r.fault for r in report.results}):
             counts = [report.count(command, fault) for command in commands]
             total = (sum(n for n, _ in counts), sum(b for _, b in counts))
@@ -76,7 +77,10 @@ class Screen:
             for of in ([r for r in report.results if r.scenario == c] for c in commands)
         ]
         table.add_row("all", *map(_cell, sums), _cell((len(report.results), len(report.broken))), style="bold")
+        for column in table.columns:
+            column.no_wrap = True
         screen = Console()
+        screen.width = max(screen.width, 124)  # all commands side by side
         screen.print(table)
         refused = sum(r.refused for r in report.results)
         screen.print(
