@@ -227,13 +227,12 @@ def test_weights_need_not_be_here_and_the_record_says_who_answered(
             (folder / file.name).write_bytes(file.read_bytes())
     stand_in = serve(key="sk-very-secret", models=("other", "Tiny Chat v2"))
     run = evaluate(
-        # pragma: allowlist nextline secret
         stand_in,
         folder,
         tmp_path / "runs",
         ["rwsd", "cp_sent_ru"],
         served_model="Tiny Chat v2",
-        api_key_env="MY_KEY",
+        api_key_env="MY_KEY",  # pragma: allowlist secret
     )
     assert run.complete
     header = run.header
