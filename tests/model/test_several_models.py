@@ -36,7 +36,7 @@ def test_each_has_settings_of_its_own_and_one_that_fails_does_not_stop_the_other
     ("content", "said"),
     [
         (None, "does not exist"),
-        ("- [1", "is no YAML file"),
+        ("- [1", "is not valid YAML"),
         ("model: x", "is no list of models"),
         ("- num_fewshot: 1", "is no list of models"),
         ("- model: x\n  fewshot: 1", "Unknown setting 'fewshot'. Did you mean 'num_fewshot'?"),

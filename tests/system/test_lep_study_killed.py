@@ -83,7 +83,7 @@ def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_
         while processes_of(output / "cells"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    subprocess.run([*command, "--ray", ray], env=environment, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
     alone = tmp_path / "alone"
     run_study(read_grid(inputs), alone)
     assert cells(output) == cells(alone)
