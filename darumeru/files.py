@@ -221,20 +221,29 @@ def read_yaml(path: Path, what: str = "") -> Any:
     Raises:
         UserError: it is missing, or no YAML.
     """
-    import yaml
-
     named = f"{what} '{path}'".strip()
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{named} does not exist.") from None
     except OSError as error:
         raise UserError(f"{named} cannot be read ({error.strerror}).") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: no UTF-8, an impossible date, too many digits
+    except UnicodeDecodeError as error:
+        raise UserError(f"{named} is not valid YAML ({one_line(error)}).") from None
+    return parse_yaml(text, named)
+
+
+def parse_yaml(text: str, named: str) -> Any:
+    """Return what a YAML text says.
+
+    Raises:
+        UserError: it is no YAML; the message begins with `named`.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date, thousands of digits
         raise UserError(f"{named} is not valid YAML ({one_line(error)}).") from None
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from darumeru.errors import UserError, unknown
+from darumeru.files import parse_yaml
 from lep.pipeline.sections import Schema, Shown, Top, checked
 from lep.pipeline.sections import inside as section_of
 from lep.pipeline.stage import Recipe, exists, inherited
@@ -57,7 +58,7 @@ def read_content(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text ({error}).") from None
-    content = _yaml(text, str(path))
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must be a mapping of keys to values. See recipes/template.yaml.")
     content = absolute(content, path.resolve().parent)
@@ -65,7 +66,7 @@ def read_content(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise UserError(f"--set {change!r} is not of the form KEY=VALUE, such as pretrain.max_steps=100.")
-        put(content, key.strip().split("."), _yaml(text, f"--set {key}"), Path.cwd())
+        put(content, key.strip().split("."), parse_yaml(text, f"--set {key}"), Path.cwd())
     return content
 
 
@@ -78,15 +79,6 @@ def _find(file: str | Path) -> Path:
         return shipped
     names = ", ".join(sorted(found.stem for found in SHIPPED.glob("*.yaml")))
     raise UserError(f"There is no recipe {file}. Name a YAML file, or one of those that come with lep: {names}.")
-
-
-def _yaml(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date, thousands of digits
-        raise UserError(f"{where} is not valid YAML ({' '.join(str(error).split())}).") from None
 
 
 def put(content: dict[str, Any], keys: Sequence[str], value: Any, folder: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,20 @@ class Scenario(ABC):
 
 def words(*values: object) -> list[str]:
     return [str(value) for value in values]
+
+
+@contextmanager
+def forked(work: Callable[[], None]) -> Iterator[None]:
+    """Have another process do some work, and end it."""
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Run(Scenario):
@@ -185,17 +199,14 @@ class Watch(Scenario):
     @contextmanager
     def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
         """Write the other checkpoint when the first is being evaluated."""
-        pid = os.fork()
-        if pid == 0:
+
+        def grow() -> None:
             while not any(output.parent.glob("*/*/header.json")):
                 time.sleep(0.05)
             self._grow(beside, self.steps[1])
-            os._exit(0)
-        try:
+
+        with forked(grow):
             yield
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
     def command(self, output: Path, beside: Path) -> list[str]:
         """Return the command."""
@@ -307,21 +318,19 @@ class Served(Scenario):
     @contextmanager
     def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
         """Serve."""
-        pid = os.fork()
-        if pid == 0:
+
+        def serve() -> None:
             with self.serving():
                 while True:
                     time.sleep(1)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                break
-            time.sleep(0.05)
-        try:
+
+        with forked(serve):
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                    break
+                time.sleep(0.05)
             yield
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 class Api(Served):
