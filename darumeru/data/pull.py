@@ -12,7 +12,7 @@ from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint, read_json, slug, write_json, write_jsonl
 
 PARTIAL_NAME = "bundle.partial.json"
-"""The manifest of an unfinished pull, in the format of `bundle.json`."""
+"""The manifest of an unfinished pull, in the format of `bundle.json`, and `begun`: what it writes where no file was."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def write_bundle(suite: str, sources: Iterable[Source], output: Path, lock: Path
         raise UserError(f"'{output}' is a file; --output must be a folder.")
     hub = HubBundle(read_lock(lock) if lock else {})
     wanted = _wanted(sources)
-    before = _manifest(output)
+    before, begun = _manifest(output), _begun(output)
     # All revisions first: a hub that cannot be reached is known before anything is written.
     revisions = {path: hub.revision(path) for path in dict.fromkeys(path for path, _, _ in wanted.values())}
     _same_revisions(before, wanted, revisions, output)
@@ -68,20 +68,23 @@ def write_bundle(suite: str, sources: Iterable[Source], output: Path, lock: Path
         old = datasets.get(dataset, {}).get("splits", {})
         for split in splits:
             file = output / dataset / f"{split}.jsonl"
-            if split not in old and file.exists():
+            if split not in old and file.exists() and f"{dataset}/{split}" not in begun:
                 raise UserError(f"'{file}' is there already and no pull has written it; choose another --output.")
             if not _complete(file, old.get(split), revisions[path]):
                 todo.append((dataset, path, name, split, file))
         datasets[dataset] = {"path": path, "name": name, "splits": dict(old)}
+    # A pull may be killed when a file is there and the manifest does not list it yet: it is known for ours all the same.
+    begun |= {f"{dataset}/{split}" for dataset, _, _, split, file in todo if not file.exists()}
+    partial = manifest | {"begun": sorted(begun)}
     if todo:
-        write_json(output / PARTIAL_NAME, manifest)
+        write_json(output / PARTIAL_NAME, partial)
         (output / LOCK_NAME).unlink(missing_ok=True)  # it means that the bundle is complete
     for dataset, path, name, split, file in todo:
         loaded = hub.load(path, name, split)
         write_jsonl(file, loaded.rows)
         datasets[dataset]["splits"][split] = loaded.source
         manifest["revisions"] |= hub.lock  # the revision of a conversion is known only now
-        write_json(output / PARTIAL_NAME, manifest)
+        write_json(output / PARTIAL_NAME, partial)
     write_json(output / LOCK_NAME, manifest)
     (output / PARTIAL_NAME).unlink(missing_ok=True)
     return output / LOCK_NAME
@@ -112,6 +115,12 @@ def _manifest(output: Path) -> dict[str, Any]:
             revisions, entries = read_lock(file), read_entries(file)
             return {"suite": read_json(file).get("suite", ""), "revisions": revisions, "datasets": entries}
     return {}
+
+
+def _begun(output: Path) -> set[str]:
+    """Return `<dataset>/<split>` of what an unfinished pull was going to write where no file was."""
+    file = output / PARTIAL_NAME
+    return set(read_json(file).get("begun", [])) if file.is_file() else set()
 
 
 def _same_revisions(before: Mapping[str, Any], wanted: _Wanted, revisions: Mapping[str, str], output: Path) -> None:

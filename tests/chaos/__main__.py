@@ -32,7 +32,7 @@ def main() -> int:
     from .show import Screen
 
     faults, unavailable = available([f for f in FAULTS if not asked.faults or f.__name__ in asked.faults])
-    kinds = [s for s in SCENARIOS if not asked.only or s.name in asked.only]
+    kinds = [s for s in SCENARIOS if (s.name in asked.only if asked.only else not s.asked)]
     report, began = Report(asked.seed, unavailable=unavailable), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="chaos.", dir=asked.folder))
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -36,6 +36,8 @@ class Scenario(ABC):
     """Exit codes of a start that did all there was to do."""
     fresh = False
     """Whether each start is a Python of its own: not all libraries bear that a process which has loaded them is forked."""
+    asked = False
+    """Whether it is disturbed only where it is asked for by name."""
 
     def __init__(self, inputs: Path) -> None:
         self.inputs = inputs
@@ -390,11 +392,24 @@ class Pull(Served):
             yield
 
 
-class Workers(Scenario):
-    """`darumeru run` by two workers on Ray; only choices and texts are compared, as batches differ."""
+class Batched(Scenario):
+    """A command whose batches differ from start to start: only choices and texts are compared."""
+
+    fresh = True
+
+    def content(self, output: Path) -> Content:
+        """Return choices and texts, and which other files there are."""
+        found: Content = {}
+        for name, value in super().content(output).items():
+            of_samples = Path(name).parent.name == "samples"
+            found[name] = [_said(sample) for sample in value] if of_samples else "a file"
+        return found
+
+
+class Workers(Batched):
+    """`darumeru run` by two workers on Ray."""
 
     name = "workers"
-    fresh = True
     lingers = 150.0  # Ray's agents ask once a minute whether their node lives
 
     def make(self) -> None:
@@ -407,13 +422,26 @@ class Workers(Scenario):
         """Return the command."""
         return [*Run.command(self, output, beside), "--workers", "2"]  # type: ignore[arg-type]
 
-    def content(self, output: Path) -> Content:
-        """Return choices and texts, and which other files there are."""
-        found: Content = {}
-        for name, value in super().content(output).items():
-            of_samples = Path(name).parent.name == "samples"
-            found[name] = [_said(sample) for sample in value] if of_samples else "a file"
-        return found
+
+class Vllm(Batched):
+    """`darumeru run` on vLLM, which takes half a minute to start."""
+
+    name = "vllm"
+    seconds = 300.0
+    asked = True
+
+    def make(self) -> None:
+        """Write a base model whose heads are as wide as vLLM wants them."""
+        from support.tiny import make_vllm_model
+
+        make_vllm_model(self.inputs / "base", 4096)
+
+    def command(self, output: Path, beside: Path) -> list[str]:
+        """Return the command."""
+        return words(
+            "darumeru", "run", "--model", self.inputs / "base", "--data", "mini", "--engine", "vllm", "--dtype", "float32",
+            "--tasks", "parus,cp_sent_ru", "--limit", 8, "--num-fewshot", 0, "--output", output,
+        )  # fmt: skip
 
 
 def _said(sample: dict[str, Any]) -> list[Any]:
@@ -423,4 +451,16 @@ def _said(sample: dict[str, Any]) -> list[Any]:
 _PAGES = frozenset((".html", ".md", ".parquet", ".js", ".svg", ".png", ".csv", ".tex", ".yaml"))
 
 
-SCENARIOS: Sequence[type[Scenario]] = (Run, Pretrain, Leaderboard, Watch, LepRun, Study, Calibrate, Api, Workers, Pull)
+SCENARIOS: Sequence[type[Scenario]] = (
+    Run,
+    Pretrain,
+    Leaderboard,
+    Watch,
+    LepRun,
+    Study,
+    Calibrate,
+    Api,
+    Workers,
+    Pull,
+    Vllm,
+)

@@ -310,6 +310,15 @@ def test_busy_servers_are_asked_again(serve: Callable[..., StandIn], tiny_chat: 
         check(collect(engine, requests), requests, -1)
 
 
+@pytest.mark.parametrize("cuts", [2, 3])
+def test_a_server_that_breaks_connections_off_is_asked_again_from_the_first_call_on(
+    serve: Callable[..., StandIn], tiny_chat: Path, cuts: int
+) -> None:
+    requests = some_requests("c")
+    with open_api(serve(armed=True, cuts_each=cuts), tiny_chat, concurrency=1) as engine:
+        check(collect(engine, requests), requests, -1)
+
+
 def test_retry_after_is_honoured(serve: Callable[..., StandIn], tiny_chat: Path) -> None:
     stand_in = serve()
     with open_api(stand_in, tiny_chat) as engine:

@@ -138,6 +138,23 @@ def test_models_are_gone_once_measured_and_nothing_is_run_again(inputs: Path, st
     assert table(study) == before
 
 
+def test_a_cell_killed_before_its_model_has_gone_is_ended(study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output)
+    small = read_grid(study.parent / "grid.yaml")
+    cell = small.cells[-1]
+    state = output / "cells" / f"{cell.id}.json"
+    before = json.loads(state.read_text())
+    state.write_text(json.dumps({"name": cell.name, "state": "begun"}))
+    model = steps_of(small, cell, output, {})["pretrain"].output / "model.safetensors"
+    model.parent.mkdir()
+    model.write_bytes(b"weights")
+    run_study(small, output)
+    assert not model.exists()
+    assert json.loads(state.read_text())["state"] == "done"
+    assert json.loads(state.read_text())["name"] == before["name"]
+
+
 def test_another_seed_makes_what_is_new_alone(inputs: Path, study: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(study, output)

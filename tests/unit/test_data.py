@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -299,6 +300,27 @@ def test_interrupted_pull_goes_on_and_fetches_nothing_twice(hub: Hub, tmp_path: 
     hub.asked.clear()
     pull("darumeru", tmp_path / "out")  # all is there
     assert not rows_fetched(hub)
+
+
+def test_pull_killed_between_a_file_and_its_manifest_goes_on(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def die_after_two(file: Path, rows: Any) -> None:
+        write_jsonl(file, rows)
+        written.append(file)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("darumeru.data.pull.write_jsonl", die_after_two)
+        with pytest.raises(OSError, match="No space left"):
+            pull("darumeru", tmp_path / "out")
+    content = json.loads(pull("darumeru", tmp_path / "out").read_text(encoding="utf-8"))
+    assert "begun" not in content
+    assert written[1].exists()
+    assert check_folder(tmp_path / "out", Catalogue()).faults == []
 
 
 def test_pull_fetches_again_what_has_changed(hub: Hub, tmp_path: Path) -> None:

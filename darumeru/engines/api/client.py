@@ -180,7 +180,7 @@ class Client:
         Args:
             path: below the base URL.
             body: what to send.
-            patient: whether a server that cannot be reached, or fails, is asked again.
+            patient: whether a server that cannot be reached, or fails, is asked again. One that breaks off always is.
 
         Raises:
             Refused: the server will not do it.
@@ -233,8 +233,9 @@ class Client:
                 said = "cannot be reached (no connection in time)"
             raise self._gone(said, patient) from None
         except httpx.TransportError as error:
-            verb = "cannot be reached" if isinstance(error, httpx.ConnectError) else "broke the connection off"
-            raise self._gone(f"{verb} ({self.clean(str(error)) or type(error).__name__})", patient) from None
+            there = not isinstance(error, httpx.ConnectError)
+            verb = "broke the connection off" if there else "cannot be reached"
+            raise self._gone(f"{verb} ({self.clean(str(error)) or type(error).__name__})", patient or there) from None
         status = response.status_code
         if status in (401, 403):
             raise self._unwelcome(status)
