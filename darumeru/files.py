@@ -112,6 +112,24 @@ def _prefix(path: Path) -> str:
     return f".{path.name[:50]}."
 
 
+def sibling(path: Path, ending: str) -> Path:
+    """Return the path beside another one, with something behind its name.
+
+    Args:
+        path: the other one.
+        ending: ASCII. Where the name would have more than the 255 bytes that file systems allow, a fingerprint takes the
+            place of the end of the other one's name.
+    """
+    name = path.name + ending
+    if len(whole := os.fsencode(path.name)) + len(ending) > _LONGEST:
+        ending = f"-{hashlib.sha256(whole).hexdigest()[:8]}{ending}"
+        name = whole[: _LONGEST - len(ending)].decode(errors="ignore") + ending
+    return path.with_name(name)
+
+
+_LONGEST = 255
+
+
 def _lock(handle: int, how: int = fcntl.LOCK_EX) -> int:
     with contextlib.suppress(OSError):  # a file system that knows no locks: nothing is deleted there either
         fcntl.flock(handle, how)

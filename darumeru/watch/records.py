@@ -45,15 +45,20 @@ class Records:
                 self.read(run)
 
     def read(self, run: Run) -> None:
-        """Read a record, again if it is known."""
+        """Read a record, again if it is known.
+
+        Raises:
+            DarumeruError: it is finished, and was changed since.
+        """
         header = run.header
         where, training = header.where, header.training
         ours = training is not None and training.run == self._name and where.get("asked") == asked(self._settings)
         worse = lost(run)
         finished = worse.at if worse else str(run.scores.finished) if ours else ""
-        self._found[run.path] = Record(point_of(run), where["weights"], finished) if ours else None
         if ours and run.complete:
+            run.verify()
             tidy(run.path)
+        self._found[run.path] = Record(point_of(run), where["weights"], finished) if ours else None
 
     def _ours(self) -> list[Record]:
         return [r for r in list(self._found.values()) if r is not None]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import is_empty, read_json
+from darumeru.files import is_empty, read_json, sibling
 from darumeru.options import Option
 from lep.calibration.chat import Writers, read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, shard_frozen, trained_parameters
@@ -90,7 +90,7 @@ def calibrate(
             raise UserError(f"Calibration needs {package}: pip install 'darumeru[train]'.")
     sharded = is_asked(fsdp)
     folder = Path(output)
-    work = folder.with_name(f"{folder.name}.training")
+    work = sibling(folder, ".training")
     if save_every < 1 or eval_every < 1:
         raise UserError("--save-every and --eval-every are numbers of steps, 1 or more.")
     if folder.is_dir() and not is_empty(folder) and not force:
@@ -228,5 +228,5 @@ def _evaluation(suite: str, every: int, data: str, folder: Path, model: Path) ->
     """Darumeru's evaluation during training; its runs lie beside the output, in `OUTPUT.runs`."""
     callback = importlib.import_module("darumeru.watch").DarumeruCallback
     tokenizer, _, _ = _tokenizer(model)  # one of its own: the trainer changes the padding token of its
-    runs = folder.with_name(f"{folder.name}.runs")
+    runs = sibling(folder, ".runs")
     return callback(suite, every=every, data=data, runs=runs, tokenizer=tokenizer, name=folder.name)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from darumeru.errors import UserError
 from darumeru.extras import need
+from darumeru.files import sibling
 from darumeru.options import Command, with_options
 from lep.cli.terminal import fail, group, is_first, print_table, quiet_libraries, show, warn
 from lep.measure.held_out import HeldOut
@@ -54,7 +55,7 @@ def pretrain_command(
     blocks = None
     try:
         if sweep_lr is not None:
-            place = output.with_name(output.name + "-sweep")
+            place = sibling(output, "-sweep")
             blocks = place / "blocks"
             trials = sweep(
                 **given, folder=place, rates=_numbers(sweep_lr), settings=how, fraction=sweep_fraction, warn=warn

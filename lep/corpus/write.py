@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 from darumeru.data.texts import text_kind
 from darumeru.errors import DarumeruError, UserError
 from darumeru.extras import need
-from darumeru.files import dumps, replacing, write_json
+from darumeru.files import dumps, replacing, sibling, write_json
 from lep.model.manifest import versions
 
 _BATCH = 1 << 22
@@ -150,7 +150,7 @@ def _parquet(raw: IO[bytes], stack: ExitStack) -> Callable[[str], None]:
 
 def report_path(output: Path) -> Path:
     """Return the place of a corpus file's report: `OUTPUT.report.json`."""
-    return output.with_name(output.name + ".report.json")
+    return sibling(output, ".report.json")
 
 
 def write_report(

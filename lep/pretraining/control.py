@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
+from darumeru.files import sibling
 from lep.model.manifest import read_manifest
 from lep.pretraining.data import Texts
 from lep.pretraining.job import pretrain
@@ -20,8 +21,7 @@ from lep.pretraining.settings import PretrainSettings
 
 def control_folder(output: str | Path) -> Path:
     """Return where the control of a training lies: beside it."""
-    place = Path(output).absolute()
-    return place.with_name(f"{place.name}-control")
+    return sibling(Path(output).absolute(), "-control")
 
 
 def control_settings(settings: PretrainSettings) -> PretrainSettings:

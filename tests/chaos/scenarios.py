@@ -38,6 +38,8 @@ class Scenario(ABC):
     """Whether each start is a Python of its own: not all libraries bear that a process which has loaded them is forked."""
     asked = False
     """Whether it is disturbed only where it is asked for by name."""
+    unread: Sequence[str] = ()
+    """Patterns of files below the output folder that nothing reads again, so what changes in them is not looked for."""
 
     def __init__(self, inputs: Path) -> None:
         self.inputs = inputs
@@ -251,6 +253,7 @@ class Study(Scenario):
     """`lep study` of a control and one design, which share the measures of their base."""
 
     name = "study"
+    unread = ("stages/pretrain-*/step.json",)  # how long it took
 
     def make(self) -> None:
         """Write a base model, texts and the grid."""

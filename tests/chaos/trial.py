@@ -123,7 +123,8 @@ class Trial:
         def finished(file: Path) -> bool:
             return any((folder / "lep.json").is_file() for folder in file.parents if self.place in folder.parents)
 
-        return [file for file in self.files() if not old(file) and not finished(file)]
+        unread = {file for pattern in self.scenario.unread for file in self.output.glob(pattern)}
+        return [file for file in self.files() if not old(file) and not finished(file) and file not in unread]
 
     def start(self, environment: Mapping[str, str] = {}) -> Process:
         """Start the command."""

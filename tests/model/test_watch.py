@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from darumeru.errors import UserError
+from darumeru.errors import DarumeruError, UserError
 from darumeru.evaluation import execute, prepare
 from darumeru.record.run import find_runs
 from darumeru.watch import watch, watcher
@@ -70,6 +70,22 @@ def test_each_checkpoint_once_oldest_first_and_again_nothing(
     assert evaluated[3:] == [200]
     once(tmp_path / "t", limit=5, newest_first=True)
     assert evaluated[4:] == [300, 200, 100, 20], "other settings are other runs"
+
+
+def test_a_record_that_was_changed_is_not_taken_for_done(tiny_base: Path, tmp_path: Path, evaluated: list[int]) -> None:
+    for step in (10, 20):
+        checkpoint(tiny_base, tmp_path / "t", step)
+    once(tmp_path / "t")
+    damaged = find_runs(tmp_path / "runs")[0].path
+    samples = damaged / "samples" / "cp_sent_ru.jsonl"
+    samples.write_bytes(samples.read_bytes()[:-20])
+    with pytest.raises(
+        DarumeruError, match=r"cp_sent_ru\.jsonl' is not what the finished run wrote.*delete the run's folder"
+    ):
+        once(tmp_path / "t")
+    shutil.rmtree(damaged)
+    assert not once(tmp_path / "t").failed
+    assert len(evaluated) == 3
 
 
 def test_a_half_written_checkpoint_is_left_until_it_is_whole(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from darumeru.errors import UserError
-from darumeru.files import is_empty, read_json, replacing, staged, write_json, write_jsonl, write_text
+from darumeru.files import is_empty, read_json, replacing, sibling, staged, write_json, write_jsonl, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,6 +153,18 @@ def test_a_folder_is_empty_with_what_a_killed_process_left(tmp_path: Path) -> No
     assert is_empty(tmp_path)
     (tmp_path / ".profile").touch()
     assert not is_empty(tmp_path)
+
+
+@pytest.mark.parametrize("letter", ["a", "ж", "中", "🙂"])
+def test_what_lies_beside_a_folder_has_a_name_that_can_be_written(tmp_path: Path, letter: str) -> None:
+    assert sibling(tmp_path / "model", ".training") == tmp_path / "model.training"
+    longest = [tmp_path / (first + letter * (254 // len(letter.encode()))) for first in "xy"]
+    found = {sibling(path, ending) for path in longest for ending in (".training", ".runs")}
+    assert len(found) == 4
+    for path in found:
+        path.mkdir()
+        assert len(path.name.encode()) > 240
+    assert {path.suffix for path in found} == {".training", ".runs"}
 
 
 def test_one_module_makes_temporary_files() -> None:
