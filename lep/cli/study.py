@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,18 +83,16 @@ def parse_workers(text: str) -> int | Literal["auto"]:
 
 
 def parse_hours(text: str) -> float:
-    """Return a time such as 10h, 1.5h or 30m in hours.
+    """Return a time such as 10h, 1.5h, 30m or 2h30m in hours.
 
     Raises:
         UserError: it is none.
     """
-    number, unit = text[:-1], text[-1:]
-    try:
-        value = float(number) / {"h": 1, "m": 60}[unit]
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise UserError(f"--budget {text!r} is no time. Write hours or minutes above 0, such as 10h or 30m.")
+    number = r"(\d{1,6}(?:\.\d+)?)"
+    found = re.fullmatch(f"(?:{number}h)?(?:{number}m)?", text)
+    value = float(found[1] or 0) + float(found[2] or 0) / 60 if found else 0.0
+    if value <= 0:
+        raise UserError(f"--budget {text!r} is no time. Write hours or minutes above 0, such as 10h, 30m or 2h30m.")
     return value
 
 

@@ -60,7 +60,8 @@ def bits_figure(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Table(dict[str, Any]):
-    """`title`, `head`, `rows` (texts; the first column is a name), `notes`, and perhaps `figure` (file, what it shows)."""
+    """`title`, `head`, `rows` (texts; the first column is a name), `words` (which columns hold words, not numbers), `notes`, and
+    perhaps `figure` (file, what it shows)."""
 
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
@@ -69,11 +70,14 @@ def tables_of(report: Mapping[str, Any]) -> list[Table]:
                         _differences(report), _training_table(report), _stage_table(report)) if t["rows"]]  # fmt: skip
 
 
-def make_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> Table:
+def make_table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *notes: str, words: Sequence[int] = ()
+) -> Table:
     """Return a table; empty notes are left out."""
     return Table(
-        title=title, head=list(head), rows=[list(row) for row in rows], notes=[n for n in notes if n], figure=None
-    )
+        title=title, head=list(head), rows=[list(row) for row in rows], words=[0, *words], notes=[n for n in notes if n],
+        figure=None,
+    )  # fmt: skip
 
 
 def _vocabulary(report: Mapping[str, Any]) -> Table:

@@ -24,6 +24,9 @@ def name_of(item: Configuration, *, without: Sequence[str] = ()) -> str:
 _UNIT = {"vocab.extend.add": "new", TOKENS: "tokens"}
 """What a number of an axis counts."""
 
+_PADDING = {"left": 5, "top": 5, "bottom": 5, "right": 50}
+"""Room for names at the right: a browser's letters may be wider than those that the drawing was laid out with."""
+
 
 def figures(items: Sequence[Configuration]) -> dict[str, tuple[str, Any]]:
     """Return file name → (what it shows, specification), of the figures that there are data for."""
@@ -40,7 +43,9 @@ def figures(items: Sequence[Configuration]) -> dict[str, tuple[str, Any]]:
             found[f"{what}-symbols"] = (f"{name} against symbols per token", scatter_of(items, what, name))
     if len([item for item in items if not item.control]) > 1:
         found["start-end"] = ("Bits per byte before and after training", start_end(items))
-    return {name: (text, chart.configure(**CONFIG).to_dict()) for name, (text, chart) in found.items()}
+    return {
+        name: (text, chart.configure(**CONFIG, padding=_PADDING).to_dict()) for name, (text, chart) in found.items()
+    }
 
 
 def fertility(items: Sequence[Configuration]) -> Any:
@@ -68,7 +73,6 @@ def fertility(items: Sequence[Configuration]) -> Any:
             color=alt.Color("base:N", legend=legend),
             column=alt.Column("text:N", sort=None, title=None),
         )
-        .resolve_scale(y="independent")
         .properties(width=260, height=200)
     )
 

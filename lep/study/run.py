@@ -75,7 +75,7 @@ def run_study(
         runner = _Runner(grid, root, pool, budget, Talk(stage, warn), say, measured=plan.measured)
         # What the budget leaves out is seen as cells take their time.
         # A cell may have been killed when all was measured and only its model had not gone yet.
-        todo = [p for p in plan.cells if not p.done or state_of(root, p.cell).get("state") == "begun"]
+        todo = [p for p in plan.cells if not p.done or state_of(root, p.cell).get("state") != "done"]
         if halving:
             _halve(grid, root, todo, runner)
         else:

@@ -20,17 +20,19 @@ def _recommended(report: Mapping[str, Any]) -> Table:
     found = {name: r for name, r in report["recommendations"].items() if r is not None}
     rows = [
         [name, r["chosen"], r["best"], f"{r['shared']} of {r['of']}",
-         "–" if r["behind"] is None else _interval(r["behind"]), f"{r['symbols']:.2f}", f"{r['operations_per_byte']:.3g}"]
+         "–" if r["behind"] is None else _interval(r["behind"]), f"{r['symbols']:.2f}", f"{r['operations_per_byte'] / 1e6:.0f} M"]
         for name, r in found.items()
     ]  # fmt: skip
     head = ["among", "take", "lowest bits per byte", "share the first rank", "next, behind the best", "symbols per token",
             "operations a byte"]  # fmt: skip
     spread, control = report["spread"], found["all"]["control"]
+    deviation = (
+        "" if spread is None else f"{spread['value']:.4f} bits per byte (standard deviation, {_df(spread['df'])})"
+    )
     seeds = (
         "Seeds were not repeated, so how much of this is chance of training is not known."
         if spread is None
-        else f"Seeds of one configuration differ by {spread['value']:.4f} bits per byte (standard deviation, {spread['df']} "
-        "degrees of freedom)."
+        else f"Seeds of one configuration differ by {deviation}."
     )
     return make_table(
         "Recommendation", head, rows,
@@ -38,7 +40,7 @@ def _recommended(report: Mapping[str, Any]) -> Table:
         "the text with the fewest operations.",
         seeds,
         "Of all, a control is taken, trained in its own vocabulary: at these lengths no new vocabulary has paid in bits per byte "
-        "yet; what it saves in operations is in the last column." if control else "",
+        "yet; what it saves in operations is in the last column." if control else "", words=(1, 2),
     )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ def _effects(report: Mapping[str, Any]) -> Table:
         "What each choice changes", ["factor", "levels", "difference in bits per byte"], rows,
         "Cells with a new vocabulary. Differences between levels with all other choices equal; the intervals are wide where the "
         f"other choices change the difference (interaction). None with fewer than {FEWEST} degrees of freedom.",
+        words=[1],
     )  # fmt: skip
 
 
@@ -107,11 +110,7 @@ def _anova(report: Mapping[str, Any]) -> Table:
         [" × ".join(e["factors"]), str(e["df"]), f"{e['share']:.1%}", number(e["f"], ".2f"), _p(e["p"])]
         for e in sorted(a["effects"], key=lambda e: (len(e["factors"]), -e["squares"]))
     ]
-    error = (
-        ""
-        if a["variance"] is None
-        else f" Error: {a['df']} degrees of freedom, standard deviation {a['variance'] ** 0.5:.4f}."
-    )
+    error = "" if a["variance"] is None else f" Error: {_df(a['df'])}, standard deviation {a['variance'] ** 0.5:.4f}."
     told = (
         ""
         if a["testable"]
@@ -143,8 +142,8 @@ def _start_end(report: Mapping[str, Any]) -> Table:
 
 def _costs(report: Mapping[str, Any]) -> Table:
     rows = [
-        [c["name"], f"{c['cost']['gain']:+.3f}", f"{c['cost']['hours']:.3f}", f"{c['cost']['flop']:.2e}",
-         number(c["cost"]["hours_per_gain"], ".3f"), number(c["cost"]["flop_per_gain"], ".2e"), f"{c['characters']:,.0f}"]
+        [c["name"], f"{c['cost']['gain']:+.3f}", f"{c['cost']['hours']:.3f}", _tera(c["cost"]["flop"]),
+         number(c["cost"]["hours_per_gain"], ".3f"), _tera(c["cost"]["flop_per_gain"]), f"{c['characters']:,.0f}"]
         for c in sorted(report["configurations"], key=lambda c: (c["cost"]["hours_per_gain"] is None,
                                                                  c["cost"]["hours_per_gain"] or 0.0))
     ]  # fmt: skip
@@ -169,7 +168,7 @@ def _findings(report: Mapping[str, Any]) -> Table:
     return make_table(
         "Beside the paper", ["finding of Tejaswi, Gupta and Choi", "this grid", "because", "rule", "source"], rows,
         "The paper adapts models such as LLaMA-2-7B with far more text and measures tasks; a small grid may say otherwise "
-        "without contradicting it.",
+        "without contradicting it.", words=(1, 2, 3, 4),
     )  # fmt: skip
 
 
@@ -183,7 +182,7 @@ def _stages(report: Mapping[str, Any]) -> Table:
 
 def _cells(report: Mapping[str, Any]) -> Table:
     rows = [[c["name"], c["state"], c["reason"] or "–"] for c in report["cells"] if c["state"] != "done"]
-    return make_table("Cells that are not in this report", ["cell", "state", "why"], rows)
+    return make_table("Cells that are not in this report", ["cell", "state", "why"], rows, words=(1, 2))
 
 
 def _interval(found: Mapping[str, Any]) -> str:
@@ -191,8 +190,16 @@ def _interval(found: Mapping[str, Any]) -> str:
     return f"{found['value']:+.3f}" + ("" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]")
 
 
+def _tera(operations: float | None) -> str:
+    return "–" if operations is None else f"{operations / 1e12:,.4g} T"
+
+
 def _mark(found: Mapping[str, Any]) -> str:
     return "" if found["p_holm"] >= 0.05 else " ▲" if found["value"] < 0 else " ▼"
+
+
+def _df(count: int) -> str:
+    return f"{count} degree{'' if count == 1 else 's'} of freedom"
 
 
 def _p(value: float | None) -> str:

@@ -253,7 +253,7 @@ class Study(Scenario):
     """`lep study` of a control and one design, which share the measures of their base."""
 
     name = "study"
-    unread = ("stages/pretrain-*/step.json",)  # how long it took
+    unread = ("stages/pretrain-*/step.json", "cells/*.json")  # how long it took
 
     def make(self) -> None:
         """Write a base model, texts and the grid."""

@@ -306,7 +306,7 @@ def test_the_command_shows_its_plan(
             cli.main()
         assert ended.value.code == expected
     captured = capsys.readouterr()
-    assert "--budget '10' is no time. Write hours or minutes above 0, such as 10h or 30m." in " ".join(
+    assert "--budget '10' is no time. Write hours or minutes above 0, such as 10h, 30m or 2h30m." in " ".join(
         captured.err.split()
     )
     assert "--workers 0: at least one cell is run at a time." in captured.err

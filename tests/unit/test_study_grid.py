@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from darumeru.errors import UserError
+from lep.cli.study import parse_hours
 from lep.pipeline.stages import init, pretrain, vocab
 from lep.study import read_grid
 from support.study import GRID, write_grid
@@ -118,3 +119,15 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) 
 def test_a_grid_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no grid"):
         read_grid(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("10h", 10), ("1.5h", 1.5), ("30m", 0.5), ("2h15m", 2.25), ("0.5h30m", 1), ("1000000h", None),
+                        ("", None), ("10", None), ("0h", None), ("-1h", None), ("30m2h", None), ("2 h", None), ("nanh", None)],
+)  # fmt: skip
+def test_a_budget_is_hours_and_minutes(text: str, hours: float | None) -> None:
+    if hours is None:
+        with pytest.raises(UserError, match=r"is no time\. Write hours or minutes above 0"):
+            parse_hours(text)
+    else:
+        assert parse_hours(text) == hours
