@@ -2,7 +2,7 @@
 
 Usage: python scripts/study_site.py [OUTPUT]
 
-Run by `make study-site`. The report is rendered from `report/report.json`. The run records of the study were not kept,
+Run by `make study-site`. The report is rendered from `report/report.json.xz`. The run records of the study were not kept,
 so its board is unpacked from `board.tar.xz`, the pages as they were built, without what can be made again: the drawing
 library and the PNG figures.
 """
@@ -10,6 +10,7 @@ library and the PNG figures.
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 import sys
 import tarfile
@@ -23,7 +24,7 @@ def build_study(output: Path, study: Path = STUDY) -> None:
     """Write `output/leaderboard` and `output/report`; an `output` that is there is replaced.
 
     Raises:
-        FileNotFoundError: `study` lacks `board.tar.xz` or `report/report.json`.
+        FileNotFoundError: `study` lacks `board.tar.xz` or `report/report.json.xz`.
     """
     import vl_convert
 
@@ -40,8 +41,9 @@ def build_study(output: Path, study: Path = STUDY) -> None:
         for svg in sorted((board / "figures").glob("*.svg")):
             svg.with_suffix(".png").write_bytes(vl_convert.svg_to_png(svg.read_text(encoding="utf-8"), scale=2))
         (stage / "report").mkdir()
-        numbers = shutil.copy(study / "report" / "report.json", stage / "report" / "report.json")
-        render(json.loads(numbers.read_text(encoding="utf-8")), numbers.parent)
+        numbers = lzma.decompress((study / "report" / "report.json.xz").read_bytes())
+        (stage / "report" / "report.json").write_bytes(numbers)
+        render(json.loads(numbers), stage / "report")
         shutil.rmtree(output, ignore_errors=True)
         stage.rename(output)
 
