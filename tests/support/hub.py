@@ -16,12 +16,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+
+from support.quiet import QuietServer
 
 ROOT = Path(__file__).parents[2]
 HTML = b"<!DOCTYPE html><html><title>Welcome to our Wi-Fi</title>Log in, please.</html>"
@@ -300,8 +302,7 @@ def serve(port: int = 0) -> Iterator[Hub]:
     """Give a hub without any repository, on any free port, that answers until the block ends."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", port), handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
 import pytest
 
 from darumeru.requests import Answer, Request
+from support.quiet import QuietServer
 
 VOCABULARY = 600
 
@@ -268,13 +269,7 @@ class Handler(BaseHTTPRequestHandler):
 def standing_in(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
     """Let a stand-in serve, on any free port."""
 
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            pass
-
-    server = Quiet(("127.0.0.1", port), Handler)
+    server = QuietServer(("127.0.0.1", port), Handler)
     server.stand_in = stand_in  # type: ignore[attr-defined]
     stand_in.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
