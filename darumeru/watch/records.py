@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darumeru.errors import UserError
 from darumeru.evaluation import Settings, asked
 from darumeru.race.challenge import lost
 from darumeru.record.folder import tidy
@@ -32,9 +34,17 @@ class Records:
         name: the training's, in records.
         settings: of the runs.
         races: whether the run of a checkpoint that is worse than the best counts too, though it is not complete.
+
+    Raises:
+        UserError: no records can be written there.
     """
 
     def __init__(self, output: Path, name: str, settings: Settings, races: bool) -> None:
+        if output.exists() and not output.is_dir():
+            raise UserError(f"'{output}' is a file; --output must be a folder.")
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK):
+            raise UserError(f"No right to write '{output}'. Name a folder that you may write to.")
         self._output, self._name, self._settings, self._races = output, name, settings, races
         self._found: dict[Path, Record | None] = {}  # None for those of something else
 

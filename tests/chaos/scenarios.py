@@ -202,10 +202,11 @@ class Watch(Scenario):
 
     @contextmanager
     def meanwhile(self, output: Path, beside: Path) -> Iterator[None]:
-        """Write the other checkpoint when the first is being evaluated."""
+        """Write the other checkpoint when the first is being evaluated, or cannot be: a watch ends with the last one."""
 
         def grow() -> None:
-            while not any(output.parent.glob("*/*/header.json")):
+            deadline = time.monotonic() + 30
+            while not any(output.parent.glob("*/*/header.json")) and time.monotonic() < deadline:
                 time.sleep(0.05)
             self._grow(beside, self.steps[1])
 

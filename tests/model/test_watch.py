@@ -384,6 +384,20 @@ def test_wrong_options_say_what_is_possible(args: list[str], message: str, tmp_p
     assert message in out.replace("\n", " "), out
 
 
+def test_records_that_could_not_be_written_are_refused_before_anything_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "file").touch()
+    arguments = ("watch", tmp_path / "t", "--data", "mini", "--engine", "hf", "--output")
+    assert "file' is a file; --output must be a folder." in call(*arguments, tmp_path / "file", code=2).replace(
+        "\n", " "
+    )
+    monkeypatch.setattr(os, "access", lambda path, how: path != tmp_path / "read-only")  # root may write anywhere
+    out = call(*arguments, tmp_path / "read-only", code=2).replace("\n", " ")
+    assert "No right to write" in out
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "is no folder" in call("watch", tmp_path / "a" / "b", code=2)
     assert "is no folder" in call("watch", tmp_path / "t", "--once", "--data", "mini", code=2)
