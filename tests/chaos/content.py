@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,18 @@ def _members(path: Path) -> dict[str, str]:
 
 def timeless(value: Any) -> Any:
     """Return a JSON value without times, however deep."""
+    return _without(value, _TIMES)
+
+
+def uncounted(value: Any) -> Any:
+    """Return a JSON value without how often something was made, however deep: what was damaged is made again."""
+    return _without(value, {"times"})
+
+
+def _without(value: Any, keys: Collection[str]) -> Any:
     if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if key not in _TIMES}
-    return [timeless(item) for item in value] if isinstance(value, list) else value
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    return [_without(item, keys) for item in value] if isinstance(value, list) else value
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

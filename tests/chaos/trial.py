@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import faults, invariants, shim
-from .content import differences
+from .content import differences, uncounted
 from .faults import Ended, Fault
 from .process import Process, left_behind, noting
 from .scenarios import Content, Scenario
@@ -206,7 +206,8 @@ class Trial:
         if not done:
             self.wrong.append(f"started again it never succeeds: {process.text[-600:]!r}")
         if not self.wrong:
-            self.wrong += differences(self.scenario.content(self.output), self._wanted())
+            found, wanted = self.scenario.content(self.output), self._wanted()
+            self.wrong += differences(*((uncounted(c) for c in (found, wanted)) if ended.damaged else (found, wanted)))
         self.wrong += invariants.manifests_hold(self.output)
         self.wrong += invariants.locks_free(self.place)
         if not ended.damaged:
