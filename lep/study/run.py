@@ -167,7 +167,7 @@ class _Runner:
         with self.lock:
             if found.get("state") == "failed":
                 self.say(f"cell {p.cell.id} failed: {found['reason']}")
-            else:
+            elif not p.done:
                 self.expected += p.hours
                 self.took += (time.monotonic() - began) / 3600
 
