@@ -20,7 +20,8 @@ def _recommended(report: Mapping[str, Any]) -> Table:
     found = {name: r for name, r in report["recommendations"].items() if r is not None}
     rows = [
         [name, r["chosen"], r["best"], f"{r['shared']} of {r['of']}",
-         "–" if r["behind"] is None else _interval(r["behind"]), f"{r['symbols']:.2f}", f"{r['operations_per_byte'] / 1e6:,.0f} M"]
+         "–" if r["behind"] is None else _interval(r["behind"]), f"{r['symbols']:.2f}",
+         f"{r['operations_per_byte'] / 1e6:,.0f} M"]
         for name, r in found.items()
     ]  # fmt: skip
     head = ["among", "take", "lowest bits per byte", "share the first rank", "next, behind the best", "symbols per token",
