@@ -129,10 +129,10 @@ class Comparison:
     spread: tuple[float, int] | None
 
     @classmethod
-    def of(cls, items: Sequence[Configuration]) -> Comparison:
-        """Return the comparison of one or more configurations."""
+    def of(cls, items: Sequence[Configuration], study: Sequence[Configuration] = ()) -> Comparison:
+        """Return the comparison of one or more configurations; the spread of seeds is that of the whole study, if given."""
         documents = len(items[0].results[0].model.texts[items[0].text].nats)
-        return cls(list(items), documents, spread_of_seeds([item.ends for item in items]))
+        return cls(list(items), documents, spread_of_seeds([item.ends for item in study or items]))
 
     @cached_property
     def weights(self) -> Floats:

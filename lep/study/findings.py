@@ -79,10 +79,10 @@ def start_and_end(evidence: Evidence) -> tuple[str, str]:
     found = rank_correlation([item.start for item in items], [item.end for item in items])
     if found.value is None:
         return UNKNOWN, "Fewer than three configurations were trained longest."
-    ranks = Comparison.of(items).ranks
+    ranks = Comparison.of(items, evidence.items).ranks
     first = ranks[min(range(len(items)), key=lambda i: items[i].start)]
     interval = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    said = f"ρ = {found.value:.2f}{interval} over {found.count} configurations; the best start ends in rank {first}."
+    said = f"ρ = {found.value:.2f}{interval} over {found.count} configurations; the best start ends in rank {first} of them."
     if first > 1:
         return AGREES, said
     return (DISAGREES if found.low is not None and found.low > 0 else UNKNOWN), said
@@ -138,7 +138,7 @@ def bases(evidence: Evidence) -> tuple[str, str]:
     if len(by_base) < 2:
         return UNKNOWN, "The grid has one base."
     items = sorted(by_base.values(), key=lambda item: item.original)
-    comparison = Comparison.of(items)
+    comparison = Comparison.of(items, evidence.items)
     crossed, kept = [], True
     for i in range(len(items)):
         for j in range(i + 1, len(items)):

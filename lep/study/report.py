@@ -126,7 +126,7 @@ def collect(
         "start_end": asdict(correlation),
         "recommendations": {
             "all": _recommendation(comparison),
-            "new vocabulary": _recommendation(Comparison.of(adapted)) if 0 < len(adapted) < len(items) else None,
+            "new vocabulary": _recommendation(Comparison.of(adapted, items)) if 0 < len(adapted) < len(items) else None,
         },
         "findings": [f.to_json() for f in judge(Evidence(list(items), beside, top.lang))],
         "versions": versions(),

@@ -187,6 +187,23 @@ def test_start_and_end(grid: Grid) -> None:
     assert start_and_end(evidence([r for r in results(grid, start, start) if r.cell.control]))[0] == "cannot tell"
 
 
+def test_chance_of_seeds_is_that_of_the_whole_study(grid: Grid) -> None:
+    """The longest trainings had one seed each; how much seeds differ is known from the shorter ones."""
+
+    def start(cell: Cell) -> float:
+        return 2.5 + float(cell.values["vocab.extend.add"]) / 4000 + 0.2 * (strategy(cell) == "random")
+
+    def verdict(between_seeds: float) -> str:
+        def end(cell: Cell) -> float:
+            return 2.0 - 0.05 * (start(cell) - 2.5) + between_seeds * (cell.seed - 0.5) * (cell.tokens == 256)
+
+        found = results(grid, end, start, noise=0.001)
+        return start_and_end(evidence([r for r in found if r.cell.tokens == 256 or r.cell.seed == 0]))[0]
+
+    assert verdict(0.0) == "agrees"
+    assert verdict(0.2) == "cannot tell"
+
+
 @pytest.mark.parametrize(("end", "verdict"), [(1.7, "agrees"), (2.3, "disagrees"), (2.0, "cannot tell")])
 def test_efficiency(grid: Grid, end: float, verdict: str) -> None:
     assert efficiency(evidence(results(grid, lambda _: end, noise=0.1)))[0] == verdict
