@@ -12,7 +12,7 @@ from darumeru.errors import DarumeruError, UserError
 from darumeru.files import fingerprint, read_json, slug, write_json, write_jsonl
 
 PARTIAL_NAME = "bundle.partial.json"
-"""The manifest of an unfinished pull, in the format of `bundle.json`, and `begun`: what it writes where no file was."""
+"""The manifest of an unfinished pull, in the format of `bundle.json`, and `begun`: `<dataset>/<split>` of what it writes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def write_bundle(suite: str, sources: Iterable[Source], output: Path, lock: Path
         raise UserError(f"'{output}' is a file; --output must be a folder.")
     hub = HubBundle(read_lock(lock) if lock else {})
     wanted = _wanted(sources)
-    before, begun = _manifest(output), _begun(output)
+    before = _manifest(output)
+    begun = set(before.get("begun", ()))
     # All revisions first: a hub that cannot be reached is known before anything is written.
     revisions = {path: hub.revision(path) for path in dict.fromkeys(path for path, _, _ in wanted.values())}
     _same_revisions(before, wanted, revisions, output)
@@ -113,14 +114,9 @@ def _manifest(output: Path) -> dict[str, Any]:
     for file in (output / PARTIAL_NAME, output / LOCK_NAME):
         if file.is_file():
             revisions, entries = read_lock(file), read_entries(file)
-            return {"suite": read_json(file).get("suite", ""), "revisions": revisions, "datasets": entries}
+            stated = {key: value for key, value in read_json(file).items() if key in ("suite", "begun")}
+            return {**stated, "revisions": revisions, "datasets": entries}
     return {}
-
-
-def _begun(output: Path) -> set[str]:
-    """Return `<dataset>/<split>` of what an unfinished pull was going to write where no file was."""
-    file = output / PARTIAL_NAME
-    return set(read_json(file).get("begun", [])) if file.is_file() else set()
 
 
 def _same_revisions(before: Mapping[str, Any], wanted: _Wanted, revisions: Mapping[str, str], output: Path) -> None:

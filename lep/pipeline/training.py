@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.files import sibling
 from darumeru.options import Option, option_of, settings_model
 from lep.calibration.data import make_data
 from lep.calibration.recipe import Recipe as TrainingRecipe
@@ -97,7 +98,7 @@ def add_training(
     add_chats(study, name, training["data"], answering, asked=asked, answers=answers)
     study.add(
         name, name, result.source, run, needs=[*needs, f"{name}-data"], inputs=outside, settings=train,
-        work=[Path(f"{result.source}.training"), Path(f"{result.source}.runs")], model=True,
+        work=[sibling(Path(result.source), ending) for ending in (".training", ".runs")], model=True,
     )  # fmt: skip
 
 

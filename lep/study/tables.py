@@ -27,14 +27,10 @@ def _recommended(report: Mapping[str, Any]) -> Table:
     head = ["among", "take", "lowest bits per byte", "share the first rank", "next, behind the best", "symbols per token",
             "operations a byte"]  # fmt: skip
     spread, control = report["spread"], found["all"]["control"]
-    deviation = (
-        "" if spread is None else f"{spread['value']:.4f} bits per byte (standard deviation, {_df(spread['df'])})"
-    )
-    seeds = (
-        "Seeds were not repeated, so how much of this is chance of training is not known."
-        if spread is None
-        else f"Seeds of one configuration differ by {deviation}."
-    )
+    seeds = "Seeds were not repeated, so how much of this is chance of training is not known."
+    if spread is not None:
+        deviation = f"standard deviation, {_df(spread['df'])}"
+        seeds = f"Seeds of one configuration differ by {spread['value']:.4f} bits per byte ({deviation})."
     return make_table(
         "Recommendation", head, rows,
         "Of the configurations that share the first rank, between which this grid cannot tell, the one that reads a byte of "
