@@ -13,7 +13,7 @@ import numpy as np
 
 from darumeru.errors import UserError, unknown
 from darumeru.leaderboard.about import distinct_names
-from darumeru.leaderboard.board import members_of
+from darumeru.leaderboard.means import members_of
 from darumeru.leaderboard.entry import Entry, Problem
 from darumeru.leaderboard.load import read_run, suite_of
 from darumeru.leaderboard.thinking import Spent

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from darumeru.leaderboard.board import Board, Row, counted_groups, members_of
+from darumeru.leaderboard.board import Board, Row
+from darumeru.leaderboard.means import counted_groups, members_of
 from darumeru.leaderboard.entry import Entry
 from darumeru.leaderboard.tables import label
 from darumeru.leaderboard.thinking import series

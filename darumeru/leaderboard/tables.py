@@ -20,7 +20,7 @@ POOL_NOTES = {
     "runs": "Runs on the same documents ({title}); ranks hold within this table.",
     PUBLISHED_POOL: "Published in the paper ({title}); reference values without intervals, not ranked. "
     f"{OLDER_LCS}, the share of the answer that is in the source: a copy cut short scored 1.",
-    INCOMPLETE_POOL: "Incomplete runs; never ranked.",
+    INCOMPLETE_POOL: "Incomplete runs; never ranked; groups only where all their tasks were run.",
 }
 
 
@@ -60,11 +60,11 @@ def to_markdown(board: Board) -> str:
         parts.append("| --: | :-- | :-- | :-- |" + " --: |" * (len(groups) + 1))
         for row in (r for r in board.rows if r.pool == pool.id):
             e = row.entry
-            whole = e.scores.get("suite") if pool.kind != "incomplete" else None
+            whole = e.scores.get("suite")
             summary = with_bounds(whole) if whole else f"{row.covered}/{len(board.tasks)} tasks"
             symbols = e.symbols_per_token[0]
             cells = [str(row.rank or "—"), escape_markdown(label(e)), setting(e), summary]
-            cells += [number(e.scores.get(g.name)) for g in groups] if whole else ["—"] * len(groups)
+            cells += [number(e.scores.get(g.name)) for g in groups]
             parts.append("| " + " | ".join([*cells, f"{symbols:.2f}" if symbols else "—"]) + " |")
     parts.append(
         "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, corrected for the "

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const board = store.get("board"), $ = (id) => document.getElementById(id);
-  const groups = board.suite.groups, counted = groups.filter((g) => g.counts !== false), poolOf = new Map(board.pools.map((p) => [p.id, p]));
+  const groups = board.suite.groups, counted = groups.filter((g) => g.counts !== false);
   const STATE = { q: "", pool: "", set: "", size: "", voc: "", sort: "suite", dir: "d", tasks: "", only: "", fig: "groups", m: "" };
   const state = { ...STATE };
   for (const key of Object.keys(STATE)) state[key] = hash().get(key) ?? STATE[key];
@@ -13,7 +13,7 @@
   const fixed = (v, d) => (v === null || v === undefined ? "—" : v.toFixed(d));
   const big = (v) => (v === null || v === undefined ? "—" : v >= 1e9 ? (v / 1e9).toFixed(v < 1e10 ? 1 : 0) + " B" : v >= 1e6 ? Math.round(v / 1e6) + " M" : String(v));
   const plain = (v) => (v === null || v === undefined ? "—" : String(v).replace(/\B(?=(\d{3})+$)/g, "\u202f"));
-  const score = (key) => (r) => (key === "suite" && poolOf.get(r.pool).kind === "incomplete" ? null : r.s[key]?.[0] ?? null);
+  const score = (key) => (r) => r.s[key]?.[0] ?? null;
   const columns = [
     { key: "rank", title: () => t("rank"), value: (r) => r.rank, cell: rankCell, up: true },
     { key: "model", title: () => t("model"), value: (r) => r.label.toLowerCase(), cell: modelCell, up: true },
