@@ -124,12 +124,14 @@ def _id(name: str, result: TaskResult) -> str:
 
 def _mean(export: Export) -> dict[str, Any]:
     suite, scores = export.header.suite, export.scores
+    counted = [task for group in suite.groups if group.counts for task in group.tasks if task in scores.tasks]
+    shares = all(export.tasks[task].is_share for task in counted)
     return {
         "evaluation_result_id": f"{suite.name}/mean",
         "evaluation_name": suite.name,
         "source_data": {"dataset_name": suite.name, "source_type": "other"},
-        "metric_config": _metric(suite.summary, True, (0.0, 1.0)),
-        "score_details": _score(scores.suite, {"num_samples": sum(t.documents for t in scores.tasks.values())}),
+        "metric_config": _metric(suite.summary, True, (0.0, 1.0) if shares else UNLIMITED),
+        "score_details": _score(scores.suite, {"num_samples": sum(scores.tasks[t].documents for t in counted)}),
         "generation_config": _generation(export),
     }
 
