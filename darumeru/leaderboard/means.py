@@ -52,10 +52,8 @@ def with_means_of(entry: Entry, suite: SuiteFacts) -> Entry:
             continue
         if column == "suite" and entry.header.suite.name != suite.name:
             continue
-        if set(asked.get(column, ())) != set(tasks):
-            scores[column] = _mean([entry.tasks[task] for task in tasks])
-        elif column in entry.scores:
-            scores[column] = entry.scores[column]
+        own = entry.scores.get(column) if set(asked.get(column, ())) == set(tasks) else None
+        scores[column] = own or _mean([entry.tasks[task] for task in tasks])
         if set(tasks) <= finished.keys():
             finished[column] = float(np.mean([finished[task] for task in tasks]))
     spent = replace(entry.spent, finished=finished) if entry.spent else None

@@ -28,8 +28,9 @@ from darumeru.leaderboard.board import Board, make_board, to_frame
 from darumeru.leaderboard.data import MARK, board_json, table_json
 from darumeru.leaderboard.feed import feed_json
 from darumeru.leaderboard.load import gather, import_all, suite_of
+from darumeru.leaderboard.means import members_of
 from darumeru.leaderboard.pages import WEB, write_run
-from darumeru.leaderboard.published import read_published
+from darumeru.leaderboard.published import PUBLISHED_SUITE, read_published
 from darumeru.leaderboard.reading import Reader
 from darumeru.leaderboard.tables import to_latex, to_markdown
 from darumeru.web.pages import render_page, script, write_assets, write_page
@@ -65,7 +66,7 @@ def build(
         paths: folders of runs, or folders that hold them; results of lm-eval with samples and records of Every Eval Ever too.
         output: folder of the site; one that an earlier call wrote is replaced.
         baseline: model against which every score is held.
-        published: whether the paper's rows are shown.
+        published: whether the paper's rows are shown, where the board's suite is the paper's.
         title: of the page.
         about: YAML file of what else is known of the models, see `read_about`.
         samples: whether the site holds the samples of the runs.
@@ -89,11 +90,13 @@ def build(
         entries, problems, pages = reader.read([*folders, *imported], stage if samples else None, output)
         problems += refused
         named = distinct_names([describe(e, known) for e in entries])
-        named += [describe(e, known) for e in read_published()] if published else []
+        suite = suite_of(named)
+        if published and suite.name == PUBLISHED_SUITE:
+            named += [describe(e, known) for e in read_published()]
         if not named:
             detail = f" The first: {problems[0].name}: {problems[0].reason}" if problems else ""
             raise UserError(f"Nothing to show: none of {len(folders) + len(others)} runs can be read.{detail}")
-        board = make_board(named, suite_of(named), problems, baseline, title)
+        board = make_board(named, suite, problems, baseline, title)
         write_site(board, stage, pages, samples)
         feed = feed_json(table_json(board), output, url)
         write_page(stage / "feed.json", json.dumps(feed, ensure_ascii=False, indent=1) + "\n")
@@ -137,6 +140,7 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
             board=board,
             root=".",
             counts=counts,
+            counted=len(members_of(board.suite)["suite"]),
             date=dates[-1] if dates else None,
             figures=names,
             pages=pages,

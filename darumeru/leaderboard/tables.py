@@ -138,10 +138,11 @@ def to_latex(board: Board) -> str:
 
 def _latex_cells(row: Row, groups: list[GroupFacts]) -> list[str]:
     e = row.entry
-    value, low, high = e.scores["suite"]
-    bounds = "" if low is None or high is None else rf" {{\scriptsize [{low:.3f}, {high:.3f}]}}"
-    scores = [number(e.scores.get(g.name)).replace("—", "--") for g in groups]
-    return [str(row.rank or "--"), escape_latex(label(e)), setting(e), f"{value:.3f}{bounds}", *scores]
+    mean = e.scores.get("suite")
+    bounded = mean is not None and mean.low is not None and mean.high is not None
+    bounds = rf" {{\scriptsize [{mean.low:.3f}, {mean.high:.3f}]}}" if mean and bounded else ""
+    scores = [number(s).replace("—", "--") for s in (mean, *(e.scores.get(g.name) for g in groups))]
+    return [str(row.rank or "--"), escape_latex(label(e)), setting(e), f"{scores[0]}{bounds}", *scores[1:]]
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from darumeru.leaderboard import build
-from support.synthetic import TASKS, edited, make_run
+from support.synthetic import GROUPS, TASKS, edited, make_run
 
 RUNS = Path(__file__).parents[2] / "leaderboards" / "runs"
 """Two real runs: SmolLM2 with all 17 tasks, gemma with 5 of them, 3 of DaruMERA's 8."""
@@ -117,3 +117,45 @@ def test_a_further_task_that_failed_takes_nothing_away(tmp_path: Path) -> None:
     table = csv_of(site)
     assert table["more"]["rank"] == "1"
     assert table["more"]["micro_avg"] == table["plain"]["micro_avg"]
+
+
+# -- other suites -----------------------------------------------------------------------------------------------------
+
+
+def of_suite(folder: Path, name: str, suite: str, summary: str, counts: bool = True, **options: Any) -> Path:
+    """A run of all tasks of a suite of that name, in the groups of ours."""
+    groups = [{"name": g, "title": t, "tasks": tasks, "counts": counts} for g, (t, tasks) in GROUPS.items()]
+    described = {"name": suite, "version": "1.0", "summary": summary, "groups": groups}
+    run = make_run(folder, name, suite=described, **options)
+    return run if counts else edited(run, "scores.json", lambda s: s["suite"].update(value=None, low=None, high=None))
+
+
+def test_the_paper_s_rows_stand_on_boards_of_its_suite_alone(tmp_path: Path) -> None:
+    of_suite(tmp_path / "runs" / "a", "one", "mine", "Mean of mine")
+    site = build([tmp_path / "runs"], tmp_path / "site", samples=False).path
+    rows = json.loads((site / "table.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["name"] for row in rows] == ["one"]
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert "Mean of mine</dt>" in page
+    assert not re.search(r"Micro-Avg|the five groups|of the paper", page)
+    axes = [e["y"].get("axis") for e in (x["encoding"] for x in figure(site, "symbols")["layer"]) if "y" in e]
+    assert "Mean of mine" in {axis["title"] for axis in axes if axis}
+    make_run(tmp_path / "ours", "ours")
+    ours = build([tmp_path / "ours"], tmp_path / "ours-site", samples=False).path
+    assert "The mean over tasks (17)" in (ours / "index.html").read_text(encoding="utf-8")
+    assert len(json.loads((ours / "table.json").read_text(encoding="utf-8"))["rows"]) == 53
+
+
+def figure(site: Path, name: str) -> Any:
+    return data_of(site / "data" / "board.js")["figures"][name]
+
+
+def test_a_board_without_any_mean_is_built(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "two")):
+        of_suite(tmp_path / "runs" / name, name, "mine", "No mean", counts=False, seed=number)
+    site = build([tmp_path / "runs"], tmp_path / "site", baseline="one", samples=False).path
+    table = csv_of(site)
+    assert {(row["rank"], row["complete"], row["micro_avg"]) for row in table.values()} == {("", "True", "")}
+    assert all(row["parus"] and row["darumera"] for row in table.values())
+    assert not {"groups.svg", "radar.svg"} & {file.name for file in (site / "figures").iterdir()}
+    assert (site / "table.tex").read_text(encoding="utf-8").count("& -- &") >= 2

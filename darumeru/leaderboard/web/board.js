@@ -216,7 +216,7 @@
       }));
     });
     $("side").replaceChildren(el("thead", {}, head), el("tbody", {}, body));
-    draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...counted, counted[0]].map((g, i) => {
+    if (counted.length) draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...counted, counted[0]].map((g, i) => {
       const angle = (2 * Math.PI * i) / counted.length, v = score(g.name)(r) ?? 0;
       return { model: r.label, order: i, x: v * Math.sin(angle), y: v * Math.cos(angle), group: g.title, score: v };
     })));
@@ -255,8 +255,8 @@
     place.replaceChildren(view.view.container().closest("div.vega-embed") ?? view.view.container());
     place.querySelector("svg")?.setAttribute("role", "img");
   }
-  const kinds = ["groups", "symbols", ...(board.rows.some((r) => r.thinking) ? ["thinking"] : []), "heat", ...(board.curves.steps.length ? ["steps"] : []), ...(board.curves.tokens.length ? ["tokens"] : [])];
-  if (!kinds.includes(state.fig)) state.fig = "groups";
+  const kinds = [...(counted.length ? ["groups", "symbols"] : []), ...(board.rows.some((r) => r.thinking) ? ["thinking"] : []), ...(counted.length ? ["heat"] : []), ...(board.curves.steps.length ? ["steps"] : []), ...(board.curves.tokens.length ? ["tokens"] : [])];
+  if (!kinds.includes(state.fig)) state.fig = kinds[0] ?? "groups";
   function figureRows() {
     if (chosen.size) return [board.rows.filter((r) => chosen.has(r.id)), t("fig_chosen")];
     const rows = visible(), count = (p, n) => rows.filter((r) => r.pool === p.id).length >= n;
@@ -266,6 +266,8 @@
     return [sorted(rows.filter((r) => r.pool === pool.id)).slice(0, 20), t("fig_first", { title: t("pool_" + pool.kind, { title: pool.title }) })];
   }
   function drawFigure() {
+    $("figure").closest("section").hidden = !kinds.length;
+    if (!kinds.length) return;
     $("tabs").replaceChildren(...kinds.map((k, i) => el("button", {
       type: "button", role: "tab", id: "tab-" + k, "aria-selected": String(k === state.fig), "aria-controls": "figure", tabindex: k === state.fig ? "0" : "-1",
       onclick: () => pick(k), onkeydown: (e) => { const d = { ArrowRight: 1, ArrowLeft: -1 }[e.key]; if (d) { pick(kinds[(i + d + kinds.length) % kinds.length]); $("tab-" + state.fig).focus(); } },

@@ -61,7 +61,7 @@ const TEXT = {
     figures: "Графики", figure_files: "Графики файлами", how: "Как это читать", how_rank: "Место",
     how_rank_text: "Модели делят место, если их нельзя отличить от лучшей на этом месте: парный бутстрэп по тем же примерам с поправкой на число моделей не находит разницы на уровне 5 %. Места действуют внутри раздела, где все запуски отвечали на одни и те же документы.",
     how_interval: "Интервал", how_interval_text: "Черта через точку — 95 % интервал оценки: насколько она могла бы сдвинуться, будь документы другими, но такими же. Пары, варианты экзамена и диалоги берутся целиком.",
-    how_micro: "Micro-Avg", how_micro_text: "Среднее по 17 задачам, а не по пяти группам. Есть только у полных запусков.", how_arrow: "Стрелки",
+    how_mean_text: "Среднее по задачам ({n}), а не по группам. Есть только у полных запусков.", how_arrow: "Стрелки",
     how_arrow_text: "Если задана базовая модель, ▲ и ▼ отмечают разности, которые парная проверка считает значимыми (5 %, Холм по строке). Разность без стрелки может быть случайной; курсивом — не проверялась: документы не те же или примеров нет.",
     how_published: "Из статьи", how_published_text: "Строки статьи (таблицы 1–4) — справочные. Примеров за ними нет, поэтому нет ни интервала, ни места.", how_badges: "Метки",
     how_badges_text: "Метка показывает, чем запуск отличается от других в разделе или что ставит число под сомнение. Наведите курсор или нажмите, чтобы прочесть почему.",
@@ -148,7 +148,7 @@ function translate() {
   document.documentElement.lang = lang;
   for (const node of document.querySelectorAll("[data-t]")) {
     node.dataset.en ??= node.textContent;
-    node.textContent = lang === "en" ? node.dataset.en : TEXT[lang][node.dataset.t] ?? node.dataset.en;
+    node.textContent = lang === "en" ? node.dataset.en : TEXT[lang][node.dataset.t]?.replace("{n}", node.dataset.n) ?? node.dataset.en;
   }
   const button = document.getElementById("lang"), theme = document.getElementById("theme");
   button.textContent = t("other_lang");
