@@ -196,7 +196,7 @@ def _score(score: Score, more: Mapping[str, Any], error: float | None = None) ->
 def _source(export: Export, name: str) -> dict[str, Any]:
     split, data = first_split(export.header.tasks[name].data)
     facts = {key: str(data[key]) for key in ("source", "revision", "sha256") if data.get(key)}
-    facts["task_version"] = str(export.tasks[name].VERSION)
+    facts["task_version"] = export.version(name)
     common = {"dataset_name": name, "additional_details": facts}
     if repository := data.get("repository"):
         return common | {

@@ -59,7 +59,7 @@ def _spec(export: Export, name: str, samples: list[Sample], started: str) -> Any
         created=started,
         task=name,
         task_id=id_,
-        task_version=str(export.tasks[name].VERSION),
+        task_version=export.version(name),
         dataset=EvalDataset(
             name=export.tasks[name].dataset,
             location=source,
