@@ -11,9 +11,9 @@ import numpy as np
 
 from darumeru.errors import UserError, unknown
 from darumeru.leaderboard.entry import Entry, Problem, data_title
-from darumeru.leaderboard.means import counted_groups, draws_of, members_of, with_means_of
+from darumeru.leaderboard.means import draws_of, members_of, with_means_of
 from darumeru.leaderboard.pools import IMPORTED_POOL, INCOMPLETE_POOL, Pool, make_pools
-from darumeru.record.header import GroupFacts, SuiteFacts
+from darumeru.record.header import SuiteFacts
 from darumeru.record.scores import TaskResult
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import degrees_of_mean, difference, holm, shared_ranks
@@ -258,10 +258,11 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Poo
 
 
 def warnings(entry: Entry) -> list[Badge]:
-    """Return what puts numbers in doubt: truncated prompts, ties, empty answers, answers that hit max_tokens."""
+    """Return what puts numbers in doubt: approximate answers, truncated prompts, ties, empty answers, answers that hit max_tokens."""
     found = []
     records = {name: task.record for name, task in entry.tasks.items()}
     observed = {
+        "approximate_answers": {name: r.approximate_answers for name, r in records.items()},
         "truncated_prompts": {name: r.truncated_prompts for name, r in records.items()},
         "ties": {name: r.ties for name, r in records.items()},
         "empty_answers": {name: r.empty_answers for name, r in records.items()},

@@ -12,8 +12,8 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from darumeru.leaderboard.board import Board, Row
-from darumeru.leaderboard.means import counted_groups, members_of
 from darumeru.leaderboard.entry import Entry
+from darumeru.leaderboard.means import counted_groups, members_of
 from darumeru.leaderboard.tables import label
 from darumeru.leaderboard.thinking import series
 from darumeru.record.header import SuiteFacts
@@ -161,9 +161,7 @@ def symbols_chart(data: Any, mean: str) -> Any:
     """The suite's mean, which is called `mean`, against Russian symbols per token."""
     import altair as alt
 
-    y = alt.Y(
-        "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=mean, format=".3f", tickCount=6)
-    )
+    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=mean, format=".3f", tickCount=6))
     x = alt.X("symbols:Q", scale=alt.Scale(zero=False, padding=30), axis=alt.Axis(title="symbols per token (RU)"))
     base = alt.Chart(data).encode(x=x)
     return alt.layer(
@@ -183,9 +181,7 @@ def thinking_chart(data: Any, mean: str) -> Any:
     x = alt.X(
         "tokens:Q", scale=alt.Scale(type="sqrt"), axis=alt.Axis(title="tokens a document", format=",d", tickCount=6)
     )
-    y = alt.Y(
-        "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=mean, format=".3f", tickCount=6)
-    )
+    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=mean, format=".3f", tickCount=6))
     colour = alt.Color("model:N", legend=alt.Legend(title=None, orient="bottom", columns=2))
     base = alt.Chart(data).encode(x=x, color=colour)
     return alt.layer(

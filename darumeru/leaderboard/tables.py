@@ -37,10 +37,10 @@ def with_bounds(score: Bounded | None) -> str:
 
 
 def setting(entry: Entry) -> str:
-    """`zero-shot`, `5-shot`, `zero-shot, thinking on, budget 2,048`."""
+    """`zero-shot`, `5-shot, approximate`, `zero-shot, thinking on, budget 2,048`."""
     shots = "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
     thinking = thinking_title(entry.header) if entry.header else ""
-    return f"{shots}, {thinking}" if thinking else shots
+    return ", ".join(filter(None, (shots, thinking, "approximate" if entry.approximate else "")))
 
 
 def label(entry: Entry) -> str:
@@ -177,6 +177,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_args={
                     "num_fewshot": header.num_fewshot,
                     **thinking,
+                    **({"approximate_answers": result.approximate_answers} if result.approximate_answers else {}),
                     "mode": header.mode,
                     "documents": result.documents,
                     "low_95": result.score.low,
@@ -194,7 +195,13 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_type="micro_avg" if suite.title == "Micro-Avg" else "mean",
                 metric_name=suite.title,
                 metric_value=round(suite.value, 6),
-                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot, **thinking},
+                metric_args={
+                    "low_95": suite.low,
+                    "high_95": suite.high,
+                    "num_fewshot": header.num_fewshot,
+                    **thinking,
+                    **({"approximate": True} if scores.approximate else {}),
+                },
             )
         )
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
@@ -206,24 +213,35 @@ def shots(header: Header) -> str:
     return f"{count}, {title}" if (title := thinking_title(header)) else count
 
 
-def badge(run: Run) -> str:
-    """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
+def how_asked(run: Run, name: str | None = None) -> str:
+    """`model, instruct, zero-shot, data: mini`, and what else a reader of its numbers must know."""
+    header = run.header
+    limit = f", at most {header.limit} documents a task" if header.limit else ""
+    inexact = f", approximate answers in {', '.join(tasks)}" if (tasks := run.scores.approximate) else ""
+    return f"{name or header.model.name}, {header.mode}, {shots(header)}, data: {data_title(header)}{limit}{inexact}"
+
+
+def badge(run: Run, model: str | None = None) -> str:
+    """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown.
+
+    The model is named where the image is not seen: the README is its own.
+    """
     suite = run.scores.suite
     value = "incomplete" if suite.value is None else f"{suite.value:.3f}"
-    name = f"Darumeru {suite.title}, {data_title(run.header)}"
+    name = f"Darumeru {suite.title}, {data_title(run.header)}" + (", approximate" if run.scores.approximate else "")
 
     def part(text: str) -> str:
         return quote(text.replace("-", "--").replace("_", "__"), safe="")
 
-    return f"![{escape_markdown(name)}: {value}](https://img.shields.io/badge/{part(name)}-{part(value)}-b3392b)\n"
+    text = f"{model or run.header.model.name}, {name}: {value}"
+    return f"![{escape_markdown(text)}](https://img.shields.io/badge/{part(name)}-{part(value)}-b3392b)\n"
 
 
-def run_markdown(run: Run) -> str:
+def run_markdown(run: Run, name: str | None = None) -> str:
     """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
     lines = [
-        f"{escape_markdown(header.model.name)}, {header.mode}, {shots(header)}, "
-        f"data: {escape_markdown(data_title(header))}\n",
+        f"{escape_markdown(how_asked(run, name))}\n",
         "| Task | Score | 95 % interval | n |", "| :-- | --: | :-- | --: |",
     ]  # fmt: skip
 
@@ -241,10 +259,13 @@ def run_markdown(run: Run) -> str:
     return "\n".join([*lines, line(f"**{escape_markdown(scores.suite.title)}**", scores.suite, "")]) + "\n"
 
 
-def run_latex(run: Run) -> str:
+def run_latex(run: Run, name: str | None = None) -> str:
     """Return the scores of a run in LaTeX with booktabs."""
     header, scores = run.header, run.scores
-    lines = [r"\begin{tabular}{lcc}", r"\toprule", r"Task & Score & 95\,\% interval \\"]
+    lines = [
+        r"\begin{tabular}{lcc}", r"\toprule", rf"\multicolumn{{3}}{{l}}{{\textit{{{escape_latex(how_asked(run, name))}}}}} \\",
+        r"\midrule", r"Task & Score & 95\,\% interval \\",
+    ]  # fmt: skip
 
     def line(name: str, score: Score) -> str:
         value = "--" if score.value is None else f"{score.value:.3f}"

@@ -49,7 +49,9 @@ def test_a_mean_over_a_part_stands_nowhere_as_the_whole_s(tmp_path: Path) -> Non
 def test_the_page_of_a_part_names_its_means_truly(tmp_path: Path) -> None:
     site = build([RUNS / "gemma-3-270m-mini-part"], tmp_path / "site", published=False, samples=False).path
     page = next((site / "runs").glob("*/index.html")).read_text(encoding="utf-8")
-    rows = dict(re.findall(r'<tr class="(?:whole|group)"><th scope="row">([^<]*)</th><td class="n">(?:<b>)?([^<]*)', page))
+    rows = dict(
+        re.findall(r'<tr class="(?:whole|group)"><th scope="row">([^<]*)</th><td class="n">(?:<b>)?([^<]*)', page)
+    )
     assert rows["Mean of 5 of 17 tasks"] == "0.296"
     assert rows["DaruMERA, 3 of 8"] == "0.348"
     assert not {"Micro-Avg", "DaruMERA"} & rows.keys()

@@ -115,7 +115,9 @@ def test_a_card_is_of_one_model(tmp_path: Path) -> None:
     assert "'SmolLM2-135M-Instruct'" in said
     assert "'gemma'" in said
     # Behind a server no weights are known, and the name decides.
-    served = [make_run(tmp_path / n, m, tasks=["parus"], seed=s) for n, m, s in (("a", "x", 1), ("b", "x", 2), ("c", "y", 3))]
+    served = [
+        make_run(tmp_path / n, m, tasks=["parus"], seed=s) for n, m, s in (("a", "x", 1), ("b", "x", 2), ("c", "y", 3))
+    ]
     for run in served:
         edited(run, "header.json", lambda h: h["model"].update(weights_sha256=None))
     call("publish", "run", served[0], served[1], "--card", card)

@@ -71,7 +71,9 @@ def test_another_measure_beside_the_whole_suite_leaves_its_mean() -> None:
 
 
 def test_a_stock_task_is_refused_with_the_place_that_helps(tmp_path: Path) -> None:
-    (tmp_path / "stock.yaml").write_text("task: stock\ndataset_path: a/b\noutput_type: generate_until\n", encoding="utf-8")
+    (tmp_path / "stock.yaml").write_text(
+        "task: stock\ndataset_path: a/b\noutput_type: generate_until\n", encoding="utf-8"
+    )
     with pytest.raises(UserError, match=r"stock lm-eval task.*See '(.*)' in (\S+)\.$") as refused:
         Catalogue([tmp_path]).suite("darumeru", ["stock"])
     heading, file = str(refused.value).rpartition("See '")[2].rstrip(".").split("' in ")

@@ -211,6 +211,8 @@ def _generation(export: Export) -> dict[str, Any]:
     drawn = header.generation
     arguments = {key: drawn[key] for key in ("temperature", "top_p", "top_k") if drawn.get(key) is not None}
     facts = {"mode": header.mode, "num_fewshot": header.num_fewshot, "drawn": header.how_drawn, "seed": header.seed}
+    if export.scores.approximate:
+        facts["approximate_answers"] = ", ".join(export.scores.approximate)
     if header.thinking:
         facts["thinking"] = dumps(header.thinking.to_json())
     return {

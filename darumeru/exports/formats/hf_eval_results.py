@@ -26,6 +26,7 @@ def _notes(export: Export, name: str, result: TaskResult) -> str:
         f"{result.documents} documents" + ("" if result.units == result.documents else f", {result.units} independent"),
         f"{header.mode}, {shots(header)}",
         f"data {data_title(header)}" + (f", rows sha256 {data['sha256'][:16]}" if data.get("sha256") else ""),
+        *([f"approximate answers: {n} of {result.requests}"] if (n := result.approximate_answers) else []),
         f"lower is better: {'no' if result.higher_is_better else 'yes'}",
     ]
     return "; ".join(parts)

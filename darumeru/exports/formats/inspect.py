@@ -52,6 +52,7 @@ def _spec(export: Export, name: str, samples: list[Sample], started: str) -> Any
     facts = {
         "darumeru run": header.id, "suite": header.suite.name, "mode": header.mode, "num_fewshot": header.num_fewshot,
         "drawn": header.how_drawn, "thinking": header.how_thought,
+        "approximate answers": export.scores.tasks[name].approximate_answers,
     }  # fmt: skip
     return EvalSpec(
         eval_id=id_,

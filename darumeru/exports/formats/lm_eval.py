@@ -142,6 +142,8 @@ def _model_config(export: Export) -> dict[str, Any]:
     model, sampling = header.model, export.header.generation
     taken = export.scores.engine
     facts = {"suite": header.suite.name, "mode": header.mode, "likelihood": header.likelihood, "run": header.id}
+    if export.scores.approximate:
+        facts["approximate_answers"] = export.scores.approximate
     if header.thinking:
         facts["thinking"] = header.thinking.to_json()
     return {
