@@ -258,7 +258,7 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Poo
 
 
 def warnings(entry: Entry) -> list[Badge]:
-    """Return what puts numbers in doubt: approximate answers, truncated prompts, ties, empty answers, answers that hit max_tokens."""
+    """Return what puts numbers in doubt: approximate, empty and cut answers, truncated prompts, ties."""
     found = []
     records = {name: task.record for name, task in entry.tasks.items()}
     observed = {
@@ -362,3 +362,11 @@ def to_frame(board: Board) -> pd.DataFrame:
         elif frame[column].dtype.kind == "O":
             frame[column] = frame[column].astype("float64")
     return frame
+
+
+def as_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts no spreadsheet takes for formulas: a record may be somebody else's, and so its names."""
+    cells = frame.copy()
+    for column in cells.columns.intersection(sorted(_TEXTS)):
+        cells[column] = cells[column].str.replace(r"^([=+\-@\t\r])", r"'\1", regex=True)
+    return cells

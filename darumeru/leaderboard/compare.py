@@ -15,7 +15,7 @@ from darumeru.leaderboard.about import distinct_names
 from darumeru.leaderboard.entry import Entry, Problem, data_title
 from darumeru.leaderboard.load import read_run, suite_of
 from darumeru.leaderboard.means import members_of
-from darumeru.leaderboard.thinking import Spent
+from darumeru.leaderboard.remarks import remarks_on
 from darumeru.record.draws import aggregates_of, documents_key, first_split, paired_draws
 from darumeru.record.header import SuiteFacts
 from darumeru.record.run import Run
@@ -127,7 +127,7 @@ def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
             f"The runs share no task: '{entry_a.name}' has {', '.join(entry_a.tasks)}; "
             f"'{entry_b.name}' has {', '.join(entry_b.tasks)}."
         )
-    remarks = _remarks(entry_a, entry_b)
+    remarks = remarks_on(entry_a, entry_b)
     pairs: dict[str, _Paired | None] = {}
     flips: dict[str, tuple[list[Flip], list[Flip]]] = {}
     for task in chosen:
@@ -147,64 +147,6 @@ def _read(run: Run) -> tuple[Entry, dict[str, list[Sample]]]:
     if isinstance(result, Problem):
         raise UserError(f"Run '{run.path}': {result.reason}")
     return result
-
-
-_VERSIONS = {
-    "version": "Other versions of the tasks, which ask differently: {pairs}. Differences are not the models' alone.",
-    "scoring": "Scored by other rules, so nothing is paired: {pairs}. 'darumeru rescore' brings a run to the current ones.",
-}
-
-
-def _settings(entry: Entry) -> dict[str, str]:
-    """Return what should be equal where models are compared, as text by its name."""
-    header = entry.stated
-    return {
-        "mode": header.mode,
-        "num_fewshot": str(header.num_fewshot),
-        "max_prompt_len": str(header.max_prompt_len),
-        "limit": str(header.limit),
-        "How answers were drawn": header.how_drawn,
-        "Number of repeats": str(header.repeats),
-        "Suite": header.suite.name,
-        "Engine": ", ".join(filter(None, (header.engine.name, header.engine.version))),
-        "dtype": str(entry.dtype),
-        "Engine arguments": ", ".join(f"{k}={v}" for k, v in sorted(header.engine.model_args.items())) or "none",
-        "Adapter": (header.model.adapter_sha256 or "none")[:12],
-    }
-
-
-def _remarks(a: Entry, b: Entry) -> list[str]:
-    """Return differences of setting that a reader must know, and what puts numbers in doubt."""
-    one, two = _settings(a), _settings(b)
-    found = [f"{name} differs: {one[name]} against {two[name]}." for name in one if one[name] != two[name]]
-    if (x := a.stated.how_thought) != (y := b.stated.how_thought):
-        found.append(f"Thinking differs: {x} against {y}. What is compared is the model with its way of answering.")
-    found += [
-        _unfinished(side, entry.spent) for side, entry in (("A", a), ("B", b)) if entry.spent and entry.spent.unfinished
-    ]
-    found += [
-        f"{side}: some answers are approximate, as the server gives no exact ones: {', '.join(entry.approximate)}."
-        for side, entry in (("A", a), ("B", b))
-        if entry.approximate
-    ]
-    worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
-    for what in ("version", "scoring"):
-        other = [t for t in a.tasks if t in b.tasks and getattr(a.tasks[t], what) != getattr(b.tasks[t], what)]
-        if other:
-            pairs = ", ".join(f"{t} ({getattr(a.tasks[t], what)} against {getattr(b.tasks[t], what)})" for t in other)
-            found.append(_VERSIONS[what].format(pairs=pairs))
-    if worded:
-        found.append(f"Worded differently: {', '.join(worded)}.")
-    return found
-
-
-def _unfinished(side: str, spent: Spent) -> str:
-    finished = (
-        f" On finished answers alone its score is {score:.3f}."
-        if (score := spent.finished.get("suite")) is not None
-        else ""
-    )
-    return f"{side}: {spent.unfinished:.1%} of the thoughts did not end; these answers are empty and count as wrong.{finished}"
 
 
 def _shared(

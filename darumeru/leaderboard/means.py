@@ -65,6 +65,7 @@ def _mean(results: Sequence[Result]) -> Bounded:
     parts = []
     for r in results:
         bounds = None if r.score.low is None or r.score.high is None else (r.score.low, r.score.high)
-        parts.append(Estimate(r.score.value, r.draws, r.df, r.units, bounds=bounds, normal=bounds))
+        draws = None if r.draws is None else r.draws.astype(np.float64)
+        parts.append(Estimate(r.score.value, draws, r.df, r.units, bounds=bounds, normal=bounds))
     found = estimate_mean(parts)
     return Bounded(found.value, *(found.bounds or (None, None)))

@@ -84,7 +84,7 @@ def test_comparisons_say_where_engine_precision_and_quantisation_differ(tmp_path
     assert compare(one, two).remarks == [
         "Engine differs: hf, transformers 5 against vllm, vllm 0.32.",
         "dtype differs: float32 against bfloat16.",
-        "Engine arguments differs: none against load_in_4bit=True.",
+        "Setting of the engine differs: none against load_in_4bit=True.",
     ]
     assert compare(one, three).remarks == ["Adapter differs: none against ffffffffffff."]
 
