@@ -159,9 +159,8 @@ class Catalogue:
     def _others(self, names: Sequence[str]) -> list[Group]:
         """Return groups of tasks: the shares, and one for each other measure."""
         alike: dict[str, list[str]] = {}
-        for name, task in sorted(
-            self.load(names, "mini").items(), key=lambda item: not item[1].is_share
-        ):  # no row is read
+        loaded = self.load(names, "mini")  # no row is read
+        for name, task in sorted(loaded.items(), key=lambda item: not item[1].is_share):
             alike.setdefault("" if task.is_share else " + ".join(task.primary), []).append(name)
         return [
             Group(

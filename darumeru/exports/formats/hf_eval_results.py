@@ -54,7 +54,7 @@ def make(export: Export) -> str:
         data = first_split(facts.data)[1]
         if not data.get("repository"):
             other.append(name)
-        elif facts.documents != facts.of:
+        elif facts.documents != facts.of or (facts.of is None and export.header.limit):
             part.append(name)
         elif result.score.value is not None:
             entries.append(
