@@ -62,8 +62,8 @@ def _build(runs: list[Path], output: Path, settings: dict[str, Any]) -> None:
 
     with console(stderr=True).status("Reading runs"):
         built = build(runs, output, **settings)
-    for problem in built.board.problems:
-        say(f"Not shown: {problem.name}: {problem.reason}")
+    for remark in built.remarks:
+        say(remark)
     console().print(f"Leaderboard of {len(built.board.rows)} rows: {built.path / 'index.html'}", soft_wrap=True)
 
 

@@ -79,6 +79,8 @@ def time_line(run: Run) -> str:
 
 
 def _title(header: Header) -> Text:
+    from darumeru.leaderboard.entry import data_title
+
     engine = header.engine
     dtype = header.environment.get("dtype", engine.dtype)
     how = f"api {engine.base_url}" if engine.base_url else f"{engine.version}, {dtype}"
@@ -88,8 +90,8 @@ def _title(header: Header) -> Text:
     drawn += f", {header.repeats} repeats" if header.repeats > 1 else ""
     thought = f", thinking {header.how_thought}" if header.thinking else ""
     return Text(
-        f"{header.model.name} · {header.suite.name} · {header.mode}, {header.num_fewshot}-shot{thought} · "
-        f"{how}{drawn}{limit}{exact}"
+        f"{header.model.name} · {header.suite.name}, data {data_title(header)} · {header.mode}, {header.num_fewshot}-shot"
+        f"{thought} · {how}{drawn}{limit}{exact}"
     )
 
 
@@ -141,6 +143,8 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> RenderableType:
 
 def sample_panel(task: str, sample: Sample) -> RenderableType:
     """Return one sample: prompt, answer, gold and score."""
+    from darumeru.record.sample import gold_text
+
     parts: list[RenderableType] = []
     for number, request in enumerate(sample.requests, start=1):
         suffix = f" {number}" if len(sample.requests) > 1 else ""
@@ -163,8 +167,7 @@ def sample_panel(task: str, sample: Sample) -> RenderableType:
             end = {"stop": "ended by itself", "length": "cut at the limit", "": "unfinished"}[answer.finish]
             size = f" ({len(answer.tokens)} tokens, {end})" if request.prompt_tokens is not None else ""
             parts.append(Panel(Text(answer.text), title=f"answer{suffix}{size}"))
-    gold = sample.gold if isinstance(sample.gold, str) else ", ".join(map(str, sample.gold))
-    facts = [("gold", gold)]
+    facts = [("gold", gold_text(sample.gold))]
     if sample.pred is not None:
         facts.append(("chosen", sample.pred or "nothing"))
     facts += [(k, f"{v:.4g}") for k, v in sample.score.items()]
@@ -247,18 +250,21 @@ def suites_table(suites: Sequence[Suite]) -> Table:
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """Return all runs of a folder."""
+    """Return all runs of a folder; a mean is named, as it may be over other tasks than the one below it."""
+    from darumeru.leaderboard.entry import data_title
+
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Run", no_wrap=True)
-    for column in ("Mode", "Mean", "95 % interval", "State"):
-        table.add_column(column)
+    table.add_column("Asked", overflow="fold")
+    table.add_column("Mean [95 %]", overflow="fold")
+    table.add_column("State", no_wrap=True)
     for run in runs:
         header = run.header
         done = run.complete
-        score, bounds = interval_text(run.scores.suite) if done else ("", "")
-        mode = f"{header.mode}, {header.num_fewshot}-shot"
+        mean = " ".join((header.suite.summary, *interval_text(run.scores.suite))) if done else ""
+        asked = f"{header.mode}, {header.num_fewshot}-shot, data {data_title(header)}"
         state = Text("complete", "green") if done else Text("unfinished", "yellow")
-        table.add_row(run.path.name, mode, score, bounds, state)
+        table.add_row(run.path.name, Text(asked), Text(mean.rstrip()), state)
     return table
 
 

@@ -51,6 +51,6 @@ def judge(answers: dict[str, dict[str, Any]]) -> list[Finding]:
             here.append(Finding("engines", name, f"works{on} ({answer['version']})"))
     local = [name for name, answer in answers.items() if answer.get("available") and not answer.get("server")]
     if not local:
-        advice = "No engine can load a model: install PyTorch and transformers anew (pip install --force-reinstall darumeru)."
+        advice = "No engine can load a model. Install anew: pip install --force-reinstall torch transformers."
         here.append(Finding("engines", "any", "none loads a model", "broken", advice))
     return here

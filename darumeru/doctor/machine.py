@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -80,9 +81,14 @@ def _disks() -> list[Finding]:
 
 def _variables() -> list[Finding]:
     chosen = sorted(name for name in os.environ if name.startswith(_VARIABLES))
-    shown = (f"{n}={'…' if any(s in n for s in _SECRET) else os.environ[n]}" for n in chosen)
+    shown = (f"{n}={'…' if any(s in n for s in _SECRET) else _without_user(os.environ[n])}" for n in chosen)
     text = ", ".join(shown)
     return [Finding("machine", "variables", text)] if text else []
+
+
+def _without_user(text: str) -> str:
+    """Return a text in whose addresses name and password are not shown: the table goes into reports of bugs."""
+    return re.sub(r"://[^/\s]*@", "://…@", text)
 
 
 def _hub() -> Finding:
@@ -93,4 +99,4 @@ def _hub() -> Finding:
     if fault is None:
         return Finding("machine", "hub", "answers")
     advice = "Without the hub, models are folders, and data are --data mini or a bundle's folder (docs/offline.md)."
-    return Finding("machine", "hub", fault, "note", advice)
+    return Finding("machine", "hub", _without_user(fault), "note", advice)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from darumeru.task import DarumeruTask
 
 
+class NothingToTellError(UserError):
+    """A format has no place for anything of a run."""
+
+
 @dataclass(frozen=True)
 class Export:
     """A run that is to be written in another format."""
@@ -59,6 +63,10 @@ class Export:
             )
         wording = {name: Wording(**task.wording) for name, task in header.tasks.items() if task.wording}
         return catalogue.load(list(self.scores.tasks), "mini", wording, header.likelihood)  # no row is read
+
+    def version(self, task: str) -> str:
+        """Return the version of a task that was asked, which may be another than the one that is here."""
+        return self.header.tasks[task].version or "unknown"
 
     def check(self) -> None:
         """Make sure that the run is finished, unchanged, and was asked here.

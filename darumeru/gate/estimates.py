@@ -10,9 +10,9 @@ import numpy as np
 from darumeru.errors import UserError
 from darumeru.files import fingerprint
 from darumeru.gate.policy import SUITE, Rule
-from darumeru.leaderboard.board import counted_groups, draws_of
 from darumeru.leaderboard.entry import Bounded, Entry, Result
 from darumeru.leaderboard.load import suite_of
+from darumeru.leaderboard.means import counted_groups, draws_of
 from darumeru.record.draws import paired_draws
 from darumeru.record.sample import Asked, Sample, table_of
 from darumeru.scoring.aggregate import AGGREGATES, Floats, Table, mean

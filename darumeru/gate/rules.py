@@ -11,9 +11,9 @@ from darumeru.errors import UserError, unknown
 from darumeru.gate.estimates import Measured, Side, measure
 from darumeru.gate.policy import SUITE, Policy, Rule
 from darumeru.leaderboard.about import distinct_names
-from darumeru.leaderboard.board import members_of
 from darumeru.leaderboard.entry import Entry, Problem
 from darumeru.leaderboard.load import read_run, suite_of
+from darumeru.leaderboard.means import members_of
 from darumeru.record.run import Run
 from darumeru.scoring.compare import holm
 from darumeru.scoring.margin import Needed, documents_needed, one_sided

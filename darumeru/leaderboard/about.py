@@ -44,7 +44,7 @@ def read_about(file: Path) -> dict[str, About]:
         for name in value:
             if name not in About.__dataclass_fields__:
                 raise unknown(f"key for '{key}' in '{file}'", str(name), About.__dataclass_fields__)
-        about = About(**{str(k): str(v) for k, v in value.items()})
+        about = About(**{str(k): str(v) for k, v in value.items() if v is not None})
         if about.url and not about.url.startswith("https://"):
             raise UserError(f"'{file}', '{key}': url '{about.url}' must begin with https://.")
         known[str(key)] = about
@@ -54,10 +54,19 @@ def read_about(file: Path) -> dict[str, About]:
 def describe(entry: Entry, about: Mapping[str, About]) -> Entry:
     """Return the entry with what is known of it, by run id (its prefix) or model name."""
     for key, value in about.items():
-        if entry.name == key or (len(key) >= 6 and entry.id.startswith(key[:10])):
+        if _fits(key, entry):
             known = {k: v for k in About.__dataclass_fields__ if (v := getattr(value, k)) is not None}
             entry = replace(entry, **known)
     return entry
+
+
+def _fits(key: str, entry: Entry) -> bool:
+    return entry.name == key or (len(key) >= 6 and entry.id.startswith(key[:10]))
+
+
+def unused(about: Mapping[str, About], entries: Sequence[Entry]) -> list[str]:
+    """Return the names and ids of which nothing is on the board."""
+    return [key for key in about if not any(_fits(key, entry) for entry in entries)]
 
 
 def distinct_names(entries: Sequence[Entry]) -> list[Entry]:
@@ -94,6 +103,6 @@ _FEATURES: tuple[Callable[[Entry], str], ...] = (
     lambda e: data_title(e.stated),
     lambda e: str(e.dtype),
     lambda e: e.stated.engine.name,
-    lambda e: f"first {e.stated.limit}" if e.stated.limit else "",
+    lambda e: f"limit {e.stated.limit}" if e.stated.limit else "",
     lambda e: e.id[:6],
 )

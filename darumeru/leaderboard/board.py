@@ -11,8 +11,9 @@ import numpy as np
 
 from darumeru.errors import UserError, unknown
 from darumeru.leaderboard.entry import Entry, Problem, data_title
+from darumeru.leaderboard.means import draws_of, members_of, with_means_of
 from darumeru.leaderboard.pools import IMPORTED_POOL, INCOMPLETE_POOL, Pool, make_pools
-from darumeru.record.header import GroupFacts, SuiteFacts
+from darumeru.record.header import SuiteFacts
 from darumeru.record.scores import TaskResult
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import degrees_of_mean, difference, holm, shared_ranks
@@ -112,6 +113,7 @@ def make_board(
         UserError: no entry is called `baseline`, or several are.
     """
     tasks = [task for group in suite.groups for task in group.tasks]
+    entries = [with_means_of(entry, suite) for entry in entries]
     pools, of = make_pools(entries, suite.name, tasks)
     base = _find(entries, baseline) if baseline else None
     rows: list[Row] = []
@@ -143,16 +145,6 @@ def _find(entries: Sequence[Entry], name: str) -> Entry:
             f"Give one of these ids instead: {', '.join(e.id for e in found)}."
         )
     return found[0]
-
-
-def draws_of(entry: Entry, tasks: Sequence[str]) -> Floats | None:
-    """(B,) bootstrap values of the mean over `tasks`; None where one has none."""
-    found = [entry.tasks[t].draws if t in entry.tasks else None for t in tasks]
-    known = [d for d in found if d is not None]
-    if not known or len(known) < len(found):
-        return None
-    mean: Floats = np.mean(np.stack(known).astype(np.float64), axis=0)
-    return mean
 
 
 def _units(entry: Entry, tasks: Sequence[str]) -> int:
@@ -190,18 +182,6 @@ def _ranks(members: Sequence[Entry], suite: SuiteFacts) -> list[int | None]:
         for i, rank in zip(able, found, strict=True):
             ranks[i] = rank
     return ranks
-
-
-def members_of(suite: SuiteFacts) -> dict[str, list[str]]:
-    """Column → the tasks whose mean it is."""
-    groups = {g.name: list(g.tasks) for g in suite.groups}
-    counted = [task for g in counted_groups(suite) for task in g.tasks]
-    return {"suite": counted, **groups, **{t: [t] for tasks in groups.values() for t in tasks}}
-
-
-def counted_groups(suite: SuiteFacts) -> list[GroupFacts]:
-    """Return the groups whose tasks make the suite's score: shares in [0, 1], unlike bits per byte and log-probabilities."""
-    return [g for g in suite.groups if g.counts]
 
 
 def _deltas(base: Entry, entry: Entry, suite: SuiteFacts) -> dict[str, Delta]:
@@ -278,10 +258,11 @@ def _badges(entry: Entry, usual: Mapping[str, str], suite: SuiteFacts, pool: Poo
 
 
 def warnings(entry: Entry) -> list[Badge]:
-    """Return what puts numbers in doubt: truncated prompts, ties, empty answers, answers that hit max_tokens."""
+    """Return what puts numbers in doubt: approximate, empty and cut answers, truncated prompts, ties."""
     found = []
     records = {name: task.record for name, task in entry.tasks.items()}
     observed = {
+        "approximate_answers": {name: r.approximate_answers for name, r in records.items()},
         "truncated_prompts": {name: r.truncated_prompts for name, r in records.items()},
         "ties": {name: r.ties for name, r in records.items()},
         "empty_answers": {name: r.empty_answers for name, r in records.items()},
@@ -357,8 +338,6 @@ def to_frame(board: Board) -> pd.DataFrame:
         }
         for column in board.columns:
             value, low, high = e.scores.get(column, (None, None, None))
-            if column == "suite" and row.pool in (INCOMPLETE_POOL, IMPORTED_POOL):
-                value = low = high = None  # a mean over a part is no Micro-Avg
             name = "micro_avg" if column == "suite" else column
             record |= {name: value, f"{name}_low": low, f"{name}_high": high}
             if board.baseline:
@@ -383,3 +362,11 @@ def to_frame(board: Board) -> pd.DataFrame:
         elif frame[column].dtype.kind == "O":
             frame[column] = frame[column].astype("float64")
     return frame
+
+
+def as_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts no spreadsheet takes for formulas: a record may be somebody else's, and so its names."""
+    cells = frame.copy()
+    for column in cells.columns.intersection(sorted(_TEXTS)):
+        cells[column] = cells[column].str.replace(r"^([=+\-@\t\r])", r"'\1", regex=True)
+    return cells

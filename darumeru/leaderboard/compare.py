@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,14 +12,14 @@ import numpy as np
 
 from darumeru.errors import UserError, unknown
 from darumeru.leaderboard.about import distinct_names
-from darumeru.leaderboard.board import members_of
-from darumeru.leaderboard.entry import Entry, Problem
+from darumeru.leaderboard.entry import Entry, Problem, data_title
 from darumeru.leaderboard.load import read_run, suite_of
-from darumeru.leaderboard.thinking import Spent
+from darumeru.leaderboard.means import members_of
+from darumeru.leaderboard.remarks import remarks_on
 from darumeru.record.draws import aggregates_of, documents_key, first_split, paired_draws
 from darumeru.record.header import SuiteFacts
 from darumeru.record.run import Run
-from darumeru.record.sample import Sample, table_of
+from darumeru.record.sample import Sample, gold_text, table_of
 from darumeru.scoring.aggregate import Floats, mean
 from darumeru.scoring.bootstrap import degrees_of_freedom, units
 from darumeru.scoring.compare import Difference, degrees_of_mean, difference, holm, mid_p_test, paired_shares
@@ -40,7 +39,7 @@ class Flip:
     a: float
     b: float
     prompt: str
-    gold: Any
+    gold: str
     answer_a: str
     answer_b: str
 
@@ -128,7 +127,7 @@ def compare(a: Run, b: Run, tasks: Sequence[str] = ()) -> Comparison:
             f"The runs share no task: '{entry_a.name}' has {', '.join(entry_a.tasks)}; "
             f"'{entry_b.name}' has {', '.join(entry_b.tasks)}."
         )
-    remarks = _remarks(entry_a, entry_b)
+    remarks = remarks_on(entry_a, entry_b)
     pairs: dict[str, _Paired | None] = {}
     flips: dict[str, tuple[list[Flip], list[Flip]]] = {}
     for task in chosen:
@@ -148,48 +147,6 @@ def _read(run: Run) -> tuple[Entry, dict[str, list[Sample]]]:
     if isinstance(result, Problem):
         raise UserError(f"Run '{run.path}': {result.reason}")
     return result
-
-
-_VERSIONS = {
-    "version": "Other versions of the tasks, which ask differently: {pairs}. Differences are not the models' alone.",
-    "scoring": "Scored by other rules, so nothing is paired: {pairs}. 'darumeru rescore' brings a run to the current ones.",
-}
-
-
-_TITLES = {"how_drawn": "How answers were drawn", "repeats": "Number of repeats"}
-
-
-def _remarks(a: Entry, b: Entry) -> list[str]:
-    """Return differences of setting that a reader must know."""
-    found = []
-    names = ("mode", "num_fewshot", "max_prompt_len", "limit", "how_drawn", "repeats")
-    for name in names:
-        x, y = getattr(a.stated, name), getattr(b.stated, name)
-        if x != y:
-            found.append(f"{_TITLES.get(name, name)} differs: {x} against {y}.")
-    if (x := a.stated.how_thought) != (y := b.stated.how_thought):
-        found.append(f"Thinking differs: {x} against {y}. What is compared is the model with its way of answering.")
-    found += [
-        _unfinished(side, entry.spent) for side, entry in (("A", a), ("B", b)) if entry.spent and entry.spent.unfinished
-    ]
-    worded = [t for t in a.tasks if t in b.tasks and a.stated.tasks[t].wording != b.stated.tasks[t].wording]
-    for what in ("version", "scoring"):
-        other = [t for t in a.tasks if t in b.tasks and getattr(a.tasks[t], what) != getattr(b.tasks[t], what)]
-        if other:
-            pairs = ", ".join(f"{t} ({getattr(a.tasks[t], what)} against {getattr(b.tasks[t], what)})" for t in other)
-            found.append(_VERSIONS[what].format(pairs=pairs))
-    if worded:
-        found.append(f"Worded differently: {', '.join(worded)}.")
-    return found
-
-
-def _unfinished(side: str, spent: Spent) -> str:
-    finished = (
-        f" On finished answers alone its score is {score:.3f}."
-        if (score := spent.finished.get("suite")) is not None
-        else ""
-    )
-    return f"{side}: {spent.unfinished:.1%} of the thoughts did not end; these answers are empty and count as wrong.{finished}"
 
 
 def _shared(
@@ -247,7 +204,7 @@ def _flips(left: Sequence[Sample], right: Sequence[Sample], primary: Sequence[st
         a, b = (float(np.mean([s.score[m] for m in primary])) for s in (x, y))
         if abs(a - b) > 1e-9:
             prompt = x.requests[0].prompt if x.requests else ""
-            changed.append(Flip(x.id, a, b, prompt, x.gold, _answer(x), _answer(y)))
+            changed.append(Flip(x.id, a, b, prompt, gold_text(x.gold), _answer(x), _answer(y)))
     changed.sort(key=lambda f: -abs(f.b - f.a))
     return [f for f in changed if f.b > f.a], [f for f in changed if f.b < f.a]
 
@@ -327,6 +284,11 @@ NOTE = (
 )
 
 
+def _named(entry: Entry) -> str:
+    """`model, data mini`."""
+    return f"{entry.name}, data {data_title(entry.stated)}"
+
+
 def to_terminal(comparison: Comparison) -> RenderableType:
     """Return the comparison for the terminal."""
     from rich import box
@@ -334,7 +296,7 @@ def to_terminal(comparison: Comparison) -> RenderableType:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    title = Text(f"A: {comparison.a.name}\nB: {comparison.b.name}")
+    title = Text(f"A: {_named(comparison.a)}\nB: {_named(comparison.b)}")
     grid = Grid(
         title=title,
         title_justify="left",
@@ -361,7 +323,7 @@ def to_markdown(comparison: Comparison) -> str:
     from darumeru.web.text import escape_markdown as e
 
     lines = [
-        f"A: {e(comparison.a.name)}  ", f"B: {e(comparison.b.name)}\n",
+        f"A: {e(_named(comparison.a))}  ", f"B: {e(_named(comparison.b))}\n",
         "| | " + " | ".join(HEAD) + " |", "| :-- |" + " --: |" * len(HEAD),
     ]  # fmt: skip
     for line in comparison.lines:
@@ -370,27 +332,41 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, "", *(f"* {e(r)}" for r in comparison.remarks), "", NOTE]) + "\n"
 
 
+_FILES = {"assets", "index.html", "compare.md", "compare.json"}
+
+
 def write_page(comparison: Comparison, output: Path) -> None:
     """Write the comparison as a folder with a page, compare.md and compare.json.
 
     Raises:
         UserError: the folder holds something else.
     """
-    from darumeru.files import is_empty, write_json, write_text
+    from darumeru.files import is_empty, staged, write_json, write_text
     from darumeru.leaderboard.pages import WEB
     from darumeru.web.pages import render_page, write_assets
 
-    if output.exists() and (not output.is_dir() or (not is_empty(output) and not (output / "compare.json").is_file())):
+    there = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if output.exists() and not (output.is_dir() and (is_empty(output) or "compare.json" in there <= _FILES)):
         raise UserError(f"--output '{output}' holds files that no comparison wrote. Give a new folder or an empty one.")
-    shutil.rmtree(output / "assets", ignore_errors=True)
-    write_assets(output / "assets")
     rows = [(line, _cells(line)) for line in comparison.lines]
     flips = {
         t: (up[:SHOWN], down[:SHOWN], len(up), len(down)) for t, (up, down) in comparison.flips.items() if up or down
     }
+    data = [data_title(entry.stated) for entry in (comparison.a, comparison.b)]
     page = render_page(
-        WEB, "compare.html.j2", c=comparison, rows=rows, head=HEAD, note=NOTE, flips=flips, root=".", home=None
+        WEB,
+        "compare.html.j2",
+        c=comparison,
+        rows=rows,
+        head=HEAD,
+        note=NOTE,
+        flips=flips,
+        data=data,
+        root=".",
+        home=None,
     )
-    write_text(output / "index.html", page)
-    write_text(output / "compare.md", to_markdown(comparison))
-    write_json(output / "compare.json", comparison.to_json())
+    with staged(output) as stage:
+        write_assets(stage / "assets")
+        write_text(stage / "index.html", page)
+        write_text(stage / "compare.md", to_markdown(comparison))
+        write_json(stage / "compare.json", comparison.to_json())

@@ -118,6 +118,11 @@ class Entry:
         return self.header.thinking.budget if self.header and self.header.thinking else None
 
     @property
+    def approximate(self) -> list[str]:
+        """Return the tasks with approximate answers."""
+        return [name for name, task in self.tasks.items() if task.record.approximate_answers]
+
+    @property
     def date(self) -> str | None:
         """Return the day the run was finished."""
         finished = self.record.finished if self.record else None

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from darumeru.files import fingerprint
-from darumeru.leaderboard.pools import IMPORTED_POOL, INCOMPLETE_POOL
 
 VERSION = "https://jsonfeed.org/version/1.1"
 ITEMS = 100
@@ -104,7 +103,7 @@ def _values(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 def _added(row: Mapping[str, Any]) -> dict[str, Any]:
     values = _values(row)
-    mean = None if row["pool"] in (INCOMPLETE_POOL, IMPORTED_POOL) else values.get("micro_avg")
+    mean = values.get("micro_avg")
     scores = ", ".join(f"{name} {_number(value)}" for name, value in values.items())
     title = f"{row['name']}: new" + ("" if mean is None else f", mean {_number(mean)}")
     return _item(row, "added", title, f"{row['name']} ({row['mode']}, {row['shots']}-shot): {scores or 'no scores'}.")

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from darumeru.leaderboard.board import Board, Row, counted_groups, members_of
+from darumeru.leaderboard.board import Board, Row
 from darumeru.leaderboard.entry import Entry
+from darumeru.leaderboard.means import counted_groups, members_of
 from darumeru.leaderboard.tables import label
 from darumeru.leaderboard.thinking import series
 from darumeru.record.header import SuiteFacts
@@ -156,13 +157,11 @@ def groups_chart(data: Any, groups: Sequence[str]) -> Any:
     )
 
 
-def symbols_chart(data: Any) -> Any:
-    """Micro-Avg against Russian symbols per token."""
+def symbols_chart(data: Any, mean: str) -> Any:
+    """The suite's mean, which is called `mean`, against Russian symbols per token."""
     import altair as alt
 
-    y = alt.Y(
-        "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title="Micro-Avg", format=".3f", tickCount=6)
-    )
+    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=mean, format=".3f", tickCount=6))
     x = alt.X("symbols:Q", scale=alt.Scale(zero=False, padding=30), axis=alt.Axis(title="symbols per token (RU)"))
     base = alt.Chart(data).encode(x=x)
     return alt.layer(
@@ -174,17 +173,15 @@ def symbols_chart(data: Any) -> Any:
     ).properties(width=640, height=340)
 
 
-def thinking_chart(data: Any) -> Any:
-    """Micro-Avg against the tokens generated for a document, a line a model from thinking off through its budgets."""
+def thinking_chart(data: Any, mean: str) -> Any:
+    """The suite's mean against the tokens generated for a document, a line a model from thinking off through its budgets."""
     import altair as alt
 
     # Without thinking a document takes a few tokens, or none; budgets are powers of two.
     x = alt.X(
         "tokens:Q", scale=alt.Scale(type="sqrt"), axis=alt.Axis(title="tokens a document", format=",d", tickCount=6)
     )
-    y = alt.Y(
-        "score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title="Micro-Avg", format=".3f", tickCount=6)
-    )
+    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=mean, format=".3f", tickCount=6))
     colour = alt.Color("model:N", legend=alt.Legend(title=None, orient="bottom", columns=2))
     base = alt.Chart(data).encode(x=x, color=colour)
     return alt.layer(
@@ -251,7 +248,7 @@ def radar_chart(data: Any, groups: Sequence[str]) -> Any:
 
 
 def curve_chart(data: Any, columns: Sequence[str], x_title: str) -> Any:
-    """Micro-Avg and every group over a training, with the interval as a band and the base model as a line."""
+    """The suite's mean and every group over a training, with the interval as a band and the base model as a line."""
     import altair as alt
 
     colour = alt.Color("training:N", legend=alt.Legend(title=None, orient="bottom"))
@@ -298,14 +295,14 @@ def specifications(board: Board) -> dict[str, Any]:
     groups = [g.title for g in board.suite.groups]
     counted = [g.title for g in counted_groups(board.suite)]
     charts = {
-        "groups": groups_chart(rows, counted),
-        "symbols": symbols_chart(rows),
-        "thinking": thinking_chart(rows),
+        "symbols": symbols_chart(rows, board.suite.summary),
+        "thinking": thinking_chart(rows, board.suite.summary),
         "heat": heat_chart(rows),
-        "radar": radar_chart(rows, counted),
         "steps": curve_chart(rows, [board.suite.summary, *groups], "steps"),
         "tokens": curve_chart(rows, [board.suite.summary, *groups], "tokens"),
     }
+    if counted:
+        charts |= {"groups": groups_chart(rows, counted), "radar": radar_chart(rows, counted)}
     return {name: chart.to_dict() for name, chart in charts.items()}
 
 
@@ -317,19 +314,22 @@ def static_figures(board: Board) -> dict[str, Any]:
         return alt.Data(values=values)
 
     charts: dict[str, Any] = {}
+    drawn: set[str] = set()
     titles = [g.title for g in board.suite.groups]
     counted = [g.title for g in counted_groups(board.suite)]
     for pool in board.pools:
         rows = [r for r in board.rows if r.pool == pool.id][:MOST]
         suffix = "" if pool.kind == "runs" else f"-{pool.kind}"
-        if pool.kind in ("incomplete", "imported") or f"groups{suffix}" in charts:
+        if pool.kind in ("incomplete", "imported") or suffix in drawn:
             continue
-        charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)), counted)
-        charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), counted)
+        drawn.add(suffix)
+        if counted:
+            charts[f"groups{suffix}"] = groups_chart(data(group_values(rows, board.suite)), counted)
+            charts[f"radar{suffix}"] = radar_chart(data(radar_values(rows[:4], board.suite)), counted)
         if symbols := symbol_values(rows):
-            charts[f"symbols{suffix}"] = symbols_chart(data(symbols))
+            charts[f"symbols{suffix}"] = symbols_chart(data(symbols), board.suite.summary)
         if thinking := thinking_values(rows):
-            charts[f"thinking{suffix}"] = thinking_chart(data(thinking))
+            charts[f"thinking{suffix}"] = thinking_chart(data(thinking), board.suite.summary)
         if heat := heat_values(rows, members_of(board.suite)["suite"]):
             charts[f"heat{suffix}"] = heat_chart(data(heat))
     entries = [r.entry for r in board.rows]

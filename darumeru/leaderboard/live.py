@@ -104,7 +104,8 @@ class Live:
     seen: Stamp = ()
     _pending: Stamp | None = None
     _waited: int = 0
-    _problems: dict[str, str] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+    """What was said of the build before."""
     _journals: Journals = field(default_factory=Journals)
 
     def follow(self, poll: float = 1.0, stop: threading.Event | None = None) -> None:
@@ -157,11 +158,10 @@ class Live:
         at = _now()
         self.pages.state = {**self.pages.state, "built": at, "failed": False}
         self.report(f"{at} Built in {seconds:.1f} s: {len(built.board.rows)} rows.")
-        problems = {problem.name: problem.reason for problem in built.board.problems}
-        for name, reason in problems.items():
-            if self._problems.get(name) != reason:
-                self.report(f"Not shown: {name}: {reason}")
-        self._problems = problems
+        for remark in built.remarks:
+            if remark not in self._told:
+                self.report(remark)
+        self._told = set(built.remarks)
 
 
 def _now() -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.leaderboard.board import Board, Row
-from darumeru.leaderboard.entry import Entry, data_title
+from darumeru.leaderboard.entry import Bounded, Entry, data_title
 from darumeru.leaderboard.samples import piece_name
 from darumeru.leaderboard.tables import label
+from darumeru.record.scores import Mean
 from darumeru.web.pages import render_page, write_page
 
 WEB = Path(__file__).parent / "web"
@@ -26,26 +27,34 @@ def write_run(folder: Path, row: Row, board: Board, data: str, samples: bool) ->
         samples: whether the site holds samples.
     """
     entry = row.entry
+    own = entry.record.groups if entry.record else {}
     groups = [
-        {
-            "title": g.title,
-            "score": entry.scores.get(g.name),
-            "tasks": [t for t in g.tasks if t in entry.tasks],
-        }
+        _mean(entry, g.name, g.title, own.get(g.name)) | {"tasks": [t for t in g.tasks if t in entry.tasks]}
         for g in board.suite.groups
     ]
+    whole = _mean(entry, "suite", board.suite.summary, entry.record.suite if entry.record else None)
     others = [t for t in entry.tasks if t not in board.tasks]
     if others:
         groups.append({"title": "Other", "score": None, "tasks": others})
     page = render_page(
-        WEB, "run.html.j2", row=row, entry=entry, board=board, root="../..", groups=groups, data=data, samples=samples,
-        facts=run_facts(entry), files={t: piece_name(t) for t in entry.tasks}, label=label(entry),
+        WEB, "run.html.j2", row=row, entry=entry, board=board, root="../..", groups=groups, whole=whole, data=data,
+        samples=samples, facts=run_facts(entry), files={t: piece_name(t) for t in entry.tasks}, label=label(entry),
     )  # fmt: skip
     write_page(folder / "index.html", page)
     if samples:
         write_page(
             folder / "samples.html", render_page(WEB, "samples.html.j2", entry=entry, root="../..", label=label(entry))
         )
+
+
+def _mean(entry: Entry, column: str, title: str, own: Mean | None) -> dict[str, Any]:
+    """Return a mean for a run's page: the board's, or else the run's own under the title that says over how many tasks it is."""
+    repeats = own.repeats if own and own.title == title else None
+    if column in entry.scores:
+        return {"title": title, "score": entry.scores[column], "repeats": repeats}
+    if own is None or own.value is None or own.title in ("", title):
+        return {"title": title, "score": None, "repeats": None}
+    return {"title": own.title, "score": Bounded(own.value, own.low, own.high), "repeats": own.repeats}
 
 
 def _thinking_facts(entry: Entry) -> list[tuple[str, Any]]:

@@ -30,7 +30,7 @@ class Pool:
 
 
 def _complete(entry: Entry, suite: str, tasks: Sequence[str]) -> bool:
-    return entry.stated.suite.name == suite and set(tasks) <= set(entry.tasks) and "suite" in entry.scores
+    return entry.stated.suite.name == suite and set(tasks) <= set(entry.tasks)
 
 
 def make_pools(entries: Sequence[Entry], suite: str, tasks: Sequence[str]) -> tuple[list[Pool], dict[str, str]]:

@@ -17,6 +17,9 @@ OLDER_LCS = "DaruCopy probably by the older lcs"
 """Until 2026-06 the reference framework divided the common subsequence by the answer's length, not the source's: a copy that was
 cut short scored 1."""
 
+PUBLISHED_SUITE = "darumeru"
+"""The suite that they are of: means over other tasks cannot be held against them."""
+
 GROUPS = ("darummlu", "darumera", "darusum", "darucopy_en", "darucopy_ru")
 
 

@@ -93,9 +93,12 @@ def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Samp
     folder.mkdir(parents=True, exist_ok=True)
     index = []
     for task, rows in samples.items():
-        primary, labels = entry.tasks[task].record.primary, labels_of(rows)
+        record, labels = entry.tasks[task].record, labels_of(rows)
         keyed = zip(rows, document_keys(rows), strict=True)
-        marked = sorted(((s.mark(primary), s, key) for s, key in keyed), key=lambda found: found[0])
+        better = 1 if record.higher_is_better else -1
+        marked = sorted(((s.mark(record.primary), s, key) for s, key in keyed), key=lambda found: better * found[0])
+        # Bits and log-probabilities are neither right nor wrong.
+        shares = record.higher_is_better and all(0 <= mark <= 1 for mark, _, _ in marked)
         name, pieces, piece, size = piece_name(task), [], [], 0
         for mark, sample, key in marked:
             piece.append(_shown(sample, key, mark, labels))
@@ -108,7 +111,7 @@ def write_pieces(folder: Path, entry: Entry, samples: Mapping[str, Sequence[Samp
             write_page(folder / f"{name}-{number}.js", script(f"{name}/{number}", part))
         write_page(folder / f"{name}-keys.js", script(f"{name}/keys", [key for _, _, key in marked]))
         index.append(
-            {"task": task, "file": name, "metrics": primary, "sizes": [len(p) for p in pieces],
+            {"task": task, "file": name, "metrics": record.primary, "shares": shares, "sizes": [len(p) for p in pieces],
              "marks": [round(m, 3) for m, _, _ in marked]}
         )  # fmt: skip
     write_page(folder / "index.js", script("index", {"model": entry.name, "tasks": index}))

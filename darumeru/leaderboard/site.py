@@ -23,13 +23,14 @@ from pathlib import Path
 from darumeru.errors import UserError
 from darumeru.extras import need
 from darumeru.files import is_empty, staged
-from darumeru.leaderboard.about import describe, distinct_names, read_about
-from darumeru.leaderboard.board import Board, make_board, to_frame
+from darumeru.leaderboard.about import describe, distinct_names, read_about, unused
+from darumeru.leaderboard.board import Board, as_cells, make_board, to_frame
 from darumeru.leaderboard.data import MARK, board_json, table_json
 from darumeru.leaderboard.feed import feed_json
 from darumeru.leaderboard.load import gather, import_all, suite_of
+from darumeru.leaderboard.means import members_of
 from darumeru.leaderboard.pages import WEB, write_run
-from darumeru.leaderboard.published import read_published
+from darumeru.leaderboard.published import PUBLISHED_SUITE, read_published
 from darumeru.leaderboard.reading import Reader
 from darumeru.leaderboard.tables import to_latex, to_markdown
 from darumeru.web.pages import render_page, script, write_assets, write_page
@@ -44,6 +45,14 @@ class Built:
 
     path: Path
     board: Board
+    unused: Sequence[str] = ()
+    """Names and ids of `about` that fit no row."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return what whoever built it must know, in sentences."""
+        lost = [f"Not shown: {problem.name}: {problem.reason}" for problem in self.board.problems]
+        return lost + [f"--about names '{key}', which is no model and no run id of this board." for key in self.unused]
 
 
 def build(
@@ -65,7 +74,7 @@ def build(
         paths: folders of runs, or folders that hold them; results of lm-eval with samples and records of Every Eval Ever too.
         output: folder of the site; one that an earlier call wrote is replaced.
         baseline: model against which every score is held.
-        published: whether the paper's rows are shown.
+        published: whether the paper's rows are shown, where the board's suite is the paper's.
         title: of the page.
         about: YAML file of what else is known of the models, see `read_about`.
         samples: whether the site holds the samples of the runs.
@@ -88,17 +97,21 @@ def build(
         imported, refused = import_all(others, Path(records))
         entries, problems, pages = reader.read([*folders, *imported], stage if samples else None, output)
         problems += refused
-        named = distinct_names([describe(e, known) for e in entries])
-        named += [describe(e, known) for e in read_published()] if published else []
+        rows = list(entries)
+        named = distinct_names([describe(e, known) for e in rows])
+        suite = suite_of(named)
+        if published and suite.name == PUBLISHED_SUITE:
+            rows += (reference := read_published())
+            named += [describe(e, known) for e in reference]
         if not named:
             detail = f" The first: {problems[0].name}: {problems[0].reason}" if problems else ""
             raise UserError(f"Nothing to show: none of {len(folders) + len(others)} runs can be read.{detail}")
-        board = make_board(named, suite_of(named), problems, baseline, title)
+        board = make_board(named, suite, problems, baseline, title)
         write_site(board, stage, pages, samples)
         feed = feed_json(table_json(board), output, url)
         write_page(stage / "feed.json", json.dumps(feed, ensure_ascii=False, indent=1) + "\n")
     reader.keep()
-    return Built(output, board)
+    return Built(output, board, unused(known, rows))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -114,7 +127,7 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
     (stage / "data").mkdir()
     write_page(stage / "data" / "board.js", script("board", board_json(board, pages)))
     frame = to_frame(board)
-    write_page(stage / "table.csv", frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_page(stage / "table.csv", as_cells(frame).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     frame.to_parquet(stage / "table.parquet", index=False)
     write_page(stage / "table.md", to_markdown(board))
     write_page(stage / "table.tex", to_latex(board))
@@ -137,6 +150,7 @@ def write_site(board: Board, stage: Path, pages: Mapping[str, str], samples: boo
             board=board,
             root=".",
             counts=counts,
+            counted=len(members_of(board.suite)["suite"]),
             date=dates[-1] if dates else None,
             figures=names,
             pages=pages,

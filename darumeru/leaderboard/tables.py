@@ -20,7 +20,7 @@ POOL_NOTES = {
     "runs": "Runs on the same documents ({title}); ranks hold within this table.",
     PUBLISHED_POOL: "Published in the paper ({title}); reference values without intervals, not ranked. "
     f"{OLDER_LCS}, the share of the answer that is in the source: a copy cut short scored 1.",
-    INCOMPLETE_POOL: "Incomplete runs; never ranked.",
+    INCOMPLETE_POOL: "Incomplete runs; never ranked; groups only where all their tasks were run.",
 }
 
 
@@ -37,10 +37,10 @@ def with_bounds(score: Bounded | None) -> str:
 
 
 def setting(entry: Entry) -> str:
-    """`zero-shot`, `5-shot`, `zero-shot, thinking on, budget 2,048`."""
+    """`zero-shot`, `5-shot, approximate`, `zero-shot, thinking on, budget 2,048`."""
     shots = "zero-shot" if entry.num_fewshot == 0 else f"{entry.num_fewshot}-shot"
     thinking = thinking_title(entry.header) if entry.header else ""
-    return f"{shots}, {thinking}" if thinking else shots
+    return ", ".join(filter(None, (shots, thinking, "approximate" if entry.approximate else "")))
 
 
 def label(entry: Entry) -> str:
@@ -60,11 +60,11 @@ def to_markdown(board: Board) -> str:
         parts.append("| --: | :-- | :-- | :-- |" + " --: |" * (len(groups) + 1))
         for row in (r for r in board.rows if r.pool == pool.id):
             e = row.entry
-            whole = e.scores.get("suite") if pool.kind != "incomplete" else None
+            whole = e.scores.get("suite")
             summary = with_bounds(whole) if whole else f"{row.covered}/{len(board.tasks)} tasks"
             symbols = e.symbols_per_token[0]
             cells = [str(row.rank or "—"), escape_markdown(label(e)), setting(e), summary]
-            cells += [number(e.scores.get(g.name)) for g in groups] if whole else ["—"] * len(groups)
+            cells += [number(e.scores.get(g.name)) for g in groups]
             parts.append("| " + " | ".join([*cells, f"{symbols:.2f}" if symbols else "—"]) + " |")
     parts.append(
         "\nModels that share a rank cannot be told apart from the best of it (paired bootstrap over samples, corrected for the "
@@ -138,10 +138,11 @@ def to_latex(board: Board) -> str:
 
 def _latex_cells(row: Row, groups: list[GroupFacts]) -> list[str]:
     e = row.entry
-    value, low, high = e.scores["suite"]
-    bounds = "" if low is None or high is None else rf" {{\scriptsize [{low:.3f}, {high:.3f}]}}"
-    scores = [number(e.scores.get(g.name)).replace("—", "--") for g in groups]
-    return [str(row.rank or "--"), escape_latex(label(e)), setting(e), f"{value:.3f}{bounds}", *scores]
+    mean = e.scores.get("suite")
+    bounded = mean is not None and mean.low is not None and mean.high is not None
+    bounds = rf" {{\scriptsize [{mean.low:.3f}, {mean.high:.3f}]}}" if mean and bounded else ""
+    scores = [number(s).replace("—", "--") for s in (mean, *(e.scores.get(g.name) for g in groups))]
+    return [str(row.rank or "--"), escape_latex(label(e)), setting(e), f"{scores[0]}{bounds}", *scores[1:]]
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
@@ -176,6 +177,7 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_args={
                     "num_fewshot": header.num_fewshot,
                     **thinking,
+                    **({"approximate_answers": result.approximate_answers} if result.approximate_answers else {}),
                     "mode": header.mode,
                     "documents": result.documents,
                     "low_95": result.score.low,
@@ -193,7 +195,13 @@ def model_index(run: Run, name: str | None = None) -> str:
                 metric_type="micro_avg" if suite.title == "Micro-Avg" else "mean",
                 metric_name=suite.title,
                 metric_value=round(suite.value, 6),
-                metric_args={"low_95": suite.low, "high_95": suite.high, "num_fewshot": header.num_fewshot, **thinking},
+                metric_args={
+                    "low_95": suite.low,
+                    "high_95": suite.high,
+                    "num_fewshot": header.num_fewshot,
+                    **thinking,
+                    **({"approximate": True} if scores.approximate else {}),
+                },
             )
         )
     return str(ModelCardData(model_name=model, eval_results=results).to_yaml()) + "\n"
@@ -205,24 +213,35 @@ def shots(header: Header) -> str:
     return f"{count}, {title}" if (title := thinking_title(header)) else count
 
 
-def badge(run: Run) -> str:
-    """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown."""
+def how_asked(run: Run, name: str | None = None) -> str:
+    """`model, instruct, zero-shot, data: mini`, and what else a reader of its numbers must know."""
+    header = run.header
+    limit = f", at most {header.limit} documents a task" if header.limit else ""
+    inexact = f", approximate answers in {', '.join(tasks)}" if (tasks := run.scores.approximate) else ""
+    return f"{name or header.model.name}, {header.mode}, {shots(header)}, data: {data_title(header)}{limit}{inexact}"
+
+
+def badge(run: Run, model: str | None = None) -> str:
+    """Return a Markdown badge with the run's mean; the image is drawn by shields.io when the README is shown.
+
+    The model is named where the image is not seen: the README is its own.
+    """
     suite = run.scores.suite
     value = "incomplete" if suite.value is None else f"{suite.value:.3f}"
-    name = f"Darumeru {suite.title}, {data_title(run.header)}"
+    name = f"Darumeru {suite.title}, {data_title(run.header)}" + (", approximate" if run.scores.approximate else "")
 
     def part(text: str) -> str:
         return quote(text.replace("-", "--").replace("_", "__"), safe="")
 
-    return f"![{escape_markdown(name)}: {value}](https://img.shields.io/badge/{part(name)}-{part(value)}-b3392b)\n"
+    text = f"{model or run.header.model.name}, {name}: {value}"
+    return f"![{escape_markdown(text)}](https://img.shields.io/badge/{part(name)}-{part(value)}-b3392b)\n"
 
 
-def run_markdown(run: Run) -> str:
+def run_markdown(run: Run, name: str | None = None) -> str:
     """Return the scores of a run as a Markdown table."""
     header, scores = run.header, run.scores
     lines = [
-        f"{escape_markdown(header.model.name)}, {header.mode}, {shots(header)}, "
-        f"data: {escape_markdown(data_title(header))}\n",
+        f"{escape_markdown(how_asked(run, name))}\n",
         "| Task | Score | 95 % interval | n |", "| :-- | --: | :-- | --: |",
     ]  # fmt: skip
 
@@ -240,10 +259,13 @@ def run_markdown(run: Run) -> str:
     return "\n".join([*lines, line(f"**{escape_markdown(scores.suite.title)}**", scores.suite, "")]) + "\n"
 
 
-def run_latex(run: Run) -> str:
+def run_latex(run: Run, name: str | None = None) -> str:
     """Return the scores of a run in LaTeX with booktabs."""
     header, scores = run.header, run.scores
-    lines = [r"\begin{tabular}{lcc}", r"\toprule", r"Task & Score & 95\,\% interval \\"]
+    lines = [
+        r"\begin{tabular}{lcc}", r"\toprule", rf"\multicolumn{{3}}{{l}}{{\textit{{{escape_latex(how_asked(run, name))}}}}} \\",
+        r"\midrule", r"Task & Score & 95\,\% interval \\",
+    ]  # fmt: skip
 
     def line(name: str, score: Score) -> str:
         value = "--" if score.value is None else f"{score.value:.3f}"

@@ -10,6 +10,7 @@ from darumeru.errors import UserError
 
 if TYPE_CHECKING:
     from darumeru.record.run import Run
+    from darumeru.record.scores import Scores
 
 BEGIN, END = "<!-- darumeru: begin -->", "<!-- darumeru: end -->"
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.S | re.M)
@@ -35,13 +36,22 @@ def section(runs: Sequence[Run], records: str | None = None) -> str:
         finished = (scores.finished or "").partition("T")[0]
         facts = [f"Suite {suite}", f"engine {header.engine.name}", *([f"finished {finished}"] if finished else [])]
         parts += [
-            f"{', '.join(facts)}; 95 % intervals by the bootstrap over documents; run `{(header.id or '')[:10]}`.",
+            f"{', '.join(facts)}; {_intervals(scores)}; run `{(header.id or '')[:10]}`.",
             "",
         ]
     if records:
         parts += [f"Records with every prompt and answer: <{records}>", ""]
     parts += [f"Made by `darumeru publish`, version {version('darumeru')}."]
     return "\n".join(parts)
+
+
+def _intervals(scores: Scores) -> str:
+    """Return how the intervals were made (`scoring.estimate`); records of earlier versions have percentiles."""
+    if any(task.score.method for task in scores.tasks.values()):
+        how = "Wilson's for shares of right answers, else Student's t or a posterior, with the standard error of"
+    else:
+        how = "percentiles of"
+    return f"95 % intervals: {how} a bootstrap over independent units"
 
 
 def with_section(card: bytes, text: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from pathlib import Path
 
 from darumeru import hub
 from darumeru.errors import UserError
-from darumeru.exports import as_text
+from darumeru.exports import NothingToTellError, as_text
 from darumeru.files import read_json, write_json
 from darumeru.publish.card import section, with_section
 from darumeru.record.folder import seal
 from darumeru.record.run import Run, load_run
+
+log = logging.getLogger(__name__)
 
 CARD = "README.md"
 _SHOWN = (".md", ".yaml")
@@ -72,14 +75,24 @@ def plan_card(folders: Sequence[Path], repository: str, records: str | None = No
         UserError: a run that cannot be published, a card that cannot be changed, no such repository.
         DarumeruError: the hub cannot be reached; a record was changed.
     """
-    runs = _runs(folders)
-    # Names that stay, so that another evaluation takes the place of this one.
-    names = [f".eval_results/darumeru{f'-{number}' if number > 1 else ''}.yaml" for number in range(1, len(runs) + 1)]
-    files = {n: as_text(run.path, "hf-eval-results").encode() for n, run in zip(names, runs, strict=True)}
+    runs = _of_one_model(folders)
+    files = _hub_results(runs)
     now = _standing(repository, "model", [CARD, *files])
     old = {path: hub.read_file(repository, "model", path, now.commit) for path in (CARD, *files) if path in now.sums}
     card = with_section(old.get(CARD, b""), section(runs, hub.address(records, "dataset") if records else None))
     return _change(repository, "model", "Scores of Darumeru", now, {CARD: card, **files}, old)
+
+
+def _hub_results(runs: Sequence[Run]) -> dict[str, bytes]:
+    """Return the hub's files of runs that have something for its table; of others the card tells alone."""
+    texts = []
+    for run in runs:
+        try:
+            texts.append(as_text(run.path, "hf-eval-results").encode())
+        except NothingToTellError as error:
+            log.warning("The card gets the scores, the hub's table does not. %s", error)
+    # Names that stay, so that another evaluation takes the place of this one.
+    return {f".eval_results/darumeru{f'-{n}' if n > 1 else ''}.yaml": text for n, text in enumerate(texts, start=1)}
 
 
 def change_card(folders: Sequence[Path], card: Path) -> tuple[bytes, bytes]:
@@ -89,7 +102,7 @@ def change_card(folders: Sequence[Path], card: Path) -> tuple[bytes, bytes]:
         UserError: a run that cannot be published, a card that is missing or cannot be changed.
         DarumeruError: a record was changed.
     """
-    runs = _runs(folders)
+    runs = _of_one_model(folders)
     if not card.is_file():
         raise UserError(f"There is no card '{card}'. Name a README.md; an empty one will do.")
     old = card.read_bytes()
@@ -140,6 +153,22 @@ def _runs(folders: Sequence[Path]) -> list[Run]:
         run.verify()
     if len({run.path.resolve().name for run in runs}) < len(runs):
         raise UserError("Two of the runs have one name. Give each run once.")
+    return runs
+
+
+def _of_one_model(folders: Sequence[Path]) -> list[Run]:
+    """Return the runs for a card, which is one model's: of the same weights, or of the same name where these are not known."""
+    runs = _runs(folders)
+
+    def told(run: Run) -> tuple[str, str | None]:
+        model = run.header.model
+        return model.weights_sha256 or model.name, model.adapter_sha256
+
+    if other := [run for run in runs if told(run) != told(runs[0])]:
+        one, two = (f"'{run.path}' is of '{run.header.model.name}'" for run in (runs[0], other[0]))
+        raise UserError(
+            f"A card is of one model, and {one}, {two} with other weights: publish the runs of each by themselves."
+        )
     return runs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,19 @@ from darumeru.requests import Answer, Request
 
 if TYPE_CHECKING:
     from darumeru.scoring.aggregate import Table
+
+
+def gold_text(gold: Any) -> str:
+    """Return a gold answer as it is shown, whatever a task has for one: a text, several, or any other JSON.
+
+    >>> gold_text(["да", "нет"]), gold_text(5)
+    ('да, нет', '5')
+    """
+    if isinstance(gold, str):
+        return gold
+    if isinstance(gold, list):
+        return ", ".join(map(gold_text, gold))
+    return json.dumps(gold, ensure_ascii=False)
 
 
 class GivenAnswer(Part):

@@ -118,3 +118,8 @@ class Scores(Part):
     time: Time | None = None
     finished: str | None = None
     rescored: Rescored | None = None
+
+    @property
+    def approximate(self) -> list[str]:
+        """Return the tasks with approximate answers, which a server gave that has no exact ones."""
+        return [name for name, task in self.tasks.items() if task.approximate_answers]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from darumeru.leaderboard.board import draws_of
+from darumeru.leaderboard.means import draws_of
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import degrees_of_mean, difference, holm
 from darumeru.signal.study import Study

@@ -10,9 +10,9 @@ import numpy as np
 
 from darumeru.errors import UserError
 from darumeru.leaderboard.about import distinct_names
-from darumeru.leaderboard.board import counted_groups
 from darumeru.leaderboard.entry import Entry, Problem, Result
 from darumeru.leaderboard.load import collect, read_run, suite_of
+from darumeru.leaderboard.means import counted_groups
 from darumeru.record.header import SuiteFacts
 from darumeru.record.sample import Sample
 from darumeru.scoring.aggregate import Floats

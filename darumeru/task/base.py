@@ -244,6 +244,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """The metrics whose mean is the score of the task as it is asked."""
         return ("logprob",) if self.likelihood else self.options.primary
 
+    @property
+    def is_share(self) -> bool:
+        """Whether the score is a share, of which more is better: only such are averaged with other tasks'."""
+        return not self.likelihood and self.higher_is_better()["score"]
+
     def asked(self, doc: Row) -> list[Query]:
         """Return what is asked about a document: `queries`, or the likelihood of its gold answer."""
         if not self.likelihood:

@@ -13,7 +13,7 @@ import numpy as np
 
 from darumeru.data.bundle import Bundle
 from darumeru.errors import DarumeruError, UserError, one_line, unknown
-from darumeru.files import read_yaml
+from darumeru.files import read_yaml, slug
 
 if TYPE_CHECKING:
     from darumeru.task.base import DarumeruTask
@@ -71,14 +71,19 @@ class Suite:
                 title = group.title if whole else f"{group.title}, {len(chosen)} of {len(group.tasks)}"
                 groups.append(Group(group.name, title, chosen, group.counts))
         part = replace(self, groups=tuple(groups))
-        if len(part.tasks) == len(self.tasks):
-            return part
-        return replace(part, summary=f"Mean of {len(part.tasks)} of {len(self.tasks)} tasks")
+        return part if part.counted == self.counted else replace(part, summary=_mean_of(part.counted, self.counted))
 
     def limit(self, task: str, limit: int | None) -> int | None:
         """Return how many documents of a task are asked under a limit for all tasks; None for all of them."""
         known = [n for n in (limit, self.limits.get(task)) if n is not None]
         return min(known, default=None)
+
+
+def _mean_of(counted: Sequence[str], tasks: Sequence[str]) -> str:
+    """Return the title of a mean over some of the tasks."""
+    if not counted:
+        return "No mean"
+    return f"Mean of {len(counted)} {'' if len(counted) == len(tasks) else f'of {len(tasks)} '}tasks"
 
 
 def summarise(suite: Suite, scores: Mapping[str, float]) -> dict[str, float | None]:
@@ -126,7 +131,9 @@ class Catalogue:
         return found
 
     def suite(self, name: str, tasks: Sequence[str] = ()) -> Suite:
-        """Return a suite, or those of its tasks that are named; tasks of no suite form one of their own.
+        """Return a suite, or those of its tasks that are named; tasks that are not the suite's form groups of their own.
+
+        Their shares count in the mean, as a user picked them; what is measured otherwise does not.
 
         Raises:
             UserError: no such suite or task.
@@ -142,11 +149,28 @@ class Catalogue:
             return suite
         foreign = tuple(dict.fromkeys(t for t in tasks if t not in suite.tasks))
         chosen = suite.only(tasks)
-        if foreign:
-            groups = (*chosen.groups, Group("other", "Other tasks", foreign))
-            summary = f"Mean of {len(foreign) + len(chosen.tasks)} tasks"
-            return replace(chosen, summary=summary, groups=groups)
-        return chosen
+        if not foreign:
+            return chosen
+        whole = replace(chosen, groups=(*chosen.groups, *self._others(foreign)))
+        if chosen.counted and whole.counted == chosen.counted:
+            return whole
+        return replace(whole, summary=_mean_of(whole.counted, whole.tasks))
+
+    def _others(self, names: Sequence[str]) -> list[Group]:
+        """Return groups of tasks: the shares, and one for each other measure."""
+        alike: dict[str, list[str]] = {}
+        loaded = self.load(names, "mini")  # no row is read
+        for name, task in sorted(loaded.items(), key=lambda item: not item[1].is_share):
+            alike.setdefault("" if task.is_share else " + ".join(task.primary), []).append(name)
+        return [
+            Group(
+                "other" if number == 0 else f"other_{slug(measure)}",
+                f"Other tasks, {measure}" if measure else "Other tasks",
+                tuple(name for name in names if name in members),
+                counts=not measure,
+            )
+            for number, (measure, members) in enumerate(alike.items())
+        ]
 
     def load(
         self,
@@ -204,7 +228,7 @@ class Catalogue:
 def _not_ours(name: str) -> UserError:
     return UserError(
         f"Task '{name}' is a stock lm-eval task; darumeru runs tasks whose YAML names a class of darumeru.task. "
-        "See 'How to add a task' in the README."
+        "See 'Add a task' in CONTRIBUTING.md."
     )
 
 

@@ -159,3 +159,16 @@ def edited(path: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Pa
     manifest["files"][name] = file_sha256(path / name)
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path
+
+
+def in_bits(path: Path, task: str) -> Path:
+    """The run with 1 + value bits per byte for each document of a task, of which fewer are better."""
+    file = path / "samples" / f"{task}.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["score"] = {metric: 1 + value for metric, value in row["score"].items()}
+    write_jsonl(file, rows)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][f"samples/{task}.jsonl"] = file_sha256(file)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return edited(path, "scores.json", lambda scores: scores["tasks"][task].update(higher_is_better=False))

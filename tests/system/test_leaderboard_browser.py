@@ -18,7 +18,7 @@ from darumeru.leaderboard.compare import write_page
 from darumeru.record.run import Run
 from darumeru.requests import Answer
 from support.arena import House, hold
-from support.synthetic import NASTY, make_run
+from support.synthetic import NASTY, in_bits, make_run
 from support.tiny import make_model
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -253,6 +253,35 @@ def test_a_sample_has_an_address_of_its_document(watched: Watched, folder: Path,
     count(page, "article.sample", 25)
     page = watched.open(many / "samples.html", "#task=rwsd&sample=0123456789ab&lang=en")
     expect_text(page, "#samples", "This run has no such sample.")
+
+
+def test_bits_are_neither_right_nor_wrong(watched: Watched, tmp_path: Path) -> None:
+    in_bits(make_run(tmp_path / "runs" / "a", "reader", tasks=["multiq", "parus"]), "multiq")
+    run = next(build([tmp_path / "runs"], tmp_path / "site", published=False).path.glob("runs/*"))
+    page = watched.open(run / "samples.html", "#task=multiq&lang=en&show=right")
+    count(page, "article.sample", 20)
+    assert page.locator(".verdict").count() == 0
+    assert not page.locator("#show").is_visible()
+    page.select_option("#task", "parus")
+    assert page.locator("#show").is_visible()
+    assert page.locator(".verdict").count() == 20
+
+
+def test_a_board_without_a_mean_has_no_figures_of_means(watched: Watched, tmp_path: Path) -> None:
+    groups = [{"name": "g", "title": "Bits", "tasks": ["multiq", "parus"], "counts": False}]
+    suite = {"name": "mine", "version": "1", "summary": "No mean", "groups": groups}
+    make_run(tmp_path / "runs" / "a", "reader", tasks=["multiq", "parus"], suite=suite)
+    site = build([tmp_path / "runs"], tmp_path / "site", published=False).path
+    page = watched.open(site / "index.html", "#lang=ru")
+    assert page.locator("#board tbody tr[data-id]").count() == 1
+    assert not page.locator("#tabs").is_visible()
+    page.locator("#board input[type=checkbox]").first.check()
+    expect_text(page, "#side", "Bits")
+
+
+def test_the_mean_is_explained_with_the_number_of_its_tasks(watched: Watched, folder: Path) -> None:
+    page = watched.open(folder / "site" / "index.html", "#lang=ru")
+    expect_text(page, ".reading", "Среднее по задачам (17)")
 
 
 def test_a_card_says_what_the_labels_stand_for(watched: Watched, tmp_path: Path) -> None:

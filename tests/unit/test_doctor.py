@@ -1,6 +1,7 @@
 """`darumeru doctor`: what is said of packages, drivers, GPUs and engines, on machines that are not this one."""
 
 import json
+import re
 import subprocess
 import sys
 from email.message import Message
@@ -130,6 +131,7 @@ def test_engines_that_work_and_why_others_do_not() -> None:
     assert "libcudart" in found[1].value
     found = engines.judge({"hf": {"error": "No module named 'torch'"}, "api": {**works, "server": True}})
     assert [f.state for f in found] == ["note", "ok", "broken"]
+    assert not re.search(r"pip install .*\bdarumeru\b", found[-1].advice), "which is on no index"
 
 
 def test_a_program_that_breaks_is_an_answer() -> None:
@@ -142,9 +144,11 @@ def test_a_program_that_breaks_is_an_answer() -> None:
 def test_secrets_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:p@ss@hub.example.org/x?a=b@c")
     (found,) = machine._variables()
     assert "HF_HUB_OFFLINE=1" in found.value
     assert "hf_secret" not in found.value
+    assert "HF_ENDPOINT=https://…@hub.example.org/x?a=b@c" in found.value, "no name and no password"
 
 
 def test_the_order_of_what_to_do() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from darumeru.imports import import_run
 from darumeru.leaderboard import build, compare
 from darumeru.record.run import Run, load_run
 from support.commands import call
-from support.synthetic import make_run
+from support.synthetic import edited, make_run
 
 RECORD = Path(__file__).parents[2] / "leaderboards" / "runs" / "smollm2-135m-instruct-mini"
 """A real run of all 17 tasks on the mini bundle."""
@@ -73,6 +74,18 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in results["configs"]:
         tracker.save_results_samples(task, samples[task])
     return folder / "out"
+
+
+def on_the_hub(run: Path, copy: Path, tasks: tuple[str, ...] | None = None) -> Path:
+    """A copy of a run whose tasks, or some of them, read a data set of the hub."""
+    shutil.copytree(run, copy)
+
+    def moved(header: dict[str, Any]) -> None:
+        for name in tasks or header["tasks"]:
+            source = {"source": "hub:owner/rows", "repository": "owner/rows", "revision": "5" * 40}
+            next(iter(header["tasks"][name]["data"].values())).update(source)
+
+    return edited(copy, "header.json", moved)
 
 
 def results_file(folder: Path) -> Path:
@@ -154,7 +167,7 @@ def test_choices_are_requests_for_each_label(lm_eval_files: Path) -> None:
 def test_hub_results_are_read_back(tmp_path: Path) -> None:
     from huggingface_hub import EvalResultEntry, parse_eval_result_entries
 
-    (file,) = export(RECORD, "hf-eval-results", tmp_path)
+    (file,) = export(on_the_hub(RECORD, tmp_path / "run"), "hf-eval-results", tmp_path)
     assert file == tmp_path / ".eval_results" / "darumeru.yaml"
     entries = parse_eval_result_entries(yaml.safe_load(file.read_text(encoding="utf-8")))
     stated = load_run(RECORD).scores.tasks
@@ -162,9 +175,43 @@ def test_hub_results_are_read_back(tmp_path: Path) -> None:
     assert {e.task_id: e.value for e in entries} == {
         n: pytest.approx(t.score.value, abs=1e-6) for n, t in stated.items()
     }
+    assert {(e.dataset_id, e.dataset_revision) for e in entries} == {("owner/rows", "5" * 40)}
     notes = {e.task_id: e.notes or "" for e in entries}
     assert "95 % interval 0.1268 to 0.4336; 28 documents" in notes["rummlu"]
-    assert "data mini" in notes["rummlu"]
+    assert "data hub" in notes["rummlu"]
+
+
+def test_the_hub_is_told_nothing_of_data_that_were_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The mini bundle's 28 rows are no result on a data set of the hub, nor are 5 of its documents."""
+    said = call("export", RECORD, "--format", "hf-eval-results", code=2)
+    assert "whole data sets of the hub" in said
+    assert "read other data (mini)" in said
+    mixed = on_the_hub(RECORD, tmp_path / "mixed", ("parus", "rcb"))
+    edited(mixed, "header.json", lambda h: h["tasks"]["rcb"].update(documents=5, of=28))
+    (entry,) = yaml.safe_load(as_text(mixed, "hf-eval-results"))
+    assert entry["dataset"] == {"id": "owner/rows", "task_id": "parus", "revision": "5" * 40}
+    (told,) = caplog.messages
+    assert re.search(r"Left out of the hub's results.*rummlu.*read other data.*of rcb only a part", told)
+    assert "parus" not in told
+
+
+@pytest.mark.parametrize("format_", ["hf-eval-results", "lm-eval", "every-eval-ever", "inspect"])
+def test_exports_state_the_version_of_the_task_that_was_asked(format_: str, tmp_path: Path) -> None:
+    if format_ == "inspect":
+        pytest.importorskip("inspect_ai")
+    run = on_the_hub(RECORD, tmp_path / "run")
+    edited(run, "header.json", lambda h: [task.update(version="0.9") for task in h["tasks"].values()])
+    files = export(run, format_, tmp_path / "out", name="team/m")
+    if format_ == "inspect":
+        from inspect_ai.log import read_eval_log
+
+        assert read_eval_log(str(files[0])).eval.task_version == "0.9"
+        return
+    if format_ == "hf-eval-results":
+        assert "parus of darumeru 0.9;" in files[0].read_text(encoding="utf-8")
+        return
+    back = import_run(tmp_path / "out", tmp_path / "runs")
+    assert {task.version for task in back.header.tasks.values()} == {"0.9"}
 
 
 def test_every_eval_ever_accepts_a_run(eee_files: Path) -> None:

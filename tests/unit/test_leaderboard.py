@@ -117,6 +117,36 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert "other_setting" in badges, "a mixed section says so"
 
 
+def test_runs_of_a_sample_are_called_so(tmp_path: Path) -> None:
+    """--limit takes a seeded sample, not the first documents."""
+    for number, limit in enumerate((None, 5, 10)):
+        make_run(tmp_path / "runs" / str(number), "m", limit=limit, seed=number)
+    board = build([tmp_path / "runs"], tmp_path / "site", published=False, samples=False).board
+    assert sorted(r.entry.name for r in board.rows) == ["m", "m (limit 10)", "m (limit 5)"]
+
+
+def test_what_is_told_of_no_model_on_the_board_is_named(runs: Path, tmp_path: Path) -> None:
+    about = tmp_path / "about.yaml"
+    about.write_text("strong: {note: , vocab: own}\nstrnog: {note: x}\nOpenchat 3.5: {note: y}\n", encoding="utf-8")
+    said = call("leaderboard", runs / "a", "--output", tmp_path / "site", "--about", about)
+    assert "--about names 'strnog', which is no model and no run id of this board." in " ".join(said.split())
+    assert said.count("--about names") == 1
+    row = rows_of(tmp_path / "site")["strong"]
+    assert (row["vocab"], row["note"]) == ("own", None)
+
+
+def test_no_text_of_the_table_is_a_formula(tmp_path: Path) -> None:
+    """Spreadsheets compute cells that begin with =, +, - or @; the names of records are anybody's."""
+    names = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(1)", "plain = 1"]
+    for number, name in enumerate(names):
+        make_run(tmp_path / "runs" / str(number), name, seed=number)
+    site = build([tmp_path / "runs"], tmp_path / "site", published=False, samples=False).path
+    with (site / "table.csv").open(encoding="utf-8") as file:
+        found = [row["model"] for row in csv.DictReader(file)]
+    assert sorted(found) == sorted(["'" + name for name in names[:4]] + names[4:])
+    assert sorted(rows_of(site)) == sorted(names), "programs get the names as they are"
+
+
 def test_other_data_and_wordings_are_not_mixed_silently(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "one", seed=1)
     make_run(tmp_path / "b", "two", seed=2, documents=21)

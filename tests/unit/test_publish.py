@@ -97,6 +97,49 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)<(script|img)", card.read_text())
 
 
+def on_the_hub(copy: Path) -> Path:
+    """The record as if its tasks had read a data set of the hub."""
+    shutil.copytree(RECORD, copy)
+    source = {"source": "hub:owner/rows", "repository": "owner/rows", "revision": "5" * 40}
+    return edited(
+        copy, "header.json", lambda h: [next(iter(t["data"].values())).update(source) for t in h["tasks"].values()]
+    )
+
+
+def test_a_card_is_of_one_model(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.touch()
+    other = ROOT / "leaderboards" / "runs" / "gemma-3-270m-mini-part"
+    said = " ".join(call("publish", "run", RECORD, other, "--card", card, "--dry-run", code=2).split())
+    assert "A card is of one model" in said
+    assert "'SmolLM2-135M-Instruct'" in said
+    assert "'gemma'" in said
+    # Behind a server no weights are known, and the name decides.
+    served = [
+        make_run(tmp_path / n, m, tasks=["parus"], seed=s) for n, m, s in (("a", "x", 1), ("b", "x", 2), ("c", "y", 3))
+    ]
+    for run in served:
+        edited(run, "header.json", lambda h: h["model"].update(weights_sha256=None))
+    call("publish", "run", served[0], served[1], "--card", card)
+    assert "A card is of one model" in call("publish", "run", served[0], served[2], "--card", card, code=2)
+
+
+def test_a_card_says_how_its_intervals_were_made(tmp_path: Path) -> None:
+    """Those of early records are percentiles of the bootstrap; the others are not."""
+    card = tmp_path / "README.md"
+    card.touch()
+    call("publish", "run", RECORD, "--card", card)
+    assert "Wilson's for shares of right answers" in card.read_text()
+    assert "by the bootstrap over documents" not in card.read_text()
+    old = edited(
+        Path(shutil.copytree(RECORD, tmp_path / "old")),
+        "scores.json",
+        lambda s: [task["score"].pop("method", None) for task in s["tasks"].values()],
+    )
+    call("publish", "run", old, "--card", card)
+    assert "percentiles of a bootstrap over independent units" in card.read_text()
+
+
 # -- the hub ------------------------------------------------------------------------------------------------------------
 
 
@@ -119,7 +162,7 @@ def asked(repository: Repository) -> dict[str, bytes]:
 
 
 def test_scores_go_into_the_card_and_records_into_a_data_set_each_by_a_pull_request(hub: Hub, tmp_path: Path) -> None:
-    record = shutil.copytree(RECORD, tmp_path / "mine")
+    record = on_the_hub(tmp_path / "mine")
     edited(
         record, "header.json", lambda h: h["where"].update(model_path="/home/me/secret/model", data="/home/me/bundle")
     )
@@ -161,6 +204,16 @@ def test_what_is_there_already_is_not_asked_again(hub: Hub) -> None:
     said = call("publish", "run", RECORD, "--to", "owner/name", "--records", "owner/records", "--no-samples")
     assert said.count("nothing to change") == 2
     assert (len(model.titles), len(records.titles)) == (1, 1)
+
+
+def test_scores_on_other_data_go_into_the_card_and_not_into_the_hub_s_table(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    call("publish", "run", RECORD, "--to", "owner/name")
+    files = asked(hub.repository("owner/name", "models"))
+    assert not [path for path in files if path.startswith(".eval_results")]
+    assert "data: mini" in files["README.md"].decode()
+    assert "the hub's table does not" in " ".join(caplog.messages)
 
 
 def test_a_repository_without_a_card_gets_one(hub: Hub) -> None:

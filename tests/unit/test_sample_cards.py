@@ -1,13 +1,16 @@
 """What the card of a sample shows at once: the question of its prompt, and what its log-probabilities are of."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from darumeru.leaderboard import build
 from darumeru.leaderboard.question import labels_of, options_of, question_in
 from darumeru.leaderboard.samples import document_keys
 from darumeru.record.sample import Sample, read_samples
+from support.synthetic import in_bits, make_run
 
 RECORD = Path(__file__).parents[2] / "leaderboards" / "runs" / "smollm2-135m-instruct-mini" / "samples"
 BASE = RECORD.parents[1] / "gemma-3-270m-mini-part" / "samples"
@@ -91,3 +94,21 @@ def test_a_document_has_the_same_key_wherever_it_stands() -> None:
     assert document_keys(rows[::-1]) == keys[::-1]
     twice = document_keys([rows[0], rows[1], rows[0]])
     assert twice == [keys[0], keys[1], f"{keys[0]}-2"]
+
+
+def test_the_worst_come_first_and_only_shares_are_right_or_wrong(tmp_path: Path) -> None:
+    run = in_bits(make_run(tmp_path / "run", "m", tasks=["multiq", "use", "parus"]), "multiq")
+    negative = run / "samples" / "use.jsonl"
+    negative.write_text(negative.read_text().replace('"acc": ', '"acc": -'))
+    sealed = json.loads((run / "manifest.json").read_text())
+    sealed["files"]["samples/use.jsonl"] = hashlib.sha256(negative.read_bytes()).hexdigest()
+    (run / "manifest.json").write_text(json.dumps(sealed))
+    site = build([run], tmp_path / "site", published=False).path
+    (index,) = (site / "runs").glob("*/data/index.js")
+    text = index.read_text(encoding="utf-8")
+    tasks = {t["task"]: t for t in json.loads(text[text.index(",") + 1 : text.rindex(")")])["tasks"]}
+    assert {name: task["shares"] for name, task in tasks.items()} == {"multiq": False, "use": False, "parus": True}
+    marks = tasks["multiq"]["marks"]
+    assert marks == sorted(marks, reverse=True)
+    assert marks[0] > 1
+    assert tasks["parus"]["marks"] == sorted(tasks["parus"]["marks"])

@@ -41,6 +41,46 @@ def test_a_part_of_the_suite_is_not_called_micro_avg() -> None:
     assert [g.title for g in suite.groups] == ["DaruMERA, 2 of 8"]
 
 
+@pytest.mark.parametrize(
+    ("suite", "tasks", "title", "counted"),
+    [
+        ("darumeru", ["parus", "bpb_ru"], "Mean of 1 of 17 tasks", ("parus",)),
+        ("darumeru", ["gazeta", "bpb_ru", "multiq_gold"], "Mean of 1 of 3 tasks", ("gazeta",)),
+        ("darumeru", ["parus", "gazeta", "bpb_ru"], "Mean of 2 of 3 tasks", ("parus", "gazeta")),
+        ("darumeru", ["parus", "gazeta"], "Mean of 2 tasks", ("parus", "gazeta")),
+        ("darumeru", ["bpb_ru", "bpb_corpus"], "No mean", ()),
+        ("darumeru-train", ["bpb_ru", "cp_sent_ru"], "Mean of 1 of 13 tasks", ("cp_sent_ru",)),
+    ],
+)
+def test_bits_and_log_probabilities_are_in_no_mean(
+    suite: str, tasks: list[str], title: str, counted: tuple[str, ...]
+) -> None:
+    """Less is better of bits per byte, and neither they nor log-probabilities lie between 0 and 1."""
+    found = Catalogue().suite(suite, tasks)
+    assert (found.summary, found.counted) == (title, counted)
+    assert set(found.tasks) == set(tasks), "all are asked and shown"
+    kinds = [{"bpb_ru", "bpb_corpus"}, {"multiq_gold"}, {"parus", "gazeta", "cp_sent_ru"}]
+    for group in found.groups:
+        assert sum(bool(kind & set(group.tasks)) for kind in kinds) == 1, f"{group.title} mixes measures"
+
+
+def test_another_measure_beside_the_whole_suite_leaves_its_mean() -> None:
+    tasks = Catalogue().suite("darumeru").tasks
+    assert Catalogue().suite("darumeru", [*tasks, "bpb_ru"]).summary == "Micro-Avg"
+    assert Catalogue().suite("darumeru", [*tasks, "gazeta"]).summary == "Mean of 18 tasks"
+
+
+def test_a_stock_task_is_refused_with_the_place_that_helps(tmp_path: Path) -> None:
+    (tmp_path / "stock.yaml").write_text(
+        "task: stock\ndataset_path: a/b\noutput_type: generate_until\n", encoding="utf-8"
+    )
+    with pytest.raises(UserError, match=r"stock lm-eval task.*See '(.*)' in (\S+)\.$") as refused:
+        Catalogue([tmp_path]).suite("darumeru", ["stock"])
+    heading, file = str(refused.value).rpartition("See '")[2].rstrip(".").split("' in ")
+    page = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
+    assert f"## {heading}\n" in page
+
+
 def test_unknown_names_list_the_alternatives() -> None:
     with pytest.raises(UserError, match=r"Unknown task 'paruss'\. Did you mean 'parus'\?.*Available: .*rcb"):
         Catalogue().suite("darumeru", ["paruss"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from darumeru.leaderboard.tables import to_markdown
 from darumeru.record.run import Run, load_run
 from support.synthetic import edited, make_run
 
-OLD = Path(__file__).parents[1] / "support" / "records" / "version-1"
+OLD = Path(__file__).parents[1] / "support" / "records" / "version-1.tar.xz"
 """SmolLM2-135M-Instruct on 12 documents of three tasks of the mini bundle, as commit 0a8899a wrote it."""
 
 
@@ -66,7 +66,9 @@ def test_compare_says_that_versions_differ(tmp_path: Path) -> None:
 
 
 def test_a_record_from_before_keeps_its_rules_until_it_is_rescored(tmp_path: Path) -> None:
-    run = load_run(Path(shutil.copytree(OLD, tmp_path / "old")))
+    with tarfile.open(OLD) as archive:
+        archive.extractall(tmp_path, filter="data")
+    run = load_run(tmp_path / "version-1")
     before = run.scores.tasks
     entry = read_run(run.path)
     assert isinstance(entry, tuple)

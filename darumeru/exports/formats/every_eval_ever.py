@@ -124,12 +124,14 @@ def _id(name: str, result: TaskResult) -> str:
 
 def _mean(export: Export) -> dict[str, Any]:
     suite, scores = export.header.suite, export.scores
+    counted = [task for group in suite.groups if group.counts for task in group.tasks if task in scores.tasks]
+    shares = all(export.tasks[task].is_share for task in counted)
     return {
         "evaluation_result_id": f"{suite.name}/mean",
         "evaluation_name": suite.name,
         "source_data": {"dataset_name": suite.name, "source_type": "other"},
-        "metric_config": _metric(suite.summary, True, (0.0, 1.0)),
-        "score_details": _score(scores.suite, {"num_samples": sum(t.documents for t in scores.tasks.values())}),
+        "metric_config": _metric(suite.summary, True, (0.0, 1.0) if shares else UNLIMITED),
+        "score_details": _score(scores.suite, {"num_samples": sum(scores.tasks[t].documents for t in counted)}),
         "generation_config": _generation(export),
     }
 
@@ -194,7 +196,7 @@ def _score(score: Score, more: Mapping[str, Any], error: float | None = None) ->
 def _source(export: Export, name: str) -> dict[str, Any]:
     split, data = first_split(export.header.tasks[name].data)
     facts = {key: str(data[key]) for key in ("source", "revision", "sha256") if data.get(key)}
-    facts["task_version"] = str(export.tasks[name].VERSION)
+    facts["task_version"] = export.version(name)
     common = {"dataset_name": name, "additional_details": facts}
     if repository := data.get("repository"):
         return common | {
@@ -209,6 +211,8 @@ def _generation(export: Export) -> dict[str, Any]:
     drawn = header.generation
     arguments = {key: drawn[key] for key in ("temperature", "top_p", "top_k") if drawn.get(key) is not None}
     facts = {"mode": header.mode, "num_fewshot": header.num_fewshot, "drawn": header.how_drawn, "seed": header.seed}
+    if export.scores.approximate:
+        facts["approximate_answers"] = ", ".join(export.scores.approximate)
     if header.thinking:
         facts["thinking"] = dumps(header.thinking.to_json())
     return {

@@ -52,6 +52,7 @@ def _spec(export: Export, name: str, samples: list[Sample], started: str) -> Any
     facts = {
         "darumeru run": header.id, "suite": header.suite.name, "mode": header.mode, "num_fewshot": header.num_fewshot,
         "drawn": header.how_drawn, "thinking": header.how_thought,
+        "approximate answers": export.scores.tasks[name].approximate_answers,
     }  # fmt: skip
     return EvalSpec(
         eval_id=id_,
@@ -59,7 +60,7 @@ def _spec(export: Export, name: str, samples: list[Sample], started: str) -> Any
         created=started,
         task=name,
         task_id=id_,
-        task_version=str(export.tasks[name].VERSION),
+        task_version=export.version(name),
         dataset=EvalDataset(
             name=export.tasks[name].dataset,
             location=source,

@@ -3,4 +3,6 @@
 from darumeru.exports.format import text_format
 from darumeru.leaderboard import tables
 
-latex = text_format("A table in LaTeX, with booktabs.", "scores.tex", lambda export: tables.run_latex(export.run))
+latex = text_format(
+    "A table in LaTeX, with booktabs.", "scores.tex", lambda export: tables.run_latex(export.run, export.model)
+)

@@ -84,7 +84,7 @@ def _results(export: Export, errors: dict[str, dict[str, float]], kinds: dict[st
         "groups": means,
         "group_subtasks": {header.suite.name: list(members)} | members,
         "configs": {n: _config(export, n, kinds[n]) for n in tasks},
-        "versions": {n: export.tasks[n].VERSION for n in tasks},
+        "versions": {n: _version(export, n) for n in tasks},
         "n-shot": shots,
         "higher_is_better": {n: dict(export.tasks[n].higher_is_better()) for n in tasks},
         "n-samples": {
@@ -96,6 +96,14 @@ def _results(export: Export, errors: dict[str, dict[str, float]], kinds: dict[st
         "transformers_version": (header.where.get("packages") or {}).get("transformers"),
         "max_length": header.model.context_len,
     }
+
+
+def _version(export: Export, name: str) -> float | str:
+    """Return the version of a task that was asked, a number where it is one."""
+    try:
+        return float(export.version(name))
+    except ValueError:
+        return export.version(name)
 
 
 def _metrics(name: str, result: TaskResult, errors: dict[str, float]) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def _config(export: Export, name: str, kind: str) -> dict[str, Any]:
             for metric in result.metrics
         ],
         "repeats": export.header.repeats,
-        "metadata": {"version": task.VERSION, "scoring": result.scoring},
+        "metadata": {"version": _version(export, name), "scoring": result.scoring},
     }
 
 
@@ -134,6 +142,8 @@ def _model_config(export: Export) -> dict[str, Any]:
     model, sampling = header.model, export.header.generation
     taken = export.scores.engine
     facts = {"suite": header.suite.name, "mode": header.mode, "likelihood": header.likelihood, "run": header.id}
+    if export.scores.approximate:
+        facts["approximate_answers"] = export.scores.approximate
     if header.thinking:
         facts["thinking"] = header.thinking.to_json()
     return {

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const board = store.get("board"), $ = (id) => document.getElementById(id);
-  const groups = board.suite.groups, counted = groups.filter((g) => g.counts !== false), poolOf = new Map(board.pools.map((p) => [p.id, p]));
+  const groups = board.suite.groups, counted = groups.filter((g) => g.counts !== false);
   const STATE = { q: "", pool: "", set: "", size: "", voc: "", sort: "suite", dir: "d", tasks: "", only: "", fig: "groups", m: "" };
   const state = { ...STATE };
   for (const key of Object.keys(STATE)) state[key] = hash().get(key) ?? STATE[key];
@@ -13,7 +13,7 @@
   const fixed = (v, d) => (v === null || v === undefined ? "—" : v.toFixed(d));
   const big = (v) => (v === null || v === undefined ? "—" : v >= 1e9 ? (v / 1e9).toFixed(v < 1e10 ? 1 : 0) + " B" : v >= 1e6 ? Math.round(v / 1e6) + " M" : String(v));
   const plain = (v) => (v === null || v === undefined ? "—" : String(v).replace(/\B(?=(\d{3})+$)/g, "\u202f"));
-  const score = (key) => (r) => (key === "suite" && poolOf.get(r.pool).kind === "incomplete" ? null : r.s[key]?.[0] ?? null);
+  const score = (key) => (r) => r.s[key]?.[0] ?? null;
   const columns = [
     { key: "rank", title: () => t("rank"), value: (r) => r.rank, cell: rankCell, up: true },
     { key: "model", title: () => t("model"), value: (r) => r.label.toLowerCase(), cell: modelCell, up: true },
@@ -216,7 +216,7 @@
       }));
     });
     $("side").replaceChildren(el("thead", {}, head), el("tbody", {}, body));
-    draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...counted, counted[0]].map((g, i) => {
+    if (counted.length) draw("radar", "radar", rows.slice(0, 4).flatMap((r) => [...counted, counted[0]].map((g, i) => {
       const angle = (2 * Math.PI * i) / counted.length, v = score(g.name)(r) ?? 0;
       return { model: r.label, order: i, x: v * Math.sin(angle), y: v * Math.cos(angle), group: g.title, score: v };
     })));
@@ -255,8 +255,8 @@
     place.replaceChildren(view.view.container().closest("div.vega-embed") ?? view.view.container());
     place.querySelector("svg")?.setAttribute("role", "img");
   }
-  const kinds = ["groups", "symbols", ...(board.rows.some((r) => r.thinking) ? ["thinking"] : []), "heat", ...(board.curves.steps.length ? ["steps"] : []), ...(board.curves.tokens.length ? ["tokens"] : [])];
-  if (!kinds.includes(state.fig)) state.fig = "groups";
+  const kinds = [...(counted.length ? ["groups", "symbols"] : []), ...(board.rows.some((r) => r.thinking) ? ["thinking"] : []), ...(counted.length ? ["heat"] : []), ...(board.curves.steps.length ? ["steps"] : []), ...(board.curves.tokens.length ? ["tokens"] : [])];
+  if (!kinds.includes(state.fig)) state.fig = kinds[0] ?? "groups";
   function figureRows() {
     if (chosen.size) return [board.rows.filter((r) => chosen.has(r.id)), t("fig_chosen")];
     const rows = visible(), count = (p, n) => rows.filter((r) => r.pool === p.id).length >= n;
@@ -266,6 +266,8 @@
     return [sorted(rows.filter((r) => r.pool === pool.id)).slice(0, 20), t("fig_first", { title: t("pool_" + pool.kind, { title: pool.title }) })];
   }
   function drawFigure() {
+    $("figure").closest("section").hidden = !kinds.length;
+    if (!kinds.length) return;
     $("tabs").replaceChildren(...kinds.map((k, i) => el("button", {
       type: "button", role: "tab", id: "tab-" + k, "aria-selected": String(k === state.fig), "aria-controls": "figure", tabindex: k === state.fig ? "0" : "-1",
       onclick: () => pick(k), onkeydown: (e) => { const d = { ArrowRight: 1, ArrowLeft: -1 }[e.key]; if (d) { pick(kinds[(i + d + kinds.length) % kinds.length]); $("tab-" + state.fig).focus(); } },

@@ -70,7 +70,7 @@
   }
   const address = (s, now) => "#" + new URLSearchParams({ task: now.file, sample: s.k });
   function card(s, now) {
-    const kind = outcome(s.m), many = s.q.length > 1, choice = s.q.every((q) => q.e == null && q.a == null);
+    const kind = now.shares ? outcome(s.m) : "", many = s.q.length > 1, choice = s.q.every((q) => q.e == null && q.a == null);
     const facts = Object.entries(s.s).map(([k, v]) => el("span", { class: now.metrics.includes(k) ? "fact main" : "fact" }, k + " ", el("b", {}, String(v))));
     for (const [k, v] of Object.entries(s.x || {})) facts.push(el("span", { class: "fact" }, k + " ", el("b", {}, typeof v === "object" ? JSON.stringify(v) : String(v))));
     const answers = choice ? [] : s.q.map((q, i) => block(many ? t("answer_n", { n: i + 1 }) : t("answer"), q.a || t("empty"), q.e == null ? null : [t("tokens", { n: q.k }), t(q.e === "length" ? "at_limit" : "ended")].join(", "), "answer"));
@@ -88,8 +88,8 @@
     });
     const bare = s.q.filter((q) => q.l.length && !q.o);
     const open = (e) => { e.preventDefault(); const on = state.sample === s.k; Object.assign(state, { s: "", sample: on ? "" : s.k, ...(on ? {} : { show: "", q: "" }) }); tools(); update(); };
-    return el("article", { class: "sample " + kind, id: "s-" + s.k },
-      el("header", {}, el("a", { href: address(s, now), class: "number", onclick: open }, t("sample") + " " + s.i), el("span", { class: "verdict" }, t(kind)), s.c ? el("span", { class: "soft", dir: "auto" }, String(s.c)) : null, copyLink(address(s, now), t("sample") + " " + s.i)),
+    return el("article", { class: ("sample " + kind).trim(), id: "s-" + s.k },
+      el("header", {}, el("a", { href: address(s, now), class: "number", onclick: open }, t("sample") + " " + s.i), kind ? el("span", { class: "verdict" }, t(kind)) : null, s.c ? el("span", { class: "soft", dir: "auto" }, String(s.c)) : null, copyLink(address(s, now), t("sample") + " " + s.i)),
       asked,
       marked ? null : el("div", { class: "pair" }, choice ? labelled(t("chosen_label"), s.q[0] || {}, s.r) : answers, block(t("gold"), gold(s.g), null, "gold")),
       thoughts,
@@ -100,6 +100,8 @@
     $("task").replaceChildren(...index.tasks.map((x) => el("option", { value: x.file }, x.task)));
     const now = task();
     if (now) $("task").value = now.file;
+    if (!now?.shares) state.show = "";
+    $("show").closest("label").hidden = !now?.shares;
     const count = (k) => (now ? now.marks.filter((m) => outcome(m) === k).length : 0);
     $("show").replaceChildren(el("option", { value: "" }, t("all")), ...["wrong", "partly", "right"].map((k) => el("option", { value: k }, `${t(k)} (${count(k)})`)));
     $("show").value = state.show;

@@ -34,6 +34,7 @@ const TEXT = {
     b_other_dtype: "{value}", b_other_dtype_text: "Computed in {value}; most runs of this section in {usual}.",
     b_other_max_prompt_len: "prompts to {value}", b_other_max_prompt_len_text: "Longest prompt {value} tokens; most runs of this section {usual}.",
     b_other_generation: "other generation", b_other_generation_text: "Generated with {value}; most runs of this section with {usual}.",
+    b_approximate_answers: "{n} approximate", b_approximate_answers_text: "{n} answers are approximate: the server gives no exact ones ({tasks}).",
     b_truncated_prompts: "{n} prompts truncated", b_truncated_prompts_text: "{n} prompts were too long and were truncated on the left ({tasks}).",
     b_thinking_on: "thinks, up to {budget}", b_thinking_on_text: "The model thinks before it answers, for at most {budget} tokens. A row with thinking off is another run.",
     b_thinking_off: "thinking off", b_thinking_off_text: "The model can think before it answers, and was told not to.",
@@ -61,12 +62,12 @@ const TEXT = {
     figures: "Графики", figure_files: "Графики файлами", how: "Как это читать", how_rank: "Место",
     how_rank_text: "Модели делят место, если их нельзя отличить от лучшей на этом месте: парный бутстрэп по тем же примерам с поправкой на число моделей не находит разницы на уровне 5 %. Места действуют внутри раздела, где все запуски отвечали на одни и те же документы.",
     how_interval: "Интервал", how_interval_text: "Черта через точку — 95 % интервал оценки: насколько она могла бы сдвинуться, будь документы другими, но такими же. Пары, варианты экзамена и диалоги берутся целиком.",
-    how_micro: "Micro-Avg", how_micro_text: "Среднее по 17 задачам, а не по пяти группам. Есть только у полных запусков.", how_arrow: "Стрелки",
+    how_mean_text: "Среднее по задачам ({n}), а не по группам. Есть только у полных запусков.", how_arrow: "Стрелки",
     how_arrow_text: "Если задана базовая модель, ▲ и ▼ отмечают разности, которые парная проверка считает значимыми (5 %, Холм по строке). Разность без стрелки может быть случайной; курсивом — не проверялась: документы не те же или примеров нет.",
     how_published: "Из статьи", how_published_text: "Строки статьи (таблицы 1–4) — справочные. Примеров за ними нет, поэтому нет ни интервала, ни места.", how_badges: "Метки",
     how_badges_text: "Метка показывает, чем запуск отличается от других в разделе или что ставит число под сомнение. Наведите курсор или нажмите, чтобы прочесть почему.",
     not_shown: "Не показаны", as_file: "Таблица файлом:", board: "Таблица лидеров", data: "данные", model_page: "страница модели", scores: "Оценки", task: "Задача", score: "Оценка",
-    interval95: "95 % интервал", measure: "Мера", notes: "Замечания", note_truncated_prompts: "обрезаны подсказки:", note_ties: "равные:", note_empty_answers: "пустые ответы:", note_cut_answers: "ответы до предела:", note_repeats: "стандартное отклонение между повторами:",
+    interval95: "95 % интервал", measure: "Мера", notes: "Замечания", note_approximate_answers: "приближённые ответы:", note_truncated_prompts: "обрезаны подсказки:", note_ties: "равные:", note_empty_answers: "пустые ответы:", note_cut_answers: "ответы до предела:", note_repeats: "стандартное отклонение между повторами:",
     units_note: "n — документы; в скобках независимые единицы там, где документы связаны (варианты экзамена).", facts_model: "Модель", facts_setting: "Настройки", facts_environment: "Окружение", card_note: "Для карточки модели на Hugging Face:",
     samples: "Примеры", show: "Показать", search_text: "Искать в запросах, ответах, эталонах", more: "Ещё", all: "все", zero: "zero-shot", few: "few-shot", instruct: "инструктивная", foundation: "базовая",
     model: "Модель", set_col: "Режим", rank: "Место", coverage: "Задачи", date: "Дата", params: "Параметры", vsize: "Словарь", tps: "Токенов/с", spt_ru: "Симв./токен RU", spt_en: "Симв./токен EN", choose: "Выбрать для сравнения",
@@ -79,6 +80,7 @@ const TEXT = {
     b_wording: "своя формулировка", b_wording_text: "Эти задачи сформулированы по-своему: {tasks}. Оценки зависят от формулировки.", imported: "Импорт: задачи других инструментов", imported_text: "Результаты других инструментов на задачах не из набора; интервалы построены по их ответам. Без мест.", imported_from: "Откуда", b_imported: "импорт", b_imported_text: "Оценено другим инструментом ({tool}) и импортировано: промпты и движок его; задачи набора оценены здесь заново по ответам.", b_stated: "значения оттуда", b_stated_text: "Значения по документам этих задач взяты из {tool}: {tasks}.", b_suite: "другой набор", b_suite_text: "Оценён другой набор задач: {name}.", b_failed: "сбой в задачах", b_failed_text: "Задачи со сбоем: {tasks}.",
     b_unreproduced: "не воспроизводится", b_unreproduced_text: "Сохранённые примеры не дают записанной оценки: {tasks}.", b_other_setting_text: "Задано так: {value}; у большинства раздела: {usual}.", b_other_engine: "движок {value}", b_other_engine_text: "Вычислено на {value}; у большинства раздела {usual}.",
     b_other_dtype_text: "Вычислено в {value}; у большинства раздела {usual}.", b_other_max_prompt_len: "запрос до {value}", b_other_max_prompt_len_text: "Длиннейший запрос {value} токенов; у большинства раздела {usual}.", b_other_generation: "иная генерация", b_other_generation_text: "Генерация: {value}; у большинства раздела {usual}.",
+    b_approximate_answers: "приближённых: {n}", b_approximate_answers_text: "Приближённых ответов: {n} — точных сервер не даёт ({tasks}).",
     b_truncated_prompts: "обрезано запросов: {n}", b_truncated_prompts_text: "Запросов, потерявших начало из-за длины: {n} ({tasks}).",
     b_thinking_on: "думает, до {budget}", b_thinking_on_text: "Перед ответом модель думает, не более {budget} токенов. Строка без размышлений — другой запуск.",
     b_thinking_off: "без размышлений", b_thinking_off_text: "Модель умеет думать перед ответом, но ей велено отвечать сразу.",
@@ -148,7 +150,7 @@ function translate() {
   document.documentElement.lang = lang;
   for (const node of document.querySelectorAll("[data-t]")) {
     node.dataset.en ??= node.textContent;
-    node.textContent = lang === "en" ? node.dataset.en : TEXT[lang][node.dataset.t] ?? node.dataset.en;
+    node.textContent = lang === "en" ? node.dataset.en : TEXT[lang][node.dataset.t]?.replace("{n}", node.dataset.n) ?? node.dataset.en;
   }
   const button = document.getElementById("lang"), theme = document.getElementById("theme");
   button.textContent = t("other_lang");
