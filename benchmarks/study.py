@@ -1,6 +1,7 @@
 """A grid of design choices on real texts: what `lep study` says of SmolLM2-135M-Instruct in another language.
 
     python benchmarks/study.py ru --model DIR --output DIR --workers 2
+    python benchmarks/study.py ru --model DIR --second DIR --output DIR --workers 2
     python benchmarks/study.py el --model DIR --output DIR --workers 2
 
 Prepares texts, puts the grid (benchmarks/study/LANGUAGE.yaml) beside them and runs `lep study` with whatever options follow
@@ -157,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("language", choices=sorted(file.stem for file in (ROOT / "benchmarks/study").glob("*.yaml")))
     parser.add_argument("--model", type=Path, required=True, help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--second", type=Path, metavar="DIR", help="another base, which makes `base` an axis")
     parser.add_argument("--output", type=Path, required=True)
     options, more = parser.parse_known_args()
     place = options.output / "texts"
@@ -166,6 +168,8 @@ def main() -> None:
         english(place)
     if not (place / "base").exists():
         (place / "base").symlink_to(options.model.resolve())
+    if options.second:
+        more = ["--set", f"axes.base={json.dumps([str(base.resolve()) for base in (options.model, options.second)])}", *more]
     shutil.copyfile(ROOT / "benchmarks/study" / f"{options.language}.yaml", place / "grid.yaml")
     command = [
         sys.executable,
