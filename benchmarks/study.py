@@ -169,7 +169,11 @@ def main() -> None:
     if not (place / "base").exists():
         (place / "base").symlink_to(options.model.resolve())
     if options.second:
-        more = ["--set", f"axes.base={json.dumps([str(base.resolve()) for base in (options.model, options.second)])}", *more]
+        more = [
+            "--set",
+            f"axes.base={json.dumps([str(base.resolve()) for base in (options.model, options.second)])}",
+            *more,
+        ]
     shutil.copyfile(ROOT / "benchmarks/study" / f"{options.language}.yaml", place / "grid.yaml")
     command = [
         sys.executable,
