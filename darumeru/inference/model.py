@@ -93,21 +93,7 @@ class Model:
             UserError: there is none, or it needs code of its own.
             DarumeruError: transformers cannot load it.
         """
-        path = self.tokenizer_path or self.path
-        if not has_tokenizer(path):
-            raise UserError(
-                f"Model folder '{path}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
-                "Copy the tokenizer's files of the model it was trained from into it."
-            )
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        try:
-            return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        except Exception as error:
-            raise DarumeruError(
-                f"The tokenizer of '{path}' cannot be loaded: {str(error).strip().splitlines()[0]}"
-            ) from error
+        return load_tokenizer(self.tokenizer_path or self.path, trust_remote_code)
 
 
 def open_model(
@@ -225,6 +211,29 @@ def _in_background(file: Path, turn: threading.Semaphore) -> Future[str]:
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer in a folder.
+
+    Raises:
+        UserError: there is none, or it needs code of its own.
+        DarumeruError: transformers cannot load it.
+    """
+    if not has_tokenizer(folder):
+        raise UserError(
+            f"Model folder '{folder}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
+            "Copy the tokenizer's files of the model it was trained from into it."
+        )
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise DarumeruError(
+            f"The tokenizer of '{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def tokenizer_sha256(folder: Path) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from darumeru.inference.model import Model, adapter_sha256, open_model, template_sha256
+from darumeru.errors import DarumeruError
+from darumeru.inference.model import (
+    Model,
+    adapter_sha256,
+    has_tokenizer,
+    load_tokenizer,
+    open_model,
+    template_sha256,
+)
 from darumeru.inference.prompt import Limits, Mode, Prompter
 from darumeru.inference.thinking import Style, style_of
 from darumeru.settings import ThinkingSettings
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine, EngineOptions, Server
+
+log = logging.getLogger(__name__)
 
 
 class ModelSettings(Protocol):
@@ -137,6 +148,7 @@ class OpenedModel:
             server = replace(server, model=model.name, aliases=(settings.model,))
         if settings.adapter:
             adapter_sha256(settings.adapter)
+            _tell_ignored(settings.adapter, tokenizer)
         chosen: Mode = mode if mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
         opened = cls(settings, engine, model, tokenizer, chosen, server, thinking or ThinkingSettings())
         _ = opened.style  # refused, if it must be, before anything is computed
@@ -223,3 +235,20 @@ class OpenedModel:
         if server is not None:
             facts |= {"base_url": server.base_url, "served_model": server.model, "approximate": server.approximate}
         return facts
+
+
+def _tell_ignored(adapter: Path, tokenizer: Any) -> None:
+    """Say so where an adapter brings a tokenizer or a chat template that is not the one in use: only its weights are read."""
+    if not has_tokenizer(adapter):
+        return
+    try:
+        own = load_tokenizer(adapter)
+        same = own.get_vocab() == tokenizer.get_vocab() and own.chat_template == tokenizer.chat_template
+    except DarumeruError:
+        same = False
+    if not same:
+        log.warning(
+            "The adapter's folder has a tokenizer or a chat template of its own, which is not used: the base's is. To use it, "
+            "give --tokenizer %s.",
+            adapter,
+        )
