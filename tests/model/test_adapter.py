@@ -115,9 +115,9 @@ def test_new_rows_of_a_tied_embedding_are_an_adapter_too(tiny_base: Path, tmp_pa
     with torch.no_grad():
         want = model.eval()(asked).logits
     options = EngineOptions(dtype="float32", device="cpu", adapter=tmp_path / "lora")
-    with open_engine("hf", tiny_base, AutoTokenizer.from_pretrained(tiny_base), frozenset({1}), options) as engine:
-        with torch.no_grad():
-            got = engine.model(asked).logits  # type: ignore[attr-defined]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    with open_engine("hf", tiny_base, tokenizer, frozenset({1}), options) as engine, torch.no_grad():
+        got = engine.model(asked).logits  # type: ignore[attr-defined]
     assert torch.allclose(got, want, atol=1e-5)
 
 
