@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 from lm_eval.api.model import LM
 
+from darumeru.chats import chat_text
 from darumeru.errors import UserError, unknown
 from darumeru.requests import Answer, Kind, Request, Tokens
 
@@ -300,13 +301,12 @@ class Engine(LM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """See lm-eval."""
-        text: str = self.tokenizer.apply_chat_template(
+        return chat_text(
+            self.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
-        return text
 
 
 class GeneratedText(str):

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from darumeru.chats import TEMPLATE_DATE, template_of, writes_date
 from darumeru.errors import DarumeruError
 from darumeru.inference.model import (
     Model,
@@ -149,7 +150,7 @@ class OpenedModel:
         if settings.adapter:
             adapter_sha256(settings.adapter)
             _tell_ignored(settings.adapter, tokenizer)
-        chosen: Mode = mode if mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
+        chosen: Mode = mode if mode != "auto" else "instruct" if template_of(tokenizer) else "foundation"
         opened = cls(settings, engine, model, tokenizer, chosen, server, thinking or ThinkingSettings())
         _ = opened.style  # refused, if it must be, before anything is computed
         return opened
@@ -201,7 +202,9 @@ class OpenedModel:
     def model_facts(self) -> dict[str, Any]:
         """Return what a record states of the model: what decides its answers, and what a reader wants to know."""
         model, adapter = self.model, self.settings.adapter
-        template = self.tokenizer.chat_template if self.mode == "instruct" else None
+        template = template_of(self.tokenizer) if self.mode == "instruct" else None
+        # Only where the template asks for it: the identities of other runs are as they were.
+        dated = template is not None and writes_date(self.tokenizer)
         # Nobody knows the weights behind a server: its address and its name for them stand in for them.
         known = self.server is None
         return {
@@ -216,7 +219,7 @@ class OpenedModel:
             "adapter_sha256": adapter_sha256(adapter) if adapter else None,
             "chat_template": template,
             "chat_template_sha256": template_sha256(template),
-        }
+        } | ({"chat_template_date": TEMPLATE_DATE.isoformat()} if dated else {})
 
     def thinking_facts(self) -> dict[str, Any]:
         """Return what a record states of thinking; nothing for a model that does not and is given no template arguments."""

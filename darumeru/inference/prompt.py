@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Literal
 
+from darumeru.chats import chat_text, template_of
 from darumeru.errors import UserError
 from darumeru.inference.prefixes import Prompt, SharedPrefixes
 from darumeru.inference.thinking import PLAIN, Style, split_prefill
@@ -85,7 +86,7 @@ class Prompter:
     """
 
     def __init__(self, tokenizer: Any, mode: Mode, limits: Limits, style: Style = PLAIN) -> None:
-        if mode == "instruct" and not tokenizer.chat_template:
+        if mode == "instruct" and not template_of(tokenizer):
             raise UserError(
                 "Mode 'instruct' needs a chat template, and this tokenizer has none. "
                 "Use --mode foundation, or add a chat_template.jinja to the model folder."
@@ -130,8 +131,7 @@ class Prompter:
         """Return the text of a conversation whose last turn, the assistant's, is complete: what a model is trained on."""
 
         def closed(turns: Sequence[Message]) -> str:
-            text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False, **self.style.template_args)
-            return text
+            return chat_text(self.tokenizer, turns, **self.style.template_args)
 
         try:
             return closed(messages)
@@ -141,14 +141,13 @@ class Prompter:
             return closed(_merge_system(messages))
 
     def _template(self, messages: Sequence[Message], open_turn: bool) -> str:
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
+        return chat_text(
+            self.tokenizer,
+            messages,
             add_generation_prompt=not open_turn,
             continue_final_message=open_turn,
             **self.style.template_args,
         )
-        return text
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ class ModelFacts(Part):
     chat_template: str | None = None
     """None in foundation mode."""
     chat_template_sha256: str | None = None
+    chat_template_date: str | None = None
+    """The date that a template is told which writes today's; None for one that writes none."""
 
 
 class EngineFacts(Part):

@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"workers"},
         {"inference", "task", "record", "doctor"},
         {"engines", "data", "scoring"},
-        {"settings", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
+        {"settings", "chats", "options", "web", "requests", "files", "plugins", "hub", "extras", "errors", "demo"},
     ),
     "lep": (
         {"cli", "__main__"},
