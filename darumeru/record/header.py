@@ -77,6 +77,8 @@ class TaskFacts(Part):
     """How many are evaluated."""
     of: int | None = None
     """How many there are."""
+    left_out: list[int] | None = None
+    """The documents that are longer than the model's context; None where there are none."""
     data: dict[str, dict[str, Any]] | None = None
     """Split → its source, rows and fingerprint; the split that is tested comes first."""
     wording: dict[str, Any] | None = None
