@@ -37,12 +37,15 @@ def plain_text(messages: Sequence[Message]) -> str:
 
 
 def conversation(query: Query, shots: Sequence[Sequence[Message]] = ()) -> list[Message]:
-    """Return the turns of a prompt: the examples in their order, then the question; a headline once, in the first user turn."""
+    """Return the turns of a prompt: the examples in their order, then the question.
+
+    A headline stands once, in the first user turn, and a system turn once, before everything.
+    """
     turns = [message for shot in shots for message in shot] + query.messages
     if query.headline:
         first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
         turns[first] = {**turns[first], "content": f"{query.headline}\n\n{turns[first]['content']}"}
-    return turns
+    return [{"role": "system", "content": query.system}, *turns] if query.system else turns
 
 
 @dataclass(frozen=True)
@@ -257,15 +260,19 @@ class Prompter:
         request = replace(request, num_fewshot=0)
         if query.dropped is not None:
             # The prompt shrinks with every dropped piece: the fewest to drop is found by bisection.
+            def shorter(count: int) -> tuple[list[Message], Query]:
+                fewer = replace(query, messages=query.dropped(count)) if query.dropped else query
+                return conversation(fewer), fewer
+
             low, high = 1, query.droppable
             while low < high:
                 middle = (low + high) // 2
-                if len(self._prompts([(query.dropped(middle), query)])[0].tokens) <= limit:
+                if len(self._prompts([shorter(middle)])[0].tokens) <= limit:
                     high = middle
                 else:
                     low = middle + 1
-            messages = query.dropped(high)
-            [prompt] = self._prompts([(messages, query)])
+            messages, fewer = shorter(high)
+            [prompt] = self._prompts([(messages, fewer)])
             if len(prompt.tokens) <= limit:
                 return prompt, replace(request, messages=tuple(messages))
         ids = list(prompt.tokens.tokens())
