@@ -388,8 +388,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
                 text = next(left)
                 answers.append(Answer("", text=str(text), tokens=tuple(getattr(text, "token_ids", ()))))
         score = self.score(doc, answers, [None] * len(answers))
-        metrics = {name: score.metrics[name] for name in self.METRICS}
-        metrics["score"] = fmean(score.metrics[name] for name in self.options.primary)
+        metrics = {name: score.metrics[name] for name in self.metrics}
+        metrics["score"] = fmean(score.metrics[name] for name in self.primary)
         return {name: MetricValue(value, score) for name, value in metrics.items()}
 
     def aggregation(self) -> dict[str, Callable[[Iterable[MetricValue]], float]]:
@@ -398,11 +398,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         def of(names: Sequence[str]) -> Callable[[Iterable[MetricValue]], float]:
             def aggregate(values: Iterable[MetricValue]) -> float:
                 table = table_of([value.score for value in values])
-                return float(sum(self.METRICS[n](table, n, table.ones())[0] for n in names) / len(names))
+                return float(sum(self.metrics[n](table, n, table.ones())[0] for n in names) / len(names))
 
             return aggregate
 
-        return {n: of([n]) for n in self.METRICS} | {"score": of(self.options.primary)}
+        return {n: of([n]) for n in self.metrics} | {"score": of(self.primary)}
 
     def higher_is_better(self) -> dict[str, bool]:
         """See lm-eval; of bits per byte the fewer the better."""

@@ -184,6 +184,11 @@ class VLLMEngine(Engine):
         """See `Engine.spread`: a part of each layer on each device, by processes of this machine also where Ray is there."""
         return {"tensor_parallel_size": devices, "distributed_executor_backend": "mp"}
 
+    @property
+    def longest(self) -> int | None:
+        """See `Engine.longest`: what it was loaded for."""
+        return int(self._engine.model_config.max_model_len)
+
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
         import torch
