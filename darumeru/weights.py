@@ -55,7 +55,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def loaded(files: Sequence[Path]) -> list[Path]:
-    """Return those of a folder's weights that are loaded: Mistral's folders hold all of it again, in `consolidated.safetensors`."""
+    """Return those of a folder's weights that are loaded: Mistral's folders hold all again in `consolidated.safetensors`."""
     whole = [file for file in files if file.name == "model.safetensors"]
     return whole or [file for file in files if not file.name.startswith("consolidated")] or list(files)
 
