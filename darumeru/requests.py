@@ -135,6 +135,8 @@ class Query:
     """Number of pieces of the prompt (earlier dialogue turns) may be dropped, oldest first, to make it fit."""
     dropped: Callable[[int], list[Message]] | None = field(default=None, repr=False)
     """The messages with that many pieces dropped."""
+    system: str = ""
+    """A system turn that stands once in a prompt, before everything."""
 
 
 @dataclass(frozen=True)

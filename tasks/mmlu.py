@@ -103,7 +103,7 @@ class Mmlu(ChoiceTask):
     @property
     def metrics(self) -> dict[str, Aggregate]:
         """The metrics; without strata (a tenth of the questions has too few of a subject) plain accuracy alone."""
-        return super().metrics if self.options.stratify else {"acc": accuracy}
+        return super().metrics if self.options.stratify or self.likelihood else {"acc": accuracy}
 
     def fields(self, doc: Row) -> dict[str, Any]:
         """Return the row's fields and `subject_ru`, the subject's name in Russian."""

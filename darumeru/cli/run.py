@@ -208,7 +208,7 @@ def show_plans(each: Sequence[Settings]) -> None:
     """Print what would be evaluated.
 
     Raises:
-        DarumeruError: data cannot be had.
+        DarumeruError: a task cannot be evaluated.
     """
     from darumeru.cli.tables import console, plan_view
     from darumeru.evaluation import prepare
@@ -218,7 +218,7 @@ def show_plans(each: Sequence[Settings]) -> None:
             plan = prepare(settings)
         console().print(plan_view(plan))
         if plan.missing:
-            raise DarumeruError(f"The data of {', '.join(plan.missing)} cannot be had.")
+            raise DarumeruError(f"{', '.join(plan.missing)} cannot be evaluated.")
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 from lm_eval.api.model import LM
 
-from darumeru.errors import UserError, unknown
+from darumeru.chats import chat_text
+from darumeru.errors import DarumeruError, UserError, unknown
 from darumeru.requests import Answer, Kind, Request, Tokens
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -233,13 +234,29 @@ class Engine(LM):  # type: ignore[misc]
 
     # -- lm-eval ------------------------------------------------------------------------------------------------------
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that a prompt may have with its answer, as far as it is known."""
+        options: EngineOptions | None = getattr(self, "options", None)
+        return options.context_len if options else None
+
     def _ask(self, requests: list[Request]) -> list[Answer]:
         found = {a.id: a for batch in self.answers(requests) for a in batch}
+        if fault := next((a.error for a in found.values() if a.error), None):
+            raise DarumeruError(
+                f"The {self.name} engine cannot answer: {fault}."
+            )  # lm-eval would take it for an answer
         return [found[r.id] for r in requests]
 
     def _encode(self, text: str, special: bool) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        """The text's tokens; a chat template has written BOS itself."""
+        begun = text.startswith(self.tokenizer.bos_token or "\0")
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special and not begun)["input_ids"]
         return ids
+
+    def _cut(self, prompt: list[int], answer: int) -> Tokens:
+        """The end of a prompt that leaves room for an answer of so many tokens, as lm-eval's HFLM cuts it."""
+        return tuple(prompt if self.longest is None else prompt[-max(1, self.longest - answer) :])
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Sum of the continuation's log-probabilities and whether it is the greedy one. See lm-eval."""
@@ -253,18 +270,29 @@ class Engine(LM):  # type: ignore[misc]
             prompt = self._encode(context, True) or [self.prefix_token]
             if whole[: len(prompt)] != prompt:
                 whole = prompt + self._encode(continuation, False)
+            tail = tuple(whole[len(prompt) :])
             asked.append(
-                Request(str(index), "likelihood", tuple(prompt), context, continuations=(tuple(whole[len(prompt) :]),))
+                Request(str(index), "likelihood", self._cut(prompt, len(tail)), context, continuations=(tail,))
             )
         return [(a.logprobs[0], a.greedy[0]) for a in self._ask(asked)]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Log-probability of whole texts, each from the prefix token on. See lm-eval."""
-        asked = []
+        """Log-probability of whole texts, each from the prefix token on, in windows as wide as the context. See lm-eval."""
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        asked: list[Request] = []
+        owner = []
         for index, instance in enumerate(requests):
             ids = self._encode(instance.args[0], False)
-            asked.append(Request(str(index), "likelihood", (self.prefix_token,), "", continuations=(tuple(ids),)))
-        return [a.logprobs[0] for a in self._ask(asked)]
+            width = len(ids) if self.longest is None else self.longest - 1
+            for window in get_rolling_token_windows(ids, self.prefix_token, max(width, 1), 1):
+                before, tail = map(tuple, make_disjoint_window(window))
+                asked.append(Request(str(len(asked)), "likelihood", before, "", continuations=(tail,)))
+                owner.append(index)
+        sums = [0.0] * len(requests)
+        for index, answer in zip(owner, self._ask(asked), strict=True):
+            sums[index] += answer.logprobs[0]
+        return sums
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Greedy texts that carry their token ids. See lm-eval."""
@@ -275,16 +303,9 @@ class Engine(LM):  # type: ignore[misc]
                 raise UserError("Darumeru's engines generate greedily; do_sample and temperature are not available.")
             until = arguments.get("until") or []
             until = (until,) if isinstance(until, str) else tuple(until)
-            asked.append(
-                Request(
-                    str(index),
-                    "generate",
-                    tuple(self._encode(context, True)),
-                    context,
-                    max_tokens=int(arguments.get("max_gen_toks", 256)),
-                    until=until,
-                )
-            )
+            most = int(arguments.get("max_gen_toks", 256))
+            prompt = self._cut(self._encode(context, True), most)
+            asked.append(Request(str(index), "generate", prompt, context, max_tokens=most, until=until))
         return [GeneratedText(a.text, a.tokens) for a in self._ask(asked)]
 
     @property
@@ -300,13 +321,12 @@ class Engine(LM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """See lm-eval."""
-        text: str = self.tokenizer.apply_chat_template(
+        return chat_text(
+            self.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
-        return text
 
 
 class GeneratedText(str):

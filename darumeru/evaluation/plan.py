@@ -44,7 +44,10 @@ class Plan:
     sampling: Sampling | None
     """How tokens are drawn; None for greedy answers."""
     missing: dict[str, str]
-    """Task → why its data cannot be had from the hub; it is part of the suite and of no request."""
+    """Task → why it cannot be asked: its data cannot be had from the hub, or no document of it fits the model's context. It is
+    part of the suite and of no request."""
+    left_out: dict[str, list[int]]
+    """Task → its documents that are longer than the model's context, where there are any."""
     seconds: float
     """How long `prepare` took."""
 
@@ -104,6 +107,8 @@ class Plan:
                     "data": task.sources(),
                     "wording": self.wording.get(name),
                 }
+                # Only where there are any: the identities of other runs are as they were.
+                | ({"left_out": self.left_out[name]} if name in self.left_out else {})
                 for name, task in self.tasks.items()
             }
             | {name: {} for name in self.missing},
@@ -150,14 +155,27 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
     missing = _missing(tasks) if isinstance(bundle, HubBundle) else {}
     tasks = {name: task for name, task in tasks.items() if name not in missing}
     documents, requests = {}, []
+    left_out: dict[str, list[int]] = {}
     for name, task in tasks.items():
         docs = task.docs()
-        documents[name] = task.sample(suite.limit(name, settings.limit), settings.seed)
-        requests += prompter.requests(
+        chosen = task.sample(suite.limit(name, settings.limit), settings.seed)
+        asked = prompter.requests(
             (f"{name}/{index}/{number}", query, task.fewshot(docs[index], fewshot))
-            for index in documents[name]
+            for index in chosen
             for number, query in enumerate(task.asked(docs[index]))
         )
+        long, reason = _too_long(asked, opened.context_len)
+        if long:
+            left_out[name] = sorted(long)
+            log.warning("Of task '%s' %d of %d documents are left out: %s.", name, len(long), len(chosen), reason)
+        if chosen and len(long) == len(set(chosen)):
+            missing[name] = f"no document fits the model: {reason}"
+            continue
+        documents[name] = [index for index in chosen if index not in long]
+        requests += [r for r in asked if _document(r) not in long]
+    if not requests and left_out:
+        raise UserError(f"Nothing is left to evaluate. {next(iter(missing))}: {next(iter(missing.values()))}.")
+    tasks = {name: task for name, task in tasks.items() if name not in missing}
     _check_lengths(requests, prompter.limits)
     if sampling is not None:
         requests = drawn(requests, sampling, settings.repeats, settings.seed)
@@ -172,8 +190,25 @@ def prepare(settings: Settings, model: Model | None = None, tokenizer: Any = Non
         {name: w.model_dump(exclude_none=True) for name, w in wording.items()},
         sampling,
         missing,
+        left_out,
         time.perf_counter() - began,
     )
+
+
+def _too_long(requests: Sequence[Request], context_len: int | None) -> tuple[set[int], str]:
+    """Return the documents with a request that is longer with its answer than the context, and why the first of them is.
+
+    Prompts are cut, so it is what a document itself has to be answered: a text of its own, a sentence that is ranked.
+    """
+    from darumeru.engines.base import too_long
+
+    faults = {r.id: fault.error for r in requests if (fault := too_long(r, context_len))}
+    return {_document(r) for r in requests if r.id in faults}, next(iter(faults.values()), "")
+
+
+def _document(request: Request) -> int:
+    """Return which document of its task a request asks about."""
+    return int(request.id.rsplit("/", 2)[1])
 
 
 def _check_lengths(requests: Sequence[Request], limits: Limits) -> None:

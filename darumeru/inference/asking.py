@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Protocol
 
 from darumeru.errors import DarumeruError
@@ -115,6 +116,17 @@ def _costs(requests: Iterable[Request], at_once: bool) -> dict[str, int]:
     return costs
 
 
+def _of_numbers(answer: Answer) -> Answer:
+    """Return an answer, or the fault of one with NaN in it: compared with others it would look like a choice."""
+    if not any(map(math.isnan, answer.logprobs)):
+        return answer
+    fault = (
+        "the model's log-probabilities are no numbers (NaN): its weights hold NaN, or it overflows in this data type; try "
+        f"another --dtype, such as bfloat16 or float32 ({answer.id})"
+    )
+    return replace(answer, error=fault)
+
+
 class _Asking:
     """Passes over a loaded engine whose answers go into one journal.
 
@@ -136,7 +148,8 @@ class _Asking:
         """Have the engine answer what the journal does not hold of some requests, and of those that follow their answers."""
         last = time.perf_counter()
         more = {"follow": follow} if follow else {}
-        for batch in self._engine.answers(requests, self._journal.answers.keys(), **more):
+        for answered in self._engine.answers(requests, self._journal.answers.keys(), **more):
+            batch = [_of_numbers(a) for a in answered]
             took = time.perf_counter() - last
             self.worked += took
             self.faults |= {asked_id(a.id): a.error for a in batch if a.error}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,10 +13,9 @@ from typing import Any
 from darumeru import hub
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import file_sha256, fingerprint, read_json
+from darumeru.weights import loaded, tensors_of, weight_files
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
-_TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
-"""Files that a Trainer saves beside the weights."""
 
 _READERS = 4
 """Files of weights that are read at once for their fingerprint."""
@@ -93,21 +90,7 @@ class Model:
             UserError: there is none, or it needs code of its own.
             DarumeruError: transformers cannot load it.
         """
-        path = self.tokenizer_path or self.path
-        if not has_tokenizer(path):
-            raise UserError(
-                f"Model folder '{path}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
-                "Copy the tokenizer's files of the model it was trained from into it."
-            )
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        try:
-            return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        except Exception as error:
-            raise DarumeruError(
-                f"The tokenizer of '{path}' cannot be loaded: {str(error).strip().splitlines()[0]}"
-            ) from error
+        return load_tokenizer(self.tokenizer_path or self.path, trust_remote_code)
 
 
 def open_model(
@@ -150,61 +133,12 @@ def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool, 
         raise UserError(
             f"Model '{name}' brings Python code of its own. Read it, and if you trust it run again with --trust-remote-code."
         )
-    files = _weights(path) if weights else []
-    parameters = sum(_parameters(file) for file in files)
+    files = weight_files(path) if weights else []
+    values = {
+        file: sum(tensor.values for tensor in tensors_of(file)) for file in files
+    }  # each is looked at: is it whole?
+    parameters = sum(values[file] for file in loaded(files))
     return Model(name, path, config, tuple(files), parameters, revision)
-
-
-def _weights(path: Path) -> list[Path]:
-    """Return the safetensors files of a folder, all there."""
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-        if any("/" in s or "\\" in s for s in shards):
-            raise UserError(f"'{index}' names shards outside the model folder.")
-        missing = [s for s in shards if not (path / s).is_file()]
-        if missing:
-            raise UserError(
-                f"Model folder '{path}' is incomplete: '{missing[0]}' is missing. Copy or download it again."
-            )
-        return [path / s for s in shards]
-    if files := sorted(path.glob("*.safetensors")):
-        return files
-    if any(p.suffix in (".bin", ".pt", ".pth") and p.name not in _TRAINER_FILES for p in path.iterdir()):
-        raise UserError(
-            f"Model folder '{path}' has only pickle weights, which can run code when they are loaded. Convert it with "
-            "transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors."
-        )
-    raise UserError(f"Model folder '{path}' has no weights (*.safetensors).")
-
-
-def _parameters(file: Path) -> int:
-    """Return the number of values in a safetensors file, from its header.
-
-    Raises:
-        UserError: the file is cut off or no safetensors file.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as handle:
-        head = handle.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        try:
-            header = json.loads(handle.read(length)) if 8 + length <= size else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            header = None
-    if not isinstance(header, dict):
-        raise UserError(f"'{file}' is no whole safetensors file: its header is broken. Copy or download it again.")
-    tensors = [t for name, t in header.items() if name != "__metadata__"]
-    end = max((t["data_offsets"][1] for t in tensors), default=0)
-    if 8 + length + end > size:
-        raise UserError(f"'{file}' is truncated: {size} bytes of {8 + length + end}. Copy or download it again.")
-    total = 0
-    for tensor in tensors:
-        count = 1
-        for n in tensor["shape"]:
-            count *= n
-        total += count
-    return total
 
 
 def _in_background(file: Path, turn: threading.Semaphore) -> Future[str]:
@@ -225,6 +159,29 @@ def _in_background(file: Path, turn: threading.Semaphore) -> Future[str]:
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer in a folder.
+
+    Raises:
+        UserError: there is none, or it needs code of its own.
+        DarumeruError: transformers cannot load it.
+    """
+    if not has_tokenizer(folder):
+        raise UserError(
+            f"Model folder '{folder}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
+            "Copy the tokenizer's files of the model it was trained from into it."
+        )
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise DarumeruError(
+            f"The tokenizer of '{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def tokenizer_sha256(folder: Path) -> str:
@@ -248,5 +205,5 @@ def adapter_sha256(adapter: Path) -> str:
     for file in files:
         if not file.is_file():
             raise UserError(f"--adapter '{adapter}' is no LoRA adapter in PEFT's format: '{file.name}' is missing.")
-    _parameters(files[1])
+    tensors_of(files[1])
     return fingerprint([[f.name, file_sha256(f)] for f in files])

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from darumeru.inference.model import Model, adapter_sha256, open_model, template_sha256
+from darumeru.chats import TEMPLATE_DATE, template_of, writes_date
+from darumeru.errors import DarumeruError
+from darumeru.inference.model import (
+    Model,
+    adapter_sha256,
+    has_tokenizer,
+    load_tokenizer,
+    open_model,
+    template_sha256,
+)
 from darumeru.inference.prompt import Limits, Mode, Prompter
 from darumeru.inference.thinking import Style, style_of
 from darumeru.settings import ThinkingSettings
 
 if TYPE_CHECKING:
     from darumeru.engines import Engine, EngineOptions, Server
+
+log = logging.getLogger(__name__)
 
 
 class ModelSettings(Protocol):
@@ -137,7 +149,8 @@ class OpenedModel:
             server = replace(server, model=model.name, aliases=(settings.model,))
         if settings.adapter:
             adapter_sha256(settings.adapter)
-        chosen: Mode = mode if mode != "auto" else "instruct" if tokenizer.chat_template else "foundation"
+            _tell_ignored(settings.adapter, tokenizer)
+        chosen: Mode = mode if mode != "auto" else "instruct" if template_of(tokenizer) else "foundation"
         opened = cls(settings, engine, model, tokenizer, chosen, server, thinking or ThinkingSettings())
         _ = opened.style  # refused, if it must be, before anything is computed
         return opened
@@ -189,7 +202,9 @@ class OpenedModel:
     def model_facts(self) -> dict[str, Any]:
         """Return what a record states of the model: what decides its answers, and what a reader wants to know."""
         model, adapter = self.model, self.settings.adapter
-        template = self.tokenizer.chat_template if self.mode == "instruct" else None
+        template = template_of(self.tokenizer) if self.mode == "instruct" else None
+        # Only where the template asks for it: the identities of other runs are as they were.
+        dated = template is not None and writes_date(self.tokenizer)
         # Nobody knows the weights behind a server: its address and its name for them stand in for them.
         known = self.server is None
         return {
@@ -204,7 +219,7 @@ class OpenedModel:
             "adapter_sha256": adapter_sha256(adapter) if adapter else None,
             "chat_template": template,
             "chat_template_sha256": template_sha256(template),
-        }
+        } | ({"chat_template_date": TEMPLATE_DATE.isoformat()} if dated else {})
 
     def thinking_facts(self) -> dict[str, Any]:
         """Return what a record states of thinking; nothing for a model that does not and is given no template arguments."""
@@ -223,3 +238,20 @@ class OpenedModel:
         if server is not None:
             facts |= {"base_url": server.base_url, "served_model": server.model, "approximate": server.approximate}
         return facts
+
+
+def _tell_ignored(adapter: Path, tokenizer: Any) -> None:
+    """Say so where an adapter brings a tokenizer or a chat template that is not the one in use: only its weights are read."""
+    if not has_tokenizer(adapter):
+        return
+    try:
+        own = load_tokenizer(adapter)
+        same = own.get_vocab() == tokenizer.get_vocab() and own.chat_template == tokenizer.chat_template
+    except DarumeruError:
+        same = False
+    if not same:
+        log.warning(
+            "The adapter's folder has a tokenizer or a chat template of its own, which is not used: the base's is. To use it, "
+            "give --tokenizer %s.",
+            adapter,
+        )

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any, Literal
 
+from darumeru.chats import chat_text, template_of
 from darumeru.errors import UserError
 from darumeru.inference.prefixes import Prompt, SharedPrefixes
 from darumeru.inference.thinking import PLAIN, Style, split_prefill
@@ -36,12 +37,15 @@ def plain_text(messages: Sequence[Message]) -> str:
 
 
 def conversation(query: Query, shots: Sequence[Sequence[Message]] = ()) -> list[Message]:
-    """Return the turns of a prompt: the examples in their order, then the question; a headline once, in the first user turn."""
+    """Return the turns of a prompt: the examples in their order, then the question.
+
+    A headline stands once, in the first user turn, and a system turn once, before everything.
+    """
     turns = [message for shot in shots for message in shot] + query.messages
     if query.headline:
         first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
         turns[first] = {**turns[first], "content": f"{query.headline}\n\n{turns[first]['content']}"}
-    return turns
+    return [{"role": "system", "content": query.system}, *turns] if query.system else turns
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Prompter:
     """
 
     def __init__(self, tokenizer: Any, mode: Mode, limits: Limits, style: Style = PLAIN) -> None:
-        if mode == "instruct" and not tokenizer.chat_template:
+        if mode == "instruct" and not template_of(tokenizer):
             raise UserError(
                 "Mode 'instruct' needs a chat template, and this tokenizer has none. "
                 "Use --mode foundation, or add a chat_template.jinja to the model folder."
@@ -130,8 +134,7 @@ class Prompter:
         """Return the text of a conversation whose last turn, the assistant's, is complete: what a model is trained on."""
 
         def closed(turns: Sequence[Message]) -> str:
-            text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False, **self.style.template_args)
-            return text
+            return chat_text(self.tokenizer, turns, **self.style.template_args)
 
         try:
             return closed(messages)
@@ -141,14 +144,13 @@ class Prompter:
             return closed(_merge_system(messages))
 
     def _template(self, messages: Sequence[Message], open_turn: bool) -> str:
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
+        return chat_text(
+            self.tokenizer,
+            messages,
             add_generation_prompt=not open_turn,
             continue_final_message=open_turn,
             **self.style.template_args,
         )
-        return text
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 
@@ -258,15 +260,19 @@ class Prompter:
         request = replace(request, num_fewshot=0)
         if query.dropped is not None:
             # The prompt shrinks with every dropped piece: the fewest to drop is found by bisection.
+            def shorter(count: int) -> tuple[list[Message], Query]:
+                fewer = replace(query, messages=query.dropped(count)) if query.dropped else query
+                return conversation(fewer), fewer
+
             low, high = 1, query.droppable
             while low < high:
                 middle = (low + high) // 2
-                if len(self._prompts([(query.dropped(middle), query)])[0].tokens) <= limit:
+                if len(self._prompts([shorter(middle)])[0].tokens) <= limit:
                     high = middle
                 else:
                     low = middle + 1
-            messages = query.dropped(high)
-            [prompt] = self._prompts([(messages, query)])
+            messages, fewer = shorter(high)
+            [prompt] = self._prompts([(messages, fewer)])
             if len(prompt.tokens) <= limit:
                 return prompt, replace(request, messages=tuple(messages))
         ids = list(prompt.tokens.tokens())

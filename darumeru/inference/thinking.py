@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from darumeru.chats import chat_text, template_of
 from darumeru.errors import UserError, unknown
 from darumeru.requests import Answer, Message, Thinking
 from darumeru.settings import ThinkingSettings
@@ -28,7 +29,17 @@ _SWITCH = re.compile(r"(enable_|disable_|use_|no_)?(think|thinking|thoughts?|rea
 """Names of the variables of a template that may be its switch; whether one is, its rendering tells."""
 
 _ALWAYS = frozenset(
-    ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token")
+    (
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "strftime_now",
+    )
 )
 """What a template is always given: no arguments of a user's."""
 
@@ -128,7 +139,7 @@ def style_of(tokenizer: Any, settings: ThinkingSettings, context_len: int | None
         UserError: the model cannot do what is asked for, or thinks and cannot be switched off.
     """
     given = settings.chat_template_args
-    if not chat or not tokenizer.chat_template:
+    if not chat or not template_of(tokenizer):
         if given:
             raise UserError("--chat-template-args belong to a chat template, and none is used here: leave them out.")
         if settings.thinking == "on":
@@ -240,8 +251,7 @@ class Template:
 
     def render(self, turns: list[dict[str, Any]], args: Mapping[str, Any], prompt: bool) -> str:
         """Return the text of a conversation, with a generation prompt or without."""
-        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **args)
-        return text
+        return chat_text(self.tokenizer, turns, add_generation_prompt=prompt, **args)
 
     def prompt(self, args: Mapping[str, Any]) -> str:
         """Return the text of a question with its generation prompt.

@@ -223,6 +223,12 @@ def raced_tasks(plan: Plan) -> dict[str, RacedTask]:
 
 
 def _task_of(plan: Plan, name: str) -> RacedTask:
+    if name not in plan.tasks:
+        others = ",".join(task for task in plan.suite.counted if task in plan.tasks)
+        raise UserError(
+            f"'{plan.model.name}' cannot race: {name} counts in the mean and cannot be asked ({plan.missing[name]}). Try again "
+            f"later, or leave it out: --tasks {others}."
+        )
     task, documents = plan.tasks[name], plan.documents[name]
     docs = [task.docs()[d] for d in documents]
     nothing: list[str | None] = [None] * len(docs)

@@ -30,6 +30,8 @@ class ModelFacts(Part):
     chat_template: str | None = None
     """None in foundation mode."""
     chat_template_sha256: str | None = None
+    chat_template_date: str | None = None
+    """The date that a template is told which writes today's; None for one that writes none."""
 
 
 class EngineFacts(Part):
@@ -75,6 +77,8 @@ class TaskFacts(Part):
     """How many are evaluated."""
     of: int | None = None
     """How many there are."""
+    left_out: list[int] | None = None
+    """The documents that are longer than the model's context; None where there are none."""
     data: dict[str, dict[str, Any]] | None = None
     """Split → its source, rows and fingerprint; the split that is tested comes first."""
     wording: dict[str, Any] | None = None

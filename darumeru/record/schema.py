@@ -36,7 +36,7 @@ def schema() -> dict[str, Any]:
 
 def text() -> str:
     """Return the schema as the file `docs/record.schema.json` holds it."""
-    return json.dumps(schema(), ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(schema(), ensure_ascii=False, indent=1) + "\n"
 
 
 if __name__ == "__main__":

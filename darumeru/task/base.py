@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +29,7 @@ from darumeru.errors import UserError
 from darumeru.inference.prompt import conversation, plain_text
 from darumeru.requests import Answer, Message, Query
 from darumeru.scoring.aggregate import Aggregate, accuracy, bits_per_byte, mean
+from darumeru.task.keys import TEMPLATES, check_keys, check_templates
 from darumeru.task.options import Options, Wording
 from darumeru.task.score import MetricValue, Score, table_of
 from darumeru.task.template import fill, render, speaker
@@ -51,8 +54,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
     """Version of what the metrics compute; a change of any of them raises it, so that records tell old numbers from new."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        config = {k: v for k, v in config.items() if k != "class"}
         name = str(config.get("task"))
+        check_keys(name, config)
+        config = deepcopy({k: v for k, v in config.items() if k not in ("class", "metadata")}) | {
+            "metadata": config.get("metadata")  # it holds the bundle
+        }  # lm-eval writes into what it is given
         metadata = dict(config.get("metadata") or {})
         try:
             self._config = TaskConfig(**config)
@@ -70,6 +76,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
                 setattr(self._config, key, value)
         own = self.wording.headline if self.wording is not None else None
         self._headline = self.options.headline if own is None else own
+        templates = {key: getattr(self._config, key) for key in TEMPLATES}
+        check_templates(name, templates | {"headline": self._headline})
         self.corpus: Path | None = metadata.get("corpus")
         data = metadata.get("data", "hub")
         self.bundle: Bundle = open_bundle(data) if isinstance(data, str) else data
@@ -140,7 +148,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
             return f"field {error} is missing"
         except jinja2.UndefinedError as error:
             return f"field {error}"
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError, jinja2.TemplateError) as error:
             return f"{error}"
         for query in queries:
             if any(not m["content"].strip() for m in query.messages):
@@ -185,7 +193,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
             doc: the row.
             with_answer: as a few-shot example, that is with its answer.
         """
-        prefix = self.config.gen_prefix
+        prefix = self.config.gen_prefix and self._say(self.config.gen_prefix, doc)
         if self.config.doc_to_text is None:
             turns = [
                 {"role": speaker(m["role"]), "content": fill(m["content"], self.fields(doc))} for m in doc["messages"]
@@ -193,11 +201,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
             if prefix is not None and not with_answer:
                 turns = [t for i, t in enumerate(turns) if i < len(turns) - 1 or t["role"] != "assistant"]
                 turns += [{"role": "assistant", "content": prefix}] if prefix else []
-            if self.config.description:
-                turns.insert(0, {"role": "system", "content": self.config.description})
             return turns
-        turns = [{"role": "system", "content": self.config.description}] if self.config.description else []
-        turns.append({"role": "user", "content": self._say(self.config.doc_to_text, doc)})
+        turns = [{"role": "user", "content": self._say(self.config.doc_to_text, doc)}]
         if with_answer:
             turns.append({"role": "assistant", "content": " ".join(filter(None, (prefix, self.target(doc))))})
         elif prefix:
@@ -232,6 +237,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         """Return what stands once in the prompt, before its first user turn; empty for nothing."""
         return self._say(self._headline, doc) if self._headline else ""
 
+    def described(self, doc: Row) -> list[Query]:
+        """Return the queries about a document, each with the task's description as the system turn of its prompt."""
+        text = self.config.description and self._say(self.config.description, doc)
+        return [replace(q, system=text) for q in self.queries(doc)] if text else self.queries(doc)
+
     # -- what is asked and measured ----------------------------------------------------------------------------------
 
     @property
@@ -252,9 +262,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
     def asked(self, doc: Row) -> list[Query]:
         """Return what is asked about a document: `queries`, or the likelihood of its gold answer."""
         if not self.likelihood:
-            return self.queries(doc)
-        query, gold = self.queries(doc)[0], self.gold_text(doc)
-        return [Query("likelihood", query.messages, query.headline, options=(gold,), reference=gold)]
+            return self.described(doc)
+        query, gold = self.described(doc)[0], self.gold_text(doc)
+        return [
+            Query("likelihood", query.messages, query.headline, options=(gold,), reference=gold, system=query.system)
+        ]
 
     def rated(self, doc: Row, answers: Sequence[Answer], reference_tokens: Sequence[int | None]) -> Score:
         """Return what the answers to `asked` are worth."""
@@ -343,7 +355,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
         if system_instruction:
             shots.insert(0, [{"role": "system", "content": system_instruction}])
         contexts = []
-        for query in self.queries(doc):
+        for query in self.described(doc):
             messages = conversation(query, shots)
             if apply_chat_template and chat_template is not None:
                 open_turn = messages[-1]["role"] == "assistant"
@@ -381,8 +393,8 @@ class DarumeruTask(Task):  # type: ignore[misc]
                 text = next(left)
                 answers.append(Answer("", text=str(text), tokens=tuple(getattr(text, "token_ids", ()))))
         score = self.score(doc, answers, [None] * len(answers))
-        metrics = {name: score.metrics[name] for name in self.METRICS}
-        metrics["score"] = fmean(score.metrics[name] for name in self.options.primary)
+        metrics = {name: score.metrics[name] for name in self.metrics}
+        metrics["score"] = fmean(score.metrics[name] for name in self.primary)
         return {name: MetricValue(value, score) for name, value in metrics.items()}
 
     def aggregation(self) -> dict[str, Callable[[Iterable[MetricValue]], float]]:
@@ -391,11 +403,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
         def of(names: Sequence[str]) -> Callable[[Iterable[MetricValue]], float]:
             def aggregate(values: Iterable[MetricValue]) -> float:
                 table = table_of([value.score for value in values])
-                return float(sum(self.METRICS[n](table, n, table.ones())[0] for n in names) / len(names))
+                return float(sum(self.metrics[n](table, n, table.ones())[0] for n in names) / len(names))
 
             return aggregate
 
-        return {n: of([n]) for n in self.METRICS} | {"score": of(self.options.primary)}
+        return {n: of([n]) for n in self.metrics} | {"score": of(self.primary)}
 
     def higher_is_better(self) -> dict[str, bool]:
         """See lm-eval; of bits per byte the fewer the better."""

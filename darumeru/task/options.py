@@ -50,4 +50,4 @@ class Wording(BaseModel):
     doc_to_choice: list[str] | None = None
     """The labels that the model chooses among, in the order of the task's own."""
     description: str | None = None
-    """A system turn."""
+    """Jinja template of a system turn, which stands once before everything."""

@@ -199,6 +199,8 @@ class Catalogue:
         )
         loaded: dict[str, Any] = {}
         for name in tasks:
+            if name not in self._index:  # a suite of a user's may name it
+                raise unknown("task", name, self.tasks())
             if self._index[name].kind.name != "PY_TASK":
                 raise _not_ours(name)
             try:

@@ -20,11 +20,16 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         jinja2.UndefinedError: a name has no value.
         jinja2.exceptions.SecurityError: it asks for what the sandbox forbids.
     """
-    return _compiled(template).render(values)
+    return compiled(template).render(values)
 
 
 @lru_cache(maxsize=256)
-def _compiled(text: str) -> jinja2.Template:
+def compiled(text: str) -> jinja2.Template:
+    """Return a template ready to be filled in.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no template.
+    """
     return _JINJA.from_string(text)
 
 

@@ -41,7 +41,9 @@ def evaluated(
             run = challenge(plan, Run(Path(against)), output, progress, open_engine)
         else:
             run = execute(plan, output, progress, open_engine)
-        if lost(run) is None and (failed := run.scores.failed):
+        # What no document of a task fits will not change: the scores of the others are the checkpoint's.
+        failed = {} if lost(run) else {k: v for k, v in run.scores.failed.items() if k not in plan.left_out}
+        if failed:
             raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
     except DarumeruError as error:
         return {"error": str(error), "busy": isinstance(error, BusyError)}

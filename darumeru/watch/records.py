@@ -47,6 +47,7 @@ class Records:
             raise UserError(f"No right to write '{output}'. Name a folder that you may write to.")
         self._output, self._name, self._settings, self._races = output, name, settings, races
         self._found: dict[Path, Record | None] = {}  # None for those of something else
+        self._finished: dict[tuple[int, Any], Path] = {}  # by step and signature of the checkpoint
 
     def look(self) -> None:
         """Read what is new in the folder."""
@@ -73,20 +74,26 @@ class Records:
     def _ours(self) -> list[Record]:
         return [r for r in list(self._found.values()) if r is not None]
 
-    def of(self, step: int) -> list[Record]:
-        """Return the records of a step."""
-        return [r for r in self._ours() if r.point.step == step]
+    def finish(self, checkpoint: Checkpoint, run: Run) -> None:
+        """Note that a record is a checkpoint's, though the times of the files may differ: a copy has the same weights."""
+        self.read(run)
+        self._finished[checkpoint.step, checkpoint.signature] = run.path
+
+    def of(self, checkpoint: Checkpoint) -> Record | None:
+        """Return the record of a checkpoint's weights; None where they were not evaluated."""
+        same = [r for r in self._ours() if r.point.step == checkpoint.step and r.weights == checkpoint.weights]
+        if path := self._finished.get((checkpoint.step, checkpoint.signature)):
+            same = [r] if (r := self._found[path]) is not None else same
+        return max(same, key=lambda r: r.finished, default=None)
 
     def points(self, checkpoints: Mapping[int, Checkpoint]) -> list[Point]:
         """Return the curve: for each step the record of the checkpoint that is there, else the one that was finished last.
 
-        Steps behind the newest checkpoint are of an earlier training in the same folder.
+        A checkpoint with weights that were not evaluated yet has no point, and steps behind the newest checkpoint have none: what
+        there is of them is of an earlier training in the same folder.
         """
         newest = max(checkpoints, default=None)
-        points = []
-        for step in sorted({r.point.step for r in self._ours() if newest is None or r.point.step <= newest}):
-            found = sorted(self.of(step), key=lambda r: r.finished)
-            here = checkpoints.get(step)
-            same = [r for r in found if here is not None and r.weights == here.weights]
-            points.append((same or found)[-1].point)
-        return points
+        last = {r.point.step: r for r in sorted(self._ours(), key=lambda r: r.finished)}
+        steps = sorted(step for step in last if newest is None or step <= newest)
+        records = [self.of(checkpoints[step]) if step in checkpoints else last[step] for step in steps]
+        return [r.point for r in records if r is not None]

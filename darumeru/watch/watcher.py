@@ -161,8 +161,6 @@ class _Watch:
     reasons: dict[int, str] = field(default_factory=dict)
     later: dict[int, float] = field(default_factory=dict)
     """Step → when it may be tried again."""
-    finished: set[tuple[int, Any]] = field(default_factory=set)
-    """Checkpoints whose record was found complete although their files' times differ from the record's."""
     deleted: set[int] = field(default_factory=set)
     pool: Pool | None = None
     """The workers that answer; without, each checkpoint has a process of its own, one at a time."""
@@ -185,7 +183,8 @@ class _Watch:
             while not self.ended.empty():
                 self._took(*self.ended.get())
             points = self.records.points(self.checkpoints)
-            verdict = self._judge(points)
+            # Without a checkpoint they are of an earlier training, and say nothing to the one that is about to begin.
+            verdict = self._judge(points if self.checkpoints else [])
             pending = self._pending()
             if verdict.fired or (not (pending or self.running) and (once or self._over(until_step))):
                 return self._outcome(points, verdict)
@@ -224,9 +223,7 @@ class _Watch:
         self.deleted -= self.checkpoints.keys()
 
     def _done(self, checkpoint: Checkpoint) -> bool:
-        if (checkpoint.step, checkpoint.signature) in self.finished:
-            return True
-        return any(r.weights == checkpoint.weights for r in self.records.of(checkpoint.step))
+        return self.records.of(checkpoint) is not None
 
     def _tries(self, checkpoint: Checkpoint) -> int:
         return self.attempts.get((checkpoint.step, checkpoint.signature), 0)
@@ -282,8 +279,7 @@ class _Watch:
         del self.running[step]
         if "run" in message:
             run = Run(Path(message["run"]))
-            self.records.read(run)
-            self.finished.add((step, checkpoint.signature))
+            self.records.finish(checkpoint, run)
             self.reasons.pop(step, None)
             self.tell(told(run, step, seconds))
         elif not checkpoint.path.is_dir():

@@ -350,7 +350,7 @@ def test_a_server_that_never_answers(serve: Callable[..., StandIn], tiny_chat: P
     stand_in = serve(delay=1.0)
     with (
         open_api(stand_in, tiny_chat, retries=1, timeout=0.3) as engine,
-        pytest.raises(DarumeruError, match=r"did not answer within 0\.3 s"),
+        pytest.raises(DarumeruError, match=r"did not answer within 0\.3 s, .*--model-args timeout="),
     ):
         collect(engine, some_requests("g", 1))
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from darumeru.engines import EngineOptions, engine_class, open_engine
 from darumeru.engines.base import finish, label_logprobs, label_tree
 from darumeru.engines.hf.batches import shared_prefixes
-from darumeru.errors import UserError
+from darumeru.errors import DarumeruError, UserError
 from darumeru.requests import Answer, Request, Sampling
 from support.engines import collect, naive, open_hf, some_requests
 
@@ -213,11 +213,57 @@ def test_engine_is_an_lm_eval_model(tiny_base: Path) -> None:
         manager = TaskManager(include_path=str(catalogue.paths[-1]), include_defaults=False, metadata={"data": "mini"})
         for lm in (engine, stock):
             results = lm_eval.simple_evaluate(
-                lm, tasks=["parus", "rucola", "multiq"], task_manager=manager, limit=6, bootstrap_iters=0, num_fewshot=1
+                lm,
+                tasks=["parus", "rucola", "multiq", "mmlu_ru_tenth"],
+                task_manager=manager,
+                limit=6,
+                bootstrap_iters=0,
+                num_fewshot=1,
             )
             assert results is not None
+            assert 0.0 <= results["results"]["mmlu_ru_tenth"]["acc,none"] <= 1.0, "fewer metrics than its class has"
             assert 0.0 <= results["results"]["parus"]["acc,none"] <= 1.0
             assert "score,none" in results["results"]["multiq"]
+
+
+def test_stock_lm_eval_cuts_what_is_too_long_on_the_left(tiny_base: Path) -> None:
+    """As HFLM does; its context is a token longer, since the last token that is scored needs no place in it."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    context = 64
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    long = "Слово за слово, и текст стал длинным. " * 20
+    asked = [Instance("loglikelihood", {}, (long + "Итог:", " да"), 0)]
+    rolling = [Instance("loglikelihood_rolling", {}, (long,), 0)]
+    writing = [Instance("generate_until", {}, (long, {"until": ["\n\n"], "max_gen_toks": 8}), 0)]
+    options = EngineOptions(dtype="float32", device="cpu", context_len=context)
+    args = {"pretrained": str(tiny_base), "dtype": "float32", "device": "cpu", "batch_size": 1}
+    scoring, generating = HFLM(**args, max_length=context - 1), HFLM(**args, max_length=context)
+    with open_engine("hf", tiny_base, tokenizer, frozenset({tokenizer.eos_token_id}), options) as engine:
+        assert engine.loglikelihood(asked)[0][0] == pytest.approx(scoring.loglikelihood(asked)[0][0], abs=1e-3)
+        want = scoring.loglikelihood_rolling(rolling)
+        assert engine.loglikelihood_rolling(rolling) == pytest.approx(want, rel=1e-4)
+        assert engine.generate_until(writing) == generating.generate_until(writing)
+        with pytest.raises(DarumeruError, match=r"hf engine cannot answer: .* the context of the model holds 64"):
+            engine.loglikelihood([Instance("loglikelihood", {}, ("Итог:", long), 0)])
+
+
+def test_a_chat_template_has_written_bos_itself(tiny_chat: Path) -> None:
+    """Of a tokenizer that puts BOS before every text, as Llama's does."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat)
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    stock = HFLM(pretrained=str(tiny_chat), tokenizer=tokenizer, dtype="float32", device="cpu", batch_size=1)
+    with open_engine("hf", tiny_chat, tokenizer, frozenset({tokenizer.eos_token_id}), FLOAT32) as engine:
+        for text in (engine.apply_chat_template([{"role": "user", "content": "Кто там?"}]), "Кто там?"):
+            asked = [Instance("loglikelihood", {}, (text, "Кот"), 0)]
+            writing = [Instance("generate_until", {}, (text, {"until": ["\n\n"], "max_gen_toks": 8}), 0)]
+            assert engine.loglikelihood(asked)[0][0] == pytest.approx(stock.loglikelihood(asked)[0][0], abs=1e-3)
+            assert engine.generate_until(writing) == stock.generate_until(writing)
 
 
 def test_unknown_engine_and_arguments(tiny_base: Path) -> None:

@@ -127,9 +127,9 @@ def test_quantised_layers_are_made_where_they_compute(plain: Path, monkeypatch: 
 
     class Loader:
         @staticmethod
-        def from_pretrained(folder: Path, **args: Any) -> str:
+        def from_pretrained(folder: Path, **args: Any) -> tuple[str, dict[str, Any]]:
             asked.update(args)
-            return "model"
+            return "model", {"missing_keys": set(), "mismatched_keys": set()}
 
     config = transformers.AutoConfig.from_pretrained(plain)
     config.quantization_config = {"quant_method": "gptq", "bits": 4}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,14 @@ def test_the_command(models: list[Path], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert said["low"] <= said["estimate"] <= said["high"]
+
+
+def test_a_task_whose_data_cannot_be_had_is_named(models: list[Path], tmp_path: Path) -> None:
+    plan = plan_of(models[0])
+    tasks = {name: task for name, task in plan.tasks.items() if name != "rcb"}
+    lacking = replace(plan, tasks=tasks, missing={"rcb": "the hub cannot be reached"})
+    with pytest.raises(
+        UserError,
+        match=r"rcb counts in the mean .* \(the hub cannot be reached\).*--tasks mmlu_ru,parus,use,cp_sent_ru",
+    ):
+        live(lacking, tmp_path, knowing(0.0)).__enter__()

@@ -226,3 +226,29 @@ def test_a_context_shorter_than_every_prompt_is_refused(tmp_path: Path) -> None:
     plan = prepare(settings_of(model=str(longer), data="mini", tasks=["cp_para_ru", "rucola"], limit=4, num_fewshot=0))
     # Where some fit the others are cut, and counted.
     assert {bool(request.truncated) for request in plan.requests} == {True, False}
+
+
+def test_log_probabilities_that_are_no_numbers_are_no_answers(tiny_base: Path, tmp_path: Path) -> None:
+    """A model that overflows has NaN for everything; the first label, or the first sentences, would be its choice."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny_base)
+    model.model.norm.weight.data[3] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path / "nan")
+    assert torch.isnan(model(torch.tensor([[5, 6]])).logits).all()
+    run = darumeru.evaluate(
+        tmp_path / "nan",
+        data="mini",
+        tasks=["parus", "sum_extractive"],
+        limit=3,
+        engine="hf",
+        output=tmp_path / "runs",
+    )
+    assert not run.complete
+    assert not run.scores.tasks
+    assert set(run.scores.failed) == {"parus", "sum_extractive"}
+    for fault in run.scores.failed.values():
+        assert "the model's log-probabilities are no numbers (NaN)" in fault
+        assert "--dtype" in fault

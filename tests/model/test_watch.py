@@ -295,6 +295,34 @@ def test_a_training_begun_anew_in_the_same_folder_is_evaluated_anew(
     assert len({r.header["model"]["weights_sha256"] for r in find_runs(tmp_path / "runs")}) == 5
 
 
+def test_an_earlier_trainings_records_say_nothing_of_a_new_one(
+    tiny_base: Path, tmp_path: Path, evaluated: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same folder: no rule fires for what its predecessor did, and no checkpoint is kept for that."""
+    folder, judged = tmp_path / "t", {"rules": ["cp_sent_ru < 0.95"], "keep_best": "cp_sent_ru"}
+    checkpoint(tiny_base, folder, 300)
+    assert once(folder).points[0].values["cp_sent_ru"] < 0.95
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert not once(folder, **judged).fired, "before its first checkpoint"
+    checkpoint(tiny_base, folder, 300, weights=5)
+
+    def better(self: Any, found: Checkpoint) -> dict[str, Any]:
+        return {"run": str(execute(prepare(self._asked_of(found)), self.output, open_engine=KnowingEngine).path)}
+
+    monkeypatch.setattr(watcher._Watch, "_run", better)
+    curves = []
+    outcome = once(folder, **judged, report=lambda status: curves.append([p.step for p in status.points]))
+    assert not outcome.fired
+    assert not (folder / "STOP").exists()
+    assert curves[0] == [], "nothing is known of it yet"
+    assert [p.values["cp_sent_ru"] for p in outcome.points] == [1.0]
+    assert json.loads((folder / "best.json").read_text())["value"] == 1.0
+    aged(folder / "checkpoint-300", 50)  # a copy of the folder has other times
+    assert [p.values["cp_sent_ru"] for p in once(folder, **judged).points] == [1.0]
+    assert len(find_runs(tmp_path / "runs")) == 2
+
+
 def test_the_tokenizer_may_be_elsewhere(tiny_base: Path, tmp_path: Path, evaluated: list[int]) -> None:
     folder = tmp_path / "t"
     for step in (10, 20):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from darumeru.engines import engine_class
 from darumeru.engines.base import too_long
 from darumeru.engines.vllm import loading
 from darumeru.engines.vllm.engine import VLLMEngine
-from darumeru.engines.vllm.loading import check_adapter, data_type, memory_share, own_words
+from darumeru.engines.vllm.loading import check_adapter, data_type, memory_share, own_words, weight_bytes
 from darumeru.errors import UserError
+from darumeru.inference.model import open_model
 from darumeru.requests import Request
 
 GIB = 1 << 30
@@ -157,3 +159,53 @@ def test_what_is_longer_than_the_context_is_named(request_: Request, need: int) 
     assert fault.error == (
         f"the prompt has {need} tokens with its answer, and the context of the model holds {need - 1} ({request_.id})"
     )
+
+
+def sparse(file: Path, dtype: str, values: int) -> None:
+    """A safetensors file of one tensor that takes no room on the disk."""
+    size = values * {"F32": 4, "BF16": 2, "I32": 4}[dtype]
+    tensor = {"dtype": dtype, "shape": [values], "data_offsets": [0, size]}
+    header = json.dumps({f"{file.stem}.weight": tensor}).encode()
+    with file.open("wb") as handle:
+        handle.write(len(header).to_bytes(8, "little") + header)
+        handle.truncate(8 + len(header) + size)
+
+
+def test_what_a_folder_holds_twice_is_loaded_once(tmp_path: Path) -> None:
+    """Mistral's folders hold their shards, and all of it again in `consolidated.safetensors`."""
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for shard in shards:
+        sparse(tmp_path / shard, "BF16", 1000 * 1000)
+    sparse(tmp_path / "consolidated.safetensors", "BF16", 2 * 1000 * 1000)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})
+    )
+    assert weight_bytes(tmp_path) == 4 * 1000 * 1000
+    assert open_model(tmp_path).parameters == 2 * 1000 * 1000
+    (tmp_path / "model.safetensors.index.json").unlink()
+    for shard in shards:
+        (tmp_path / shard).unlink()
+    sparse(tmp_path / "model.safetensors", "BF16", 2 * 1000 * 1000)
+    assert weight_bytes(tmp_path) == 4 * 1000 * 1000
+    assert open_model(tmp_path).parameters == 2 * 1000 * 1000
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "config", "bytes_"),
+    [
+        ("F32", "bfloat16", {}, 2),
+        ("F32", "auto", {}, 4),
+        ("BF16", "float32", {}, 4),
+        ("BF16", "auto", {}, 2),
+        ("F32", "auto", {"dtype": "bfloat16"}, 2),
+        ("I32", "float16", {}, 4),
+        ("F32", "float16", {"quantization_config": {"quant_method": "awq"}}, 4),
+    ],
+)
+def test_weights_count_in_the_type_that_they_are_loaded_in(
+    stored: str, asked: str, config: dict[str, Any], bytes_: int, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    sparse(tmp_path / "model.safetensors", stored, 1000)
+    assert weight_bytes(tmp_path, asked) == 1000 * bytes_

@@ -228,7 +228,7 @@ class Client:
         try:
             response = await self._http.request(method, url, json=body)
         except httpx.TimeoutException as error:
-            said = f"did not answer within {self.patience.timeout:g} s"
+            said = f"did not answer within {self.patience.timeout:g} s, the limit that --model-args timeout=… sets"
             if isinstance(error, httpx.ConnectTimeout):
                 said = "cannot be reached (no connection in time)"
             raise self._gone(said, patient) from None

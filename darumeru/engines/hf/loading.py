@@ -26,7 +26,8 @@ def load_model(model: Path, options: EngineOptions) -> Any:
     """Return a model folder's language model, loaded onto its device with its adapter.
 
     Raises:
-        UserError: there is no such device, transformers knows no language model of this type, or the adapter does not fit.
+        UserError: there is no such device, transformers knows no language model of this type, the folder lacks weights of the
+            model, or the adapter does not fit.
         DarumeruError: transformers cannot load the model.
     """
     import torch
@@ -39,6 +40,9 @@ def load_model(model: Path, options: EngineOptions) -> Any:
         "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
         "trust_remote_code": options.trust_remote_code,
         "use_safetensors": True,
+        # What does not fit is named below, by its first tensor.
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
     }
     try:
         config = _config(model, options)
@@ -49,7 +53,8 @@ def load_model(model: Path, options: EngineOptions) -> Any:
             args.setdefault("device_map", {"": device})
         loaded = None if options.adapter else _text_part(model, config, args)
         if loaded is None:
-            loaded = model_class(config).from_pretrained(model, **args)
+            loaded, info = model_class(config).from_pretrained(model, **args)
+            _check_filled(model, loaded, info)
         if options.adapter:
             add_adapter(loaded, options.adapter)
         return loaded if "device_map" in args else loaded.to(device)
@@ -114,26 +119,73 @@ def _text_part(model: Path, config: Any, args: dict[str, Any]) -> Any:
         return None
     text = deepcopy(text)
     text.dtype = text.dtype or config.dtype
-    loaded, info = transformers.AutoModelForCausalLM.from_pretrained(
-        model, config=text, key_mapping=_TEXT_KEYS, output_loading_info=True, **args
-    )
+    loaded, info = transformers.AutoModelForCausalLM.from_pretrained(model, config=text, key_mapping=_TEXT_KEYS, **args)
     # A head that is left over would have been tied to the embeddings instead.
     left = [key for key in info["unexpected_keys"] if "lm_head" in key or "language_model" in key]
     return None if info["missing_keys"] or info["mismatched_keys"] or left else loaded
+
+
+def _check_filled(folder: Path, model: Any, info: dict[str, Any]) -> None:
+    """Refuse a model some of whose weights transformers filled at random, because it did not find them in the folder.
+
+    transformers itself leaves out of this list what is tied to other weights and what a model can do without. Buffers are no
+    weights: the model computes those that are not saved.
+
+    Raises:
+        UserError: a weight is missing, or has another shape than the configuration says.
+    """
+    if info["mismatched_keys"]:
+        key, found, wanted = min(info["mismatched_keys"])
+        raise UserError(
+            f"Model folder '{folder}' does not fit its own config.json: '{key}' has the shape {list(found)}, and the model "
+            f"needs {list(wanted)}. Take weights and configuration of one model."
+        )
+    if not info["missing_keys"]:
+        return
+    missing = sorted(info["missing_keys"] - {name for name, _ in model.named_buffers()})
+    if not missing:
+        return
+    unused = sorted(info["unexpected_keys"])
+    head = "lm_head" in missing[0]
+    hint = (
+        f"It holds '{unused[0]}', which the model does not know: give the weights their names back."
+        if unused
+        else "If head and embeddings are one, set tie_word_embeddings to true in config.json."
+        if head
+        else "Copy or download it again."
+    )
+    raise UserError(
+        f"Model folder '{folder}' lacks {len(missing)} of the model's weights, the first is '{missing[0]}'; they would be "
+        f"filled at random. {hint}"
+    )
 
 
 def add_adapter(model: Any, adapter: Path) -> None:
     """Apply a LoRA adapter to a model, beside its weights: merged into bfloat16 weights, most of it would be rounded away.
 
     Raises:
-        UserError: PEFT is not installed, or the adapter belongs to another model.
+        UserError: PEFT is not installed, or the adapter belongs to another model, whole or in part.
     """
     if importlib.util.find_spec("peft") is None:
         raise UserError("A LoRA adapter on the hf engine needs PEFT: pip install 'darumeru[adapter]'.")
     try:
-        model.load_adapter(str(adapter))
+        info = model.load_adapter(str(adapter))
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"Adapter '{adapter}' does not fit this model; was it trained on another base? ({reason})"
         ) from None
+    # Both lists, since a name that is misread is in both, and an adapter of a deeper model in one.
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    filled = {id(p) for name, p in parameters.items() if name not in info.missing_keys}
+    missing = sorted(key for key in info.missing_keys if id(parameters.get(key)) not in filled)  # tied ones are there
+    if odd := sorted(info.unexpected_keys):
+        reason = f"of its tensors {len(odd)} find no place, the first is '{odd[0]}'"
+    elif missing:
+        reason = f"it has no '{missing[0]}', which its adapter_config.json asks for"
+    else:
+        return
+    raise UserError(
+        f"Adapter '{adapter}' does not fit this model: {reason}. Name the base that it was trained on, or merge it into that "
+        "with PEFT (merge_and_unload) and evaluate the merged folder."
+    )

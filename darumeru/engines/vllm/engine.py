@@ -115,7 +115,8 @@ class VLLMEngine(Engine):
         arguments = self._arguments | ({"speculative_config": CONFIG} if speculating else {})
         if not is_cpu_build() and not {"gpu_memory_utilization", "kv_cache_memory_bytes"} & arguments.keys():
             count = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
-            arguments["gpu_memory_utilization"] = share = memory_share(gpu_memory(count), weight_bytes(self._model))
+            weights = weight_bytes(self._model, str(arguments["dtype"]))
+            arguments["gpu_memory_utilization"] = share = memory_share(gpu_memory(count), weights)
             if share < USUAL_SHARE:
                 log.warning(
                     "The GPU is not free: vLLM takes %.0f %% of its memory (--model-args gpu_memory_utilization=…).",
@@ -183,6 +184,11 @@ class VLLMEngine(Engine):
     def spread(cls, devices: int) -> dict[str, Any]:
         """See `Engine.spread`: a part of each layer on each device, by processes of this machine also where Ray is there."""
         return {"tensor_parallel_size": devices, "distributed_executor_backend": "mp"}
+
+    @property
+    def longest(self) -> int | None:
+        """See `Engine.longest`: what it was loaded for."""
+        return int(self._engine.model_config.max_model_len)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

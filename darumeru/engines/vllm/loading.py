@@ -12,6 +12,7 @@ from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.files import read_json
+from darumeru.weights import loaded, tensors_of, weight_files
 
 GIB = 1 << 30
 
@@ -23,6 +24,12 @@ LEFT_FREE = GIB // 2
 
 LEAST_BESIDE_WEIGHTS = 0.1
 """What a model needs beside its weights at least, as a share of them: activations, and a cache for some prompts."""
+
+_BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
+"""Of a number in a type that can be asked for."""
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""What is brought into that type as it is loaded, as safetensors calls it."""
 
 _MEASURE = (
     "import json, torch; print(json.dumps([torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]))"
@@ -82,9 +89,18 @@ def memory_share(gpus: Sequence[tuple[int, int]], weights: int) -> float:
     return share
 
 
-def weight_bytes(model: Path) -> int:
-    """Return the size of a folder's weights as they are stored."""
-    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
+def weight_bytes(model: Path, dtype: str = "auto") -> int:
+    """Return the size of a folder's weights as they are loaded.
+
+    Args:
+        model: the folder.
+        dtype: what it is computed in.
+    """
+    config = read_json(model / "config.json") if (model / "config.json").is_file() else {}
+    # A quantised model's layers stay as they are.
+    each = None if config.get("quantization_config") else _BYTES.get(dtype if dtype != "auto" else _stated(config))
+    tensors = [tensor for file in loaded(weight_files(model)) for tensor in tensors_of(file)]
+    return sum(t.values * each if each and t.dtype in _FLOATS else t.bytes for t in tensors)
 
 
 def data_type(model: Path, asked: str) -> str:
@@ -93,11 +109,15 @@ def data_type(model: Path, asked: str) -> str:
     transformers computes in the type of the checkpoint, and both engines say the same.
     """
     config = read_json(model / "config.json") if (model / "config.json").is_file() else {}
-    inner = config.get("text_config") or {}
-    stored = next((c[key] for c in (config, inner) for key in ("dtype", "torch_dtype") if c.get(key)), None)
     if asked != "auto" or config.get("quantization_config"):
         return asked
-    return "float32" if (stored or _first_type(model)) in ("float32", "F32") else asked
+    return "float32" if (_stated(config) or _first_type(model)) in ("float32", "F32") else asked
+
+
+def _stated(config: Mapping[str, Any]) -> str:
+    """Return the type that a configuration names; empty where it names none."""
+    inner = config.get("text_config") or {}
+    return next((str(c[key]) for c in (config, inner) for key in ("dtype", "torch_dtype") if c.get(key)), "")
 
 
 def _first_type(model: Path) -> str | None:
