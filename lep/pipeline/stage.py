@@ -52,6 +52,7 @@ class Step:
         run: does it; the same call resumes where it was stopped.
         model: the output is a model folder.
         resumes: `run` itself tells whether what is in the output is this step's, and done; it is called in any case.
+        passing: only steps that need it read the output; once they are done it may be deleted.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Step:
     run: Callable[[Talk], Any]
     model: bool = False
     resumes: bool = False
+    passing: bool = False
 
     @property
     def whole(self) -> bool:
@@ -160,6 +162,7 @@ class Study:
         work: Sequence[Path] = (),
         model: bool = False,
         resumes: bool = False,
+        passing: bool = False,
     ) -> None:
         """Add a step; `inputs` are models, files and hub ids from outside, the rest as in `Step`."""
         from darumeru.files import fingerprint
@@ -168,7 +171,7 @@ class Study:
         known = [self.steps[need].key for need in needs] + [self._outside(source) for source in inputs]
         self.steps[name] = Step(
             name, stage, Path(output), tuple(work), tuple(needs), tuple(dict.fromkeys(Path(s).name for s in inputs)), plain,
-            fingerprint([name, plain, known]), run, model, resumes,
+            fingerprint([name, plain, known]), run, model, resumes, passing,
         )  # fmt: skip
 
     def _outside(self, source: str) -> str:
