@@ -13,6 +13,7 @@ from darumeru.errors import DarumeruError, UserError
 from lep.model.folders import folder_fingerprint
 from lep.tokenizer.scripts import has_script, only_in_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary, bytes_to_chars, chars_to_bytes
+from lep.tokenizer import words as words_module
 from lep.tokenizer.words import count_tokens, count_words
 from lep.vocab.check import check_vocabulary, way_of
 from lep.vocab.commands import check_folders, extend_vocabulary, optimize_vocabulary, swap_vocabulary
@@ -280,6 +281,29 @@ def test_words_are_counted_as_the_tokenizer_cuts_them(tmp_path: Path) -> None:
     assert decoded == {"мама": 2, " мыла": 1, " раму": 1, " мама": 1, "мыла": 1}
     pieces = Vocabulary.load(save_sentencepiece(tmp_path / "s", SOME, 400))
     assert count_words(["мама, мыла (раму)"], pieces, ("Cyrillic",)) == {"мама": 1, "▁мыла": 1, "раму": 1}
+
+
+def test_a_corpus_with_more_words_than_fit_ends_and_keeps_the_frequent_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = Vocabulary.load(save_byte_level(tmp_path / "bytes", ENGLISH, 300))
+    made = []
+
+    class Counted(words_module.Counter[str]):
+        def __init__(self, *items: Any) -> None:
+            made.append(None)
+            super().__init__(*items)
+
+    monkeypatch.setattr(words_module, "_MOST_CHUNKS", 3000)
+    monkeypatch.setattr(words_module, "Counter", Counted)
+    draw = np.random.default_rng(0)
+    # 4,000 words, each seen about 100 times, and one in every document.
+    texts = [" ".join(["мир", *(f"сл{n}" for n in draw.integers(4000, size=200))]) for _ in range(2000)]
+    found = count_words(texts, vocabulary, ("Cyrillic",))
+    decoded = {(chars_to_bytes(word) or b"").decode(): count for word, count in found.items()}
+    assert decoded["мир"] == 2000
+    # Throwing out is a pass over all words in memory: it may not come with every document.
+    assert len(made) < 500
 
 
 def test_a_token_without_a_merge_is_found_where_whole_words_need_none(tmp_path: Path, corpus: Path) -> None:
