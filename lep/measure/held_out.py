@@ -61,6 +61,11 @@ class HeldOut:
         """Of the texts by name."""
         return fingerprint(self.pieces)
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of each text."""
+        return {name: fingerprint(pieces) for name, pieces in self.pieces.items()}
+
     def measure(self, model: Any, tokenizer: Any, new_ids: Collection[int] = ()) -> dict[str, float]:
         """Bits per byte of each text and their mean, and the share of new tokens in what the model writes.
 

@@ -26,7 +26,7 @@ from lep.options import Corpus, Model
 from lep.pretraining.arguments import is_sharded, training_arguments
 from lep.pretraining.best import Choice
 from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, check, checkpoints, note_best, thin_out
-from lep.pretraining.claim import claim
+from lep.pretraining.claim import claim, claim_texts
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
 from lep.pretraining.original import find_original, measure_original, need_original
@@ -155,6 +155,7 @@ class _Training:
         with arguments.main_process_first(local=False):
             if self.settings.untie:
                 self.source = untied(self.model, self.output / _UNTIED)
+            claim_texts(self.output, self.held_out.fingerprints, write=arguments.process_index == 0)
             data = self.texts.open(self.blocks, self.characters)
         for doubt in data.doubts(self.held_out.pieces):
             self.warn(doubt)
