@@ -2,7 +2,7 @@
 
 An output folder holds `pipeline.json` (the name of the study), `stages/STEP.json` (key, state and time of each step) and what the
 steps wrote. A step whose key is recorded as done, with its output there, is not run again, also where an output that it was made
-from is gone. One that was begun with the same key resumes; what was made with another key is deleted first.
+from is gone. One that was begun with the same key resumes; what was made with another key is deleted first, unless only the choice of a result from it has changed.
 """
 
 from __future__ import annotations
@@ -176,13 +176,14 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
     foreign = not found and step.output.exists()
     record = {
         "key": step.key,
+        "made": step.made,
         "stage": step.stage,
         "settings": dict(step.settings),
         "state": "begun",
         "started": _now(),
     }
     if found.get("key") != step.key:
-        if found:
+        if found and not (step.resumes and found.get("made", found["key"]) == step.made):
             _clear(folder, step)
         elif step.output.exists() and not step.resumes:
             raise UserError(

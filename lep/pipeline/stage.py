@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from lep.model.folders import files_fingerprint, folder_fingerprint, tree_fingerprint
@@ -49,6 +50,7 @@ class Step:
         given: names of the models and files from outside that it reads.
         settings: what the result depends on, as JSON.
         key: see above.
+        made: the key without what only chooses among things that are made; where it stays, what resumes is not begun anew.
         run: does it; the same call resumes where it was stopped.
         model: the output is a model folder.
         resumes: `run` itself tells whether what is in the output is this step's, and done; it is called in any case.
@@ -63,6 +65,7 @@ class Step:
     given: tuple[str, ...]
     settings: Mapping[str, Any]
     key: str
+    made: str
     run: Callable[[Talk], Any]
     model: bool = False
     resumes: bool = False
@@ -159,19 +162,26 @@ class Study:
         needs: Sequence[str] = (),
         inputs: Sequence[str] = (),
         settings: Mapping[str, Any],
+        choice: Mapping[str, Any] = MappingProxyType({}),
         work: Sequence[Path] = (),
         model: bool = False,
         resumes: bool = False,
         passing: bool = False,
     ) -> None:
-        """Add a step; `inputs` are models, files and hub ids from outside, the rest as in `Step`."""
+        """Add a step; `inputs` are models, files and hub ids from outside, the rest as in `Step`.
+
+        `choice` are settings that choose the result from what the step has made; none that is not used.
+        """
         from darumeru.files import fingerprint
 
         plain = plain_settings({key: value for key, value in settings.items() if key not in _NOT_RESULT})
-        known = [self.steps[need].key for need in needs] + [self._outside(source) for source in inputs]
+        before, outside = [self.steps[need] for need in needs], [self._outside(source) for source in inputs]
+        key = fingerprint([name, plain, [step.key for step in before] + outside])
+        key = fingerprint([key, plain_settings(choice)]) if choice else key
+        made = fingerprint([name, plain, [step.made for step in before] + outside])
         self.steps[name] = Step(
             name, stage, Path(output), tuple(work), tuple(needs), tuple(dict.fromkeys(Path(s).name for s in inputs)), plain,
-            fingerprint([name, plain, known]), run, model, resumes, passing,
+            key, made, run, model, resumes, passing,
         )  # fmt: skip
 
     def _outside(self, source: str) -> str:

@@ -122,6 +122,7 @@ PROPAGATED = {"propagate-conversion", "propagate-swap", "calibrate", *EVALUATION
         ("calibrate.train.save_every=7", set()),
         ("pretrain.save_steps=3", set()),
         ("pretrain.learning_rate=0.001", {"pretrain", *PROPAGATED}),
+        ("pretrain.keep_best=bits_per_byte_ru", {"pretrain", *PROPAGATED}),
         ("init.strategy=weighted", {"init", "pretrain", *PROPAGATED}),
         ("vocab.extend.add=50", {"vocab", "init", "pretrain", *PROPAGATED}),
         ("propagate.methods=[swap]", {"calibrate", *LAST}),
@@ -181,6 +182,19 @@ def test_a_finished_training_stays_when_what_it_began_with_is_deleted(
     # Lost, the vocabulary is made again, which the report reads; the training is not.
     shutil.rmtree(output / "tokenizer")
     assert todo(inputs, output) == ["vocab"]
+
+
+def test_another_choice_of_a_checkpoint_trains_nothing(inputs: Path, study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output, symlinks=True)
+    states = sorted((output / "base-ru" / "checkpoints").glob("*/trainer_state.json"))
+    before = [path.stat().st_mtime_ns for path in states]
+    recipe = load_recipe(inputs / "recipe.yaml", ["pretrain.keep_best=bits_per_byte_ru"])
+    run_recipe(recipe, output, only="pretrain")
+    assert [path.stat().st_mtime_ns for path in states] == before != []
+    manifest = json.loads((output / "base-ru" / "lep.json").read_text())
+    assert manifest["measures"]["best_checkpoint"] in {path.parent.name for path in states}
+    assert "pretrain" not in todo(inputs, output, "pretrain.keep_best=bits_per_byte_ru")
 
 
 def test_a_training_whose_manifest_is_gone_goes_on_from_its_checkpoints(
