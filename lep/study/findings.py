@@ -14,7 +14,7 @@ import numpy as np
 
 from lep.study.analysis import Comparison, Configuration, levels, longest, rank_correlation
 from lep.study.anova import Contrast, contrasts
-from lep.study.grid import SEED, TOKENS, label
+from lep.study.grid import SEED, TOKENS
 
 AGREES, DISAGREES, UNKNOWN = "agrees", "disagrees", "cannot tell"
 MARGIN = 0.01
@@ -132,7 +132,7 @@ def bases(evidence: Evidence) -> tuple[str, str]:
     """Whether a base that starts worse may end better."""
     by_base: dict[str, Configuration] = {}
     for item in longest(evidence.adapted) if evidence.adapted else []:
-        name = label(item.values.get("base"))
+        name = levels(item).get("base", "–")
         if name not in by_base or item.end < by_base[name].end:
             by_base[name] = item
     if len(by_base) < 2:

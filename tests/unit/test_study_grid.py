@@ -72,6 +72,20 @@ def test_cells_are_listed_or_ways_of_making_a_vocabulary_an_axis(tmp_path: Path)
     assert grid.cells[1].name == "vocabulary train kind bpe size 400"
 
 
+def test_values_whose_last_parts_are_alike_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("clean", "raw"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ru.jsonl").write_text('{"text": "а"}\n')
+    bases = ["meta-llama/Llama-3.2-1B", "unsloth/Llama-3.2-1B", "google/gemma-3-270m"]
+    corpora = [["clean/ru.jsonl"], ["raw/ru.jsonl"]]
+    grid = read_grid(write_grid(tmp_path, axes={"base": bases, "corpus": corpora}, vocab={"extend": {"add": 40}}))
+    assert len(grid.cells) == len({cell.id for cell in grid.cells}) == len({cell.name for cell in grid.cells}) == 6
+    assert grid.merged == 0
+    assert list(dict.fromkeys(cell.labels["base"] for cell in grid.cells)) == [*bases[:2], "gemma-3-270m"]
+    assert {cell.labels["corpus"] for cell in grid.cells} == {"clean/ru.jsonl", "raw/ru.jsonl"}
+    assert str(tmp_path) not in " ".join(cell.name for cell in grid.cells)
+
+
 def test_scripts_stand_for_a_language_that_is_not_known(tmp_path: Path) -> None:
     grid = read_grid(write_grid(tmp_path, lang="tr", scripts=["Latin"]))
     cell = next(c for c in grid.cells if not c.control)
