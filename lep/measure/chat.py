@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from darumeru.requests import Message
 
 BITS, ENDED, KEPT = "chat_bits_per_byte", "chat_ended", "chat_template_kept"
+LEFT_OUT = "chat_left_out"
 LIMIT = 400
 """Characters within which a turn has to end; not tokens, of which vocabularies need more or fewer for the same text."""
 
@@ -45,6 +46,8 @@ def chat_measures(
 ) -> dict[str, float]:
     """Return `model_chat_measures` of a model folder, computed in its stored type, on a CPU in float32.
 
+    Beside them, where there are any, `chat_left_out`: conversations without an answer or that the chat template refuses.
+
     Raises:
         UserError: the model has no chat template, or no conversation has an answer.
     """
@@ -56,7 +59,9 @@ def chat_measures(
     tokenizer = opened.tokenizer()
     model = load_model(folder, "float32" if device == "cpu" else "auto", device=device)
     chats = rendered(Prompter(tokenizer, "instruct", Limits(), _style(tokenizer)), conversations)
-    return model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+    left_out = len(conversations) - len(chats)
+    found = model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+    return found | ({LEFT_OUT: left_out} if left_out else {})
 
 
 def _style(tokenizer: Any) -> Style:
@@ -71,21 +76,29 @@ def _style(tokenizer: Any) -> Style:
 
 
 def rendered(prompter: Prompter, conversations: Sequence[Sequence[Message]]) -> list[Chat]:
-    """Return the last answer of each conversation, as the model is asked for it; conversations without one are left out.
+    """Return the last answer of each conversation, as the model is asked for it.
+
+    Conversations without one are left out, and those that the chat template refuses.
 
     Raises:
         UserError: there is no answer at all.
     """
+    from jinja2 import TemplateError
+
     found = []
     for messages in conversations:
         last = max((index for index, turn in enumerate(messages) if turn["role"] == "assistant"), default=0)
         text = messages[last]["content"]
         if last and text.strip():
-            asked = prompter.encode([prompter.render(messages[:last])])[0]
+            try:
+                asked = prompter.encode([prompter.render(messages[:last])])[0]
+            except TemplateError:  # many want user and assistant by turns
+                continue
             found.append(Chat(tuple(asked), prompter.continuation(text), len(text.encode())))
     if not found:
         raise UserError(
-            "No held-out conversation has an answer. A row is a list 'messages' that ends with the assistant's."
+            "No held-out conversation has an answer that the chat template writes. A row is a list 'messages' that ends with the "
+            "assistant's."
         )
     return found
 

@@ -12,7 +12,7 @@ import transformers
 
 from darumeru.errors import UserError
 from lep.measure.chat import chat_measures
-from support.chats import chat
+from support.chats import BY_TURNS, chat
 
 THINKING = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n"
@@ -151,3 +151,15 @@ def test_a_conversation_longer_than_the_context_loses_its_beginning(tiny_chat: P
     # An answer longer than the context is measured, too.
     endless = chat("Считай.", "один два три " * 30)
     assert 0 < chat_measures(tmp_path / "model", [endless], limit=12)["chat_bits_per_byte"] < 40
+
+
+def test_a_conversation_that_the_template_refuses_is_left_out(tiny_chat: Path, tmp_path: Path) -> None:
+    model = chain(tiny_chat, tmp_path / "model", ["a", "<|end|>"])
+    template = model / "chat_template.jinja"
+    plain = template.read_text() if template.is_file() else transformers.AutoTokenizer.from_pretrained(model).chat_template
+    template.write_text(BY_TURNS + plain)
+    odd = [*chat("Как дела?"), *HELD_OUT[0]]
+    whole = chat_measures(model, HELD_OUT, limit=12)
+    assert chat_measures(model, [odd, *HELD_OUT], limit=12) == {**whole, "chat_left_out": 1}
+    with pytest.raises(UserError, match="No held-out conversation has an answer"):
+        chat_measures(model, [odd], limit=12)
