@@ -16,7 +16,7 @@ from darumeru.errors import UserError
 from darumeru.options import Option
 from lep.model.manifest import added_ids, read_manifest
 from lep.options import Field
-from lep.tokenizer.vocabulary import Vocabulary
+from lep.tokenizer.vocabulary import SPACE, Vocabulary
 from lep.tokenizer.words import count_tokens
 
 _WORDS = regex.compile(r"[\p{L}\p{M}]+")
@@ -143,7 +143,9 @@ def _measure(name: str, label: str, vocabulary: Vocabulary, texts: Sequence[str]
         raise UserError(f"The text {label!r} holds no words.")
     counts = count_tokens(texts, vocabulary)
     tokens = int(counts.sum())
-    spaced = " " if vocabulary.family == "byte-level" else ""
+    # Some tokenizers put the space before a text themselves (Llama 2), others want it written (Gemma).
+    begun = vocabulary.tokenizer.encode("a", add_special_tokens=False).tokens
+    spaced = "" if begun and begun[0].startswith(SPACE) else " "
     encoded = vocabulary.tokenizer.encode_batch_fast([spaced + word for word in words], add_special_tokens=False)
     single = sum(count for item, count in zip(encoded, words.values(), strict=True) if len(item.ids) == 1)
     used = int((counts[sorted(new)] > 0).sum()) if new else 0

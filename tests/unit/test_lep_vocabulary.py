@@ -18,6 +18,7 @@ from lep.tokenizer.words import count_tokens, count_words
 from lep.vocab.check import check_vocabulary, way_of
 from lep.vocab.commands import check_folders, extend_vocabulary, optimize_vocabulary, swap_vocabulary
 from lep.vocab.extend import extend, prune, without
+from lep.vocab.report import report_vocabularies
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level, save_sentencepiece
 
 MAKERS = {"byte-level": save_byte_level, "sentencepiece": save_sentencepiece}
@@ -304,6 +305,22 @@ def test_a_corpus_with_more_words_than_fit_ends_and_keeps_the_frequent_ones(
     assert decoded["мир"] == 2000
     # Throwing out is a pass over all words in memory: it may not come with every document.
     assert len(made) < 500
+
+
+@pytest.mark.parametrize("prepended", [True, False])
+def test_words_of_one_token_are_found_whether_or_not_the_tokenizer_puts_a_space_before_a_text(
+    tmp_path: Path, prepended: bool
+) -> None:
+    folder = save_sentencepiece(tmp_path / "pieces", ["кот дом кот дом"] * 9, 300)
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    if not prepended:  # as Gemma's: spaces are replaced, and nothing is put before a text
+        spec["pre_tokenizer"] = None
+        spec["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    text = tmp_path / "text.txt"
+    text.write_text("вот кот и дом, а в доме кот и кот\n")
+    # Four of the ten words are кот or дом, the only words that are tokens.
+    assert report_vocabularies([folder], [str(text)]).rows[0].one_token_words == pytest.approx(0.4)
 
 
 def test_a_token_without_a_merge_is_found_where_whole_words_need_none(tmp_path: Path, corpus: Path) -> None:
