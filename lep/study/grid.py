@@ -122,6 +122,7 @@ class Grid:
         cells: all of them.
         merged: combinations that are the same control as another one.
         evaluates: the benchmark is run.
+        notes: on cells that are left out.
     """
 
     file: Path
@@ -132,6 +133,7 @@ class Grid:
     cells: list[Cell]
     merged: int
     evaluates: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def first(self) -> Recipe:
@@ -164,17 +166,25 @@ def read_grid(file: str | Path, changes: Sequence[str] = ()) -> Grid:
     if bool(own.axes) == bool(own.cells):
         raise UserError(f"{path} has {'both axes and' if own.axes else 'neither axes nor'} cells. Write one of them.")
     common = {key: value for key, value in content.items() if key in _SHARED} | {TOKENS: own.tokens, SEED: own.seed}
-    cells, merged = (_whole if own.axes else _listed)(own, common, folder)
+    cells, merged, notes = (_whole if own.axes else _listed)(own, common, folder)
     axes = {key: list(_distinct(cell.values.get(key) for cell in cells)) for key in cells[0].values}
     varied = {key: [v for v in values if v is not None] for key, values in axes.items() if len(values) > 1}
     names = {key: labels_of(values) for key, values in axes.items()}
     cells = [replace(c, labels={k: names[k][fingerprint(v)] for k, v in c.values.items()}) for c in cells]
     return Grid(
-        path.absolute(), tuple(changes), cells[0].recipe.top.name, own, varied, cells, merged, evaluate.name in content
-    )
+        path.absolute(), tuple(changes), cells[0].recipe.top.name, own, varied, cells, merged, evaluate.name in content, notes
+    )  # fmt: skip
 
 
-def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell], int]:
+_Cells = tuple[list[Cell], int, tuple[str, ...]]
+"""Cells, how many combinations were merged with another one, notes."""
+
+
+class _NoControl(UserError):
+    """A control has nothing to train."""
+
+
+def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> _Cells:
     for key, values in own.axes.items():
         _check_axis(key)
         if not values:
@@ -187,14 +197,28 @@ def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell
             f"The grid has {number:,} cells, and {MOST:,} is the most. Take fewer values, or list the cells that matter (cells:)."
         )
     found: dict[str, Cell] = {}
+    impossible: list[_NoControl] = []
     for chosen in itertools.product(*own.axes.values()):
-        cell = _cell(dict(zip(own.axes, chosen, strict=True)), common, own.scripts, folder)
-        # Controls that differ in nothing that they have are one.
-        found.setdefault(fingerprint(cell.values), cell)
-    return list(found.values()), number - len(found)
+        try:
+            cell = _cell(dict(zip(own.axes, chosen, strict=True)), common, own.scripts, folder)
+        except _NoControl as error:
+            impossible.append(error)
+            continue
+        # Controls that differ in nothing that they have are one; what they do not have is nobody's value.
+        settings = cell.recipe[pretrain].model_dump(mode="json")
+        same = [cell.recipe.top.model_dump(mode="json"), settings, cell.tokens] if cell.control else cell.values
+        other = found.setdefault(fingerprint(same), cell)
+        shared = {k: v if fingerprint(v) == fingerprint(cell.values[k]) else None for k, v in other.values.items()}
+        found[fingerprint(same)] = replace(other, values=shared)
+    cells = list(found.values())
+    if impossible and not any(cell.control for cell in cells):
+        raise impossible[0]
+    count = "1 control is" if len(impossible) == 1 else f"{len(impossible)} controls are"
+    note = f"{count} left out, where new rows alone would be trained, which the base does not have."
+    return cells, number - len(impossible) - len(cells), (note,) if impossible else ()
 
 
-def _listed(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell], int]:
+def _listed(own: Own, common: Mapping[str, Any], folder: Path) -> _Cells:
     if len(own.cells) > MOST:
         raise UserError(f"The grid lists {len(own.cells):,} cells, and {MOST:,} is the most.")
     keys = list(dict.fromkeys(key for values in own.cells for key in values))
@@ -209,7 +233,7 @@ def _listed(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cel
         if (other := found.setdefault(fingerprint(cell.values), number)) != number:
             raise UserError(f"cells: numbers {other} and {number} are the same ({cell.name}). Leave one out.")
         cells.append(cell)
-    return cells, 0
+    return cells, 0, ()
 
 
 def _check_axis(key: str) -> None:
@@ -234,7 +258,10 @@ def _cell(values: Mapping[str, Any], common: Mapping[str, Any], scripts: Sequenc
     if recipe[pretrain].control:
         raise UserError(f"pretrain.control: the control of a grid is the cell with {ADD} 0. Leave the key out.")
     if is_control(recipe):
-        settings = recipe[pretrain].model_copy(update=control_settings(recipe[pretrain]).model_dump())
+        try:
+            settings = recipe[pretrain].model_copy(update=control_settings(recipe[pretrain]).model_dump())
+        except UserError as error:
+            raise _NoControl(str(error)) from None
         recipe = replace(recipe, settings={**recipe.settings, pretrain.name: settings})
         values = {k: None if k.startswith("init") else v for k, v in values.items()}
     return Cell(values, recipe, own[TOKENS], own[SEED])
