@@ -14,6 +14,7 @@ import regex
 from darumeru.data.texts import read_all
 from darumeru.errors import UserError
 from darumeru.options import Option
+from lep.measure.held_out import labelled
 from lep.model.manifest import added_ids, read_manifest
 from lep.options import Field
 from lep.tokenizer.vocabulary import SPACE, Vocabulary
@@ -82,11 +83,11 @@ def report_vocabularies(models: Sequence[str | Path], texts: LabelledTexts, *, f
     Raises:
         UserError: a text without words, or one that cannot be read.
     """
-    labelled: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     for text in texts:
-        label, _, path = text.partition("=") if "=" in text else (Path(text).name.partition(".")[0], "", text)
-        labelled.setdefault(label, []).append(path)
-    documents = {label: read_all(paths, field=field, limit=_LIMIT) for label, paths in labelled.items()}
+        label, path = labelled(text)
+        sources.setdefault(label, []).append(path)
+    documents = {label: read_all(paths, field=field, limit=_LIMIT) for label, paths in sources.items()}
     rows: list[Row] = []
     longest: dict[str, list[str]] = {}
     strangest: dict[str, list[str]] = {}

@@ -10,6 +10,8 @@ import pytest
 
 from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
+from lep.corpus.clean import clean_corpus
+from lep.measure.held_out import HeldOut
 from lep.model.folders import folder_fingerprint
 from lep.tokenizer.scripts import has_script, only_in_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary, bytes_to_chars, chars_to_bytes
@@ -241,6 +243,29 @@ def test_bad_corpora(old: Path, tmp_path: Path, english: Path) -> None:
     with pytest.raises(UserError, match="Unknown script in Klingon"):
         extend_vocabulary(old, [tiny], tmp_path / "new", add=5, scripts=["Klingon"])
     assert not (tmp_path / "new").exists()
+
+
+def test_a_line_whose_text_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "Привет"}\n{"text": "обрезано \\ud83d"}\n')
+    with pytest.raises(UserError, match=r"Line 2 of .*texts\.jsonl has half a character"):
+        list(read_texts([file]))
+    clean_corpus([file], tmp_path / "clean.jsonl", lang="ru")  # which mends it
+    assert list(read_texts([tmp_path / "clean.jsonl"])) == ["Привет", "обрезано"]
+    file.write_text('{"text": "a"}\n{"text": null}\n')
+    with pytest.raises(UserError, match=r"Line 2 of .*texts\.jsonl has null in its field 'text', where a text is wanted"):
+        list(read_texts([file]))
+
+
+def test_a_name_ends_at_the_first_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/lang=ru")
+    folder.mkdir(parents=True)
+    (folder / "h.jsonl").write_text('{"text": "привет мир"}\n')
+    old = save_byte_level(tmp_path / "old", SOME, 400)
+    for source, name in (("ru=data/lang=ru/h.jsonl", "ru"), ("data/lang=ru/h.jsonl", "h")):
+        assert HeldOut.read([source]).pieces == {name: ["привет мир"]}
+        assert [row.text for row in report_vocabularies([old], [source]).rows] == [name]
 
 
 def test_all_corpus_formats_give_the_same_texts(tmp_path: Path) -> None:
