@@ -129,16 +129,16 @@ def _jsonl(path: Path, field: str, halves: bool) -> Iterator[str]:
         text = row.get(field) if isinstance(row, dict) else None
         if isinstance(row, dict) and field in row and not isinstance(text, str):
             raise UserError(
-                f"Line {number} of {path} has {json.dumps(text)[:40]} in its field {field!r}, where a text is wanted. Leave the line "
-                "out, or name another field with --field."
+                f"Line {number} of {path} has {json.dumps(text)[:40]} in its field {field!r}, where a text is wanted. Leave the "
+                "line out, or name another field with --field."
             )
         if not isinstance(text, str):
             fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise UserError(f"Line {number} of {path} has no text field {field!r} (it has: {fields}). Use --field.")
         if not halves and _SURROGATE.search(text):
             raise UserError(
-                f"Line {number} of {path} has half a character (a lone surrogate, as where a text was cut inside an emoji). Leave "
-                "the line out; lep corpus clean takes such halves away."
+                f"Line {number} of {path} has half a character (a lone surrogate, as where a text was cut inside an emoji). "
+                "Leave the line out; lep corpus clean takes such halves away."
             )
         yield text
 

@@ -15,7 +15,7 @@ from darumeru.errors import UserError
 from lep.measure.held_out import BITS, SHARE, HeldOut
 from lep.model.manifest import read_manifest, versions
 from lep.pipeline.pages import WEB, Table, make_table, number
-from lep.pipeline.price import Shape, shape_of
+from lep.pipeline.price import shape_of
 from lep.pretraining.claim import measured_texts
 from lep.pretraining.schedule import parse_schedule
 
@@ -72,8 +72,8 @@ def collect(original: Path, control: Path, adapted: Path, held_out: HeldOut) -> 
     left_out = [name for name in held_out.pieces if name not in texts]
     if not texts:
         raise UserError(
-            f"The trainings in {adapted.name} and {control.name} were not measured on {', '.join(left_out)} as the text is now, so "
-            "what the vocabulary costs is not known. Name the held-out texts of the trainings, or do without a control."
+            f"The trainings in {adapted.name} and {control.name} were not measured on {', '.join(left_out)} as the text is now, "
+            "so what the vocabulary costs is not known. Name the held-out texts of the trainings, or do without a control."
         )
     held_out = replace(held_out, pieces={name: held_out.pieces[name] for name in texts})
     models = {
@@ -146,7 +146,9 @@ def _bits(entry: Mapping[str, Any], texts: Collection[str], first: str) -> dict[
     """Bits per byte of texts in an entry of the log; one that names none was of the first text alone."""
     named = {name: entry[key] for name in texts if (key := f"eval_{BITS}_{name}") in entry}
     alone = first in texts and not any(key.startswith(f"eval_{BITS}_") for key in entry)
-    return {name: float(bits) for name, bits in named.items()} | ({first: float(entry[f"eval_{BITS}"])} if alone else {})
+    return {name: float(bits) for name, bits in named.items()} | (
+        {first: float(entry[f"eval_{BITS}"])} if alone else {}
+    )
 
 
 def _cost(text: str, models: Mapping[str, Any]) -> dict[str, Any]:

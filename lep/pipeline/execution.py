@@ -2,7 +2,8 @@
 
 An output folder holds `pipeline.json` (the name of the study), `stages/STEP.json` (key, state and time of each step) and what the
 steps wrote. A step whose key is recorded as done, with its output there, is not run again, also where an output that it was made
-from is gone. One that was begun with the same key resumes; what was made with another key is deleted first, unless only the choice of a result from it has changed.
+from is gone. One that was begun with the same key resumes; what was made with another key is deleted first, unless only the
+choice of a result from it has changed.
 """
 
 from __future__ import annotations

@@ -173,7 +173,9 @@ def _chats(report: Mapping[str, Any]) -> Table:
         "without a control token inside."
     )
     left_out = int(max((c.get("chat_left_out", 0) for c in found["models"].values()), default=0))
-    note += f" {left_out} are left out: without an answer, or not to be written in the chat template." if left_out else ""
+    note += (
+        f" {left_out} are left out: without an answer, or not to be written in the chat template." if left_out else ""
+    )
     return make_table("Chat", ["model", "answers: bits per byte", "turns ended", "template kept"], rows, note)
 
 

@@ -103,7 +103,7 @@ def open_chats(source: str, tokenizer: Any, folder: Path, *, block_size: int) ->
                 f"No conversation of {Path(source).name} fits into --block-size {block_size} tokens. Take shorter ones, or a "
                 "larger block size."
                 if read[True]
-                else f"The chat template refuses all {read[False]} conversations of {Path(source).name}. Take such as it can write."
+                else f"The chat template refuses all {read[False]} conversations of {Path(source).name}. Take others."
             )
         (place / "ends.bin").write_bytes(np.array(ends, dtype=np.int64).tobytes())
         counts = Counts(

@@ -14,7 +14,6 @@ from lep.pretraining.best import parse_limits
 from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 
-
 _CHOICE = {"keep_best", "within"}
 
 

@@ -87,7 +87,7 @@ def propagate(
         new_folder(Path(output), inputs=inputs.values(), force=force) as place,
         tempfile.TemporaryDirectory(dir=place) as heads,
     ):
-        models = open_models(*inputs.values(), Path(heads))
+        models = open_models(inputs["base"], inputs["adapted"], inputs["instruct"], Path(heads))
         changed = trained_tensors(models.base, models.adapted)
         if changed and backbone == "instruct":
             warn(

@@ -95,7 +95,9 @@ class Cell:
     def name(self) -> str:
         """For readers."""
         return " · ".join(
-            f"{title(key)} {self.labels.get(key, label(value))}" for key, value in self.values.items() if value is not None
+            f"{title(key)} {self.labels.get(key, label(value))}"
+            for key, value in self.values.items()
+            if value is not None
         )
 
     def without(self, *axes: str) -> str:
@@ -180,7 +182,7 @@ _Cells = tuple[list[Cell], int, tuple[str, ...]]
 """Cells, how many combinations were merged with another one, notes."""
 
 
-class _NoControl(UserError):
+class _NoControlError(UserError):
     """A control has nothing to train."""
 
 
@@ -197,11 +199,11 @@ def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> _Cells:
             f"The grid has {number:,} cells, and {MOST:,} is the most. Take fewer values, or list the cells that matter (cells:)."
         )
     found: dict[str, Cell] = {}
-    impossible: list[_NoControl] = []
+    impossible: list[_NoControlError] = []
     for chosen in itertools.product(*own.axes.values()):
         try:
             cell = _cell(dict(zip(own.axes, chosen, strict=True)), common, own.scripts, folder)
-        except _NoControl as error:
+        except _NoControlError as error:
             impossible.append(error)
             continue
         # Controls that differ in nothing that they have are one; what they do not have is nobody's value.
@@ -261,7 +263,7 @@ def _cell(values: Mapping[str, Any], common: Mapping[str, Any], scripts: Sequenc
         try:
             settings = recipe[pretrain].model_copy(update=control_settings(recipe[pretrain]).model_dump())
         except UserError as error:
-            raise _NoControl(str(error)) from None
+            raise _NoControlError(str(error)) from None
         recipe = replace(recipe, settings={**recipe.settings, pretrain.name: settings})
         values = {k: None if k.startswith("init") else v for k, v in values.items()}
     return Cell(values, recipe, own[TOKENS], own[SEED])
@@ -338,7 +340,11 @@ def label(value: Any, parts: int = 1) -> str:
         return " ".join(f"{key} {label(inner, parts)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
         return " + ".join(label(inner, parts) for inner in value) or "none"
-    return "/".join(Path(value).parts[-parts:]).replace("//", "/") if isinstance(value, str) and "/" in value else str(value)
+    return (
+        "/".join(Path(value).parts[-parts:]).replace("//", "/")
+        if isinstance(value, str) and "/" in value
+        else str(value)
+    )
 
 
 def _distinct(values: Iterator[Any] | Sequence[Any]) -> Iterator[Any]:

@@ -156,7 +156,9 @@ def test_a_conversation_longer_than_the_context_loses_its_beginning(tiny_chat: P
 def test_a_conversation_that_the_template_refuses_is_left_out(tiny_chat: Path, tmp_path: Path) -> None:
     model = chain(tiny_chat, tmp_path / "model", ["a", "<|end|>"])
     template = model / "chat_template.jinja"
-    plain = template.read_text() if template.is_file() else transformers.AutoTokenizer.from_pretrained(model).chat_template
+    plain = (
+        template.read_text() if template.is_file() else transformers.AutoTokenizer.from_pretrained(model).chat_template
+    )
     template.write_text(BY_TURNS + plain)
     odd = [*chat("Как дела?"), *HELD_OUT[0]]
     whole = chat_measures(model, HELD_OUT, limit=12)

@@ -74,7 +74,9 @@ def test_a_training_pulls_as_often_after_another_one(base: Path, corpus: Path, t
         pretrain(base, [corpus], tmp_path / name, settings=settings)
         return model_of(tmp_path / name).get_input_embeddings().weight
 
-    torch.optim.AdamW.step = getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step)  # as in a new process
+    torch.optim.AdamW.step = getattr(
+        torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step
+    )  # as in a new process
     first = weights("first")
     torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
     assert torch.equal(weights("second"), first)

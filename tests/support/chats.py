@@ -8,7 +8,6 @@ import transformers
 from darumeru.inference.prompt import Limits, Prompter
 from lep.calibration.chat import Example, Writers, render
 
-
 BY_TURNS = (
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% endfor %}"

@@ -13,9 +13,9 @@ from darumeru.errors import DarumeruError, UserError
 from lep.corpus.clean import clean_corpus
 from lep.measure.held_out import HeldOut
 from lep.model.folders import folder_fingerprint
+from lep.tokenizer import words as words_module
 from lep.tokenizer.scripts import has_script, only_in_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary, bytes_to_chars, chars_to_bytes
-from lep.tokenizer import words as words_module
 from lep.tokenizer.words import count_tokens, count_words
 from lep.vocab.check import check_vocabulary, way_of
 from lep.vocab.commands import check_folders, extend_vocabulary, optimize_vocabulary, swap_vocabulary
@@ -253,7 +253,9 @@ def test_a_line_whose_text_cannot_be_trained_on_is_named(tmp_path: Path) -> None
     clean_corpus([file], tmp_path / "clean.jsonl", lang="ru")  # which mends it
     assert list(read_texts([tmp_path / "clean.jsonl"])) == ["Привет", "обрезано"]
     file.write_text('{"text": "a"}\n{"text": null}\n')
-    with pytest.raises(UserError, match=r"Line 2 of .*texts\.jsonl has null in its field 'text', where a text is wanted"):
+    with pytest.raises(
+        UserError, match=r"Line 2 of .*texts\.jsonl has null in its field 'text', where a text is wanted"
+    ):
         list(read_texts([file]))
 
 

@@ -220,7 +220,9 @@ def test_efficiency(grid: Grid, end: float, verdict: str) -> None:
     assert efficiency(evidence(results(grid, lambda _: end, noise=0.1)))[0] == verdict
 
 
-@pytest.mark.parametrize("order", [["mean", "weighted"], ["random", "mean", "weighted"], ["weighted", "random", "mean"]])
+@pytest.mark.parametrize(
+    "order", [["mean", "weighted"], ["random", "mean", "weighted"], ["weighted", "random", "mean"]]
+)
 def test_the_simplest_is_held_against_elaborate_ones_within_a_margin(tmp_path: Path, order: list[str]) -> None:
     axes = {**AXES, "init.strategy": order}
     grid = read_grid(write_grid(tmp_path, axes=axes))
