@@ -120,7 +120,7 @@ def _curve(folder: Path, texts: Mapping[str, str]) -> list[dict[str, Any]]:
 
     settings, shape = (read_manifest(folder) or {})["settings"], shape_of(str(folder))
     each = sum(share * shape.training(shape.rows, what) for what, share in parse_schedule(settings["train"]))
-    known = measured_texts(folder) or {name: texts.get(name, "") for name in settings["held_out"]}
+    known = measured_texts(folder) or {name: texts.get(name, "") for name in settings.get("held_out", texts)}
     same = [name for name, text in texts.items() if known.get(name) == text]
     first = next(iter(known), "")
     points = []

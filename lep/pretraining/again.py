@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from darumeru.files import read_json
 from lep.pretraining.best import Choice
 from lep.pretraining.checkpoints import checkpoints
+from lep.pretraining.claim import measured_texts
 from lep.pretraining.settings import PretrainSettings
 
 _DONE = "The training is done already"
@@ -19,7 +20,7 @@ def chooses_again(
     settings: PretrainSettings,
     choice: Choice | None,
     *,
-    texts: Collection[str],
+    texts: Mapping[str, str],
     folder: Path,
     warn: Callable[[str], None],
 ) -> bool:
@@ -29,11 +30,14 @@ def chooses_again(
         done: the manifest of the training.
         settings: that are asked for now.
         choice: by held-out measures, as they ask for it; None for one by a benchmark, or for the last checkpoint.
-        texts: names of the held-out texts that are given now.
-        folder: of the checkpoints.
+        texts: fingerprints of the held-out texts that are given now, by name.
+        folder: of the checkpoints, in that of the training.
         warn: receives one sentence for each of these.
     """
-    for sentence in _too_late(done["settings"], settings, texts):
+    known = measured_texts(folder.parent) or {
+        name: texts.get(name, "") for name in done["settings"].get("held_out", texts)
+    }
+    for sentence in _too_late(done["settings"], settings, [name for name in texts if known.get(name) != texts[name]]):
         warn(sentence)
     wanted = settings.of_the_choice()
     if all(done["settings"].get(name) == wanted.get(name) for name in ("keep_best", "within")):
@@ -46,12 +50,12 @@ def chooses_again(
     return True
 
 
-def _too_late(done: Mapping[str, Any], settings: PretrainSettings, texts: Collection[str]) -> Iterator[str]:
+def _too_late(done: Mapping[str, Any], settings: PretrainSettings, texts: Sequence[str]) -> Iterator[str]:
     """Yield a sentence for what a training that is done can no longer take."""
     if settings.stop_if and list(settings.stop_if) != done.get("stop_if"):
         yield f"{_DONE}, so --stop-if does not end it. Name another --output to train with these rules."
-    if new := [name for name in texts if name not in done["held_out"]]:
-        yield f"{_DONE}, and was not measured on {', '.join(new)}. A held-out text counts from the step on where it is given."
+    if texts:
+        yield f"{_DONE}, and was not measured on {', '.join(texts)} as given now. Its figures are those of the texts before."
 
 
 def _obstacle(folder: Path, choice: Choice | None, keep_best: str | None) -> str | None:

@@ -148,7 +148,7 @@ class _Training:
         with arguments.main_process_first(local=False):
             done = claim(self.output, self._identity(), STAGE, model=self.model.folder, force=force, write=first)
         if done is not None and not chooses_again(
-            done, self.settings, self.choice, texts=self.held_out.pieces, folder=self.checkpoints, warn=self.warn
+            done, self.settings, self.choice, texts=self.held_out.fingerprints, folder=self.checkpoints, warn=self.warn
         ):
             return done
         with exclusive(self.output) if first else nullcontext(), without_accelerate():

@@ -186,6 +186,7 @@ def test_a_finished_training_can_be_asked_for_another_of_its_checkpoints(
     assert "--stop-if does not end it" in train(suite="darumeru-train", stop_if=("darucopy_ru < 0.9 for 3",))[1]
     assert "not watched by micro_avg" in train(suite="darumeru-train", keep_best="micro_avg")[1]
     assert "not measured on more" in train(*held_out, f"more={corpus}")[1]
+    assert "not measured on ru as given now" in train(f"ru={corpus}", held_out[1])[1]
     shutil.rmtree(out / "checkpoints")
     assert "its checkpoints are gone" in train(keep_best="bits_per_byte_ru")[1]
     assert (out / "lep.json").read_bytes() == before
