@@ -59,7 +59,7 @@ class Models:
 def open_models(base: str | Path, adapted: str | Path, instruct: str | Path, place: Path) -> Models:
     """Open the three models.
 
-    Where the adapted one was given a head of its own (`lep pretrain --untie`), the others get theirs too.
+    Where only the adapted one has a head of its own (`lep pretrain --untie`), the others get theirs too.
 
     Args:
         base: the base model.
@@ -71,11 +71,8 @@ def open_models(base: str | Path, adapted: str | Path, instruct: str | Path, pla
         UserError: shapes or families that do not match, vocabularies without overlap.
     """
     models = [open_checkpoint(source) for source in (base, adapted, instruct)]
-    if not models[1].embeddings.tied:
-        models = [
-            untied(model, place / role) if model.embeddings.tied else model
-            for model, role in zip(models, ("base", "adapted", "instruct"), strict=True)
-        ]
+    if [model.embeddings.tied for model in models] == [True, False, True]:
+        models = [untied(models[0], place / "base"), models[1], untied(models[2], place / "instruct")]
     _check_shapes(*models)
     vocabularies = [Vocabulary.load(model.folder) for model in models]
     for model, vocabulary, role in zip(models, vocabularies, ("base", "adapted", "instruct"), strict=True):
