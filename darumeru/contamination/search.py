@@ -95,7 +95,7 @@ def find_contamination(
     )
     tally = _Tally(benchmark.index, benchmark.documents)
     for source in settings.corpus:
-        tally.read(source, read_texts([source], field=settings.field), progress)
+        tally.read(source, read_texts([source], field=settings.field, halves=True), progress)
     if not tally.characters:
         raise UserError(f"There is no text in {', '.join(settings.corpus)}.")
     findings = tally.findings(benchmark, settings.min_share)

@@ -15,19 +15,21 @@ from darumeru import hub
 from darumeru.errors import UserError
 from darumeru.extras import need
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HUB = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]*))?(:(?P<split>[\w\[\]%:.-]*))?")
 
 
-def read_texts(sources: Iterable[str | Path], *, field: str = "text") -> Iterator[str]:
+def read_texts(sources: Iterable[str | Path], *, field: str = "text", halves: bool = False) -> Iterator[str]:
     """Yield the documents of all sources, one after another; nothing but the current one is kept.
 
     Args:
         sources: files ending in .txt, .jsonl or .parquet (the first two also with .gz or .zst), or
             `hub:owner/name[:configuration[:split]]`.
         field: the field of JSON lines, Parquet and data sets that holds the text.
+        halves: texts with half a character (a lone surrogate, which JSON can carry and no tokenizer takes) are given, too.
 
     Raises:
-        UserError: a missing file, an unknown ending, text that is not UTF-8, a missing field.
+        UserError: a missing file, an unknown ending, text that is not UTF-8, a missing field, half a character.
     """
     for source in sources:
         if str(source).startswith("hub:"):
@@ -40,7 +42,7 @@ def read_texts(sources: Iterable[str | Path], *, field: str = "text") -> Iterato
         if kind == "parquet":
             yield from _parquet(path, field)
         elif kind == "jsonl":
-            yield from _jsonl(path, field)
+            yield from _jsonl(path, field, halves)
         elif kind == "txt":
             yield from _lines(path)
         else:
@@ -116,7 +118,7 @@ def _lines(path: Path) -> Iterator[str]:
         yield line.rstrip("\r\n")
 
 
-def _jsonl(path: Path, field: str) -> Iterator[str]:
+def _jsonl(path: Path, field: str, halves: bool) -> Iterator[str]:
     for number, line in _decoded(path):
         if not line.strip():
             continue
@@ -124,10 +126,21 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"Line {number} of {path} is not JSON ({error.msg}). One object a line is read.") from None
-        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+        text = row.get(field) if isinstance(row, dict) else None
+        if isinstance(row, dict) and field in row and not isinstance(text, str):
+            raise UserError(
+                f"Line {number} of {path} has {json.dumps(text)[:40]} in its field {field!r}, where a text is wanted. Leave the "
+                "line out, or name another field with --field."
+            )
+        if not isinstance(text, str):
             fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise UserError(f"Line {number} of {path} has no text field {field!r} (it has: {fields}). Use --field.")
-        yield row[field]
+        if not halves and _SURROGATE.search(text):
+            raise UserError(
+                f"Line {number} of {path} has half a character (a lone surrogate, as where a text was cut inside an emoji). "
+                "Leave the line out; lep corpus clean takes such halves away."
+            )
+        yield text
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from darumeru.requests import Message
 
 Reason = Literal["template", "thought", "no_answer", "too_long"]
-"""Why an example is left out: its rendering does not grow turn by turn, it has a thought that the template does not write,
-nothing to learn in it, or too many tokens."""
+"""Why an example is left out: its rendering does not grow turn by turn or the template refuses it, it has a thought that the
+template does not write, nothing to learn in it, or too many tokens."""
 
 ROLES = ("system", "user", "assistant")
 THOUGHT = "reasoning_content"
@@ -143,13 +143,18 @@ def _render(
     writers: Writers, messages: Sequence[Message], turns: Sequence[int], ends: frozenset[int], max_length: int
 ) -> Example | Reason:
     """Return a conversation up to the last of some of the assistant's turns, which are learned."""
+    from jinja2 import TemplateError
+
     texts = []
     for index in turns:
         prompter = writers.of_turn(messages[index])
         if prompter is None:
             return "thought"
         said = [*messages[:index], _with_thought(messages[index])]
-        texts += [prompter.render(messages[:index]), prompter.finished(said)]
+        try:
+            texts += [prompter.render(messages[:index]), prompter.finished(said)]
+        except TemplateError:  # many want user and assistant by turns
+            return "template"
         if messages[index].get(THOUGHT, "").strip() not in texts[-1]:
             return "thought"
     encoded = writers.plain.encode(texts)

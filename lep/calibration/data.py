@@ -372,7 +372,7 @@ def _copies(
         return [], None
 
     def others() -> Iterator[str]:
-        yield from read_texts(exclude, field=field)
+        yield from read_texts(exclude, field=field, halves=True)
         for name in dict.fromkeys(("mini", *bundles)):
             yield from benchmark_texts(name)
 

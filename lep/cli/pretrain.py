@@ -58,8 +58,9 @@ def pretrain_command(
             place = sibling(output, "-sweep")
             blocks = place / "blocks"
             trials = sweep(
-                **given, folder=place, rates=_numbers(sweep_lr), settings=how, fraction=sweep_fraction, warn=warn
-            )
+                **given, folder=place, rates=_numbers(sweep_lr), settings=how, fraction=sweep_fraction, force=what["force"],
+                warn=warn,
+            )  # fmt: skip
             chosen = pick(trials)
             _show_trials(trials, chosen)
             how = how.model_copy(update={"learning_rate": chosen.learning_rate})

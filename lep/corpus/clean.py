@@ -213,7 +213,7 @@ def clean_corpus(
     documents = characters = sampled = 0
     sample: list[str] = []
     with new_corpus(output, inputs=corpus, force=force) as writer:
-        for text in watched(read_texts(corpus, field=field), "Cleaning"):
+        for text in watched(read_texts(corpus, field=field, halves=True), "Cleaning"):
             documents += 1
             characters += len(text)
             if sampled < _SAMPLE:

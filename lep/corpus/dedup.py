@@ -186,7 +186,7 @@ def dedup_corpus(
     ):
         index = NearIndex(Path(folder), threshold=threshold, num_perm=num_perm, ngram=ngram, seed=seed)
         try:
-            for text in watched(read_texts(corpus, field=field), "Removing duplicates"):
+            for text in watched(read_texts(corpus, field=field, halves=True), "Removing duplicates"):
                 documents += 1
                 characters += len(text)
                 if not text.strip():

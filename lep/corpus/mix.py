@@ -163,7 +163,7 @@ def _lengths(path: str, field: str) -> NDArray[np.int64]:
 
 
 def _texts(path: str, field: str) -> Iterator[str]:
-    return (text for text in read_texts([path], field=field) if text.strip())
+    return (text for text in read_texts([path], field=field, halves=True) if text.strip())
 
 
 def _chosen(path: str, field: str, picks: NDArray[np.int64], count: int) -> Iterator[str]:

@@ -1,9 +1,13 @@
-"""Bits per byte of a model folder or of a model in memory, on texts cut as `darumeru.scoring.bits` says."""
+"""Bits per byte of a model folder or of a model in memory, on texts cut as `darumeru.scoring.bits` says.
+
+A piece of more tokens than the model has positions for is read in windows of as many, alike in length, each behind the token that
+texts begin with: every byte is predicted, by what the model can see.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +54,26 @@ def model_bits_per_byte(model: Any, tokenizer: Any, cut: Sequence[str]) -> float
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         start = 0
-    nats = 0.0
+    nats, longest = 0.0, positions(model)
     for piece in cut:
-        ids = [start, *tokenizer(piece, add_special_tokens=False)["input_ids"]]
-        tokens = torch.tensor([ids], device=model.device)
-        with torch.no_grad():
-            logits = model(tokens).logits[0, :-1].float()
-        nats += float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum"))
+        for window in _windows(tokenizer(piece, add_special_tokens=False)["input_ids"], longest):
+            tokens = torch.tensor([[start, *window]], device=model.device)
+            with torch.no_grad():
+                logits = model(tokens).logits[0, :-1].float()
+            nats += float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum"))
     return nats / math.log(2) / sum(len(piece.encode()) for piece in cut)
+
+
+def positions(model: Any) -> int | None:
+    """Return how many tokens a model was made to see at once; None where its configuration does not say."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def _windows(ids: Sequence[int], longest: int | None) -> Iterator[Sequence[int]]:
+    """Yield tokens in as few runs of equal length as leave room for a token before each."""
+    room = len(ids) if longest is None else longest - 1
+    count = max(-(-len(ids) // max(room, 1)), 1)
+    size = max(-(-len(ids) // count), 1)
+    for start in range(0, max(len(ids), 1), size):
+        yield ids[start : start + size]

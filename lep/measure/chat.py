@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import UserError
+from lep.measure.bits import positions
 
 if TYPE_CHECKING:
     from darumeru.inference.prompt import Prompter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from darumeru.requests import Message
 
 BITS, ENDED, KEPT = "chat_bits_per_byte", "chat_ended", "chat_template_kept"
+LEFT_OUT = "chat_left_out"
 LIMIT = 400
 """Characters within which a turn has to end; not tokens, of which vocabularies need more or fewer for the same text."""
 
@@ -44,6 +46,8 @@ def chat_measures(
 ) -> dict[str, float]:
     """Return `model_chat_measures` of a model folder, computed in its stored type, on a CPU in float32.
 
+    Beside them, where there are any, `chat_left_out`: conversations without an answer or that the chat template refuses.
+
     Raises:
         UserError: the model has no chat template, or no conversation has an answer.
     """
@@ -55,7 +59,9 @@ def chat_measures(
     tokenizer = opened.tokenizer()
     model = load_model(folder, "float32" if device == "cpu" else "auto", device=device)
     chats = rendered(Prompter(tokenizer, "instruct", Limits(), _style(tokenizer)), conversations)
-    return model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+    left_out = len(conversations) - len(chats)
+    found = model_chat_measures(model, tokenizer, opened.eos_ids(tokenizer), chats, limit=limit)
+    return found | ({LEFT_OUT: left_out} if left_out else {})
 
 
 def _style(tokenizer: Any) -> Style:
@@ -70,21 +76,29 @@ def _style(tokenizer: Any) -> Style:
 
 
 def rendered(prompter: Prompter, conversations: Sequence[Sequence[Message]]) -> list[Chat]:
-    """Return the last answer of each conversation, as the model is asked for it; conversations without one are left out.
+    """Return the last answer of each conversation, as the model is asked for it.
+
+    Conversations without one are left out, and those that the chat template refuses.
 
     Raises:
         UserError: there is no answer at all.
     """
+    from jinja2 import TemplateError
+
     found = []
     for messages in conversations:
         last = max((index for index, turn in enumerate(messages) if turn["role"] == "assistant"), default=0)
         text = messages[last]["content"]
         if last and text.strip():
-            asked = prompter.encode([prompter.render(messages[:last])])[0]
+            try:
+                asked = prompter.encode([prompter.render(messages[:last])])[0]
+            except TemplateError:  # many want user and assistant by turns
+                continue
             found.append(Chat(tuple(asked), prompter.continuation(text), len(text.encode())))
     if not found:
         raise UserError(
-            "No held-out conversation has an answer. A row is a list 'messages' that ends with the assistant's."
+            "No held-out conversation has an answer that the chat template writes. A row is a list 'messages' that ends with the "
+            "assistant's."
         )
     return found
 
@@ -95,7 +109,7 @@ def model_chat_measures(
     """Return the measures of a model in memory, which must be in eval mode.
 
     * `chat_bits_per_byte`: ``−Σ log2 p(answer, end | prompt) / Σ bytes(answer)``; p of the end is that of any token that ends
-      a turn.
+      a turn. What is more than the model has positions for loses its beginning.
     * `chat_ended`: share of the greedy answers that say something and end within `limit` characters.
     * `chat_template_kept`: share of the greedy answers that hold no control token, as a token or spelled out.
 
@@ -116,7 +130,7 @@ def model_chat_measures(
         text = tokenizer.decode(said, skip_special_tokens=False)
         ended += stop is not None and bool(text.strip()) and len(text) <= limit
         kept += not any(token in control for token in said) and not any(name in text for name in control.values())
-    bits = sum(_nats(model, chat, ends) for chat in chats) / math.log(2)
+    bits = sum(_nats(model, chat, ends, tokenizer.bos_token_id) for chat in chats) / math.log(2)
     return {
         BITS: bits / sum(chat.size for chat in chats),
         ENDED: ended / len(answers),
@@ -124,15 +138,31 @@ def model_chat_measures(
     }
 
 
-def _nats(model: Any, chat: Chat, ends: Collection[int]) -> float:
+def _nats(model: Any, chat: Chat, ends: Collection[int], bos: int | None) -> float:
     import torch
 
-    ids = torch.tensor([[*chat.prompt, *chat.answer]], device=model.device)
-    with torch.no_grad():
-        logits = model(ids).logits[0, len(chat.prompt) - 1 :].float()
-    surprise = torch.nn.functional.cross_entropy(logits[:-1], ids[0, len(chat.prompt) :], reduction="sum")
-    end = logits[-1].log_softmax(dim=-1)[sorted(ends)].logsumexp(dim=0)
-    return float(surprise - end)
+    ids, at = [*chat.prompt, *chat.answer], len(chat.prompt)
+    longest = positions(model) or len(ids)
+    nats = 0.0
+    while at <= len(ids):
+        # Tokens [at, stop) and, behind the last, the end: as many as leave half of the positions for what is before them.
+        stop = len(ids) + 1 if len(ids) <= longest else min(at + longest // 2, len(ids) + 1)
+        seen = ids[: stop - 1] if stop - 1 <= longest else _last(ids[: stop - 1], longest, bos)
+        tokens = torch.tensor([seen], device=model.device)
+        with torch.no_grad():
+            logits = model(tokens).logits[0, at - stop :].float()
+        said = torch.tensor(ids[at:stop], device=model.device)
+        surprise = torch.nn.functional.cross_entropy(logits[: len(said)], said, reduction="sum")
+        if stop > len(ids):
+            surprise = surprise - logits[-1].log_softmax(dim=-1)[sorted(ends)].logsumexp(dim=0)
+        nats += float(surprise)
+        at = stop
+    return nats
+
+
+def _last(ids: Sequence[int], count: int, bos: int | None) -> list[int]:
+    """Return the last tokens, so many with the one that texts begin with, where there is one."""
+    return list(ids[-count:]) if bos is None else [bos, *ids[len(ids) - count + 1 :]]
 
 
 def _written(
@@ -142,15 +172,20 @@ def _written(
     import torch
     from transformers import GenerationConfig, StoppingCriteriaList
 
-    filler = min(ends)
-    # The model's own settings may sample or punish repetitions. Tokens of less than a character are rare.
-    settings = GenerationConfig(
-        max_new_tokens=limit + 1, do_sample=False, use_cache=True, eos_token_id=sorted(ends), pad_token_id=filler
-    )
+    filler, longest, bos = min(ends), positions(model), tokenizer.bos_token_id
     for start in range(0, len(chats), batch):
-        prompts = [chat.prompt for chat in chats[start : start + batch]]
+        prompts = [list(chat.prompt) for chat in chats[start : start + batch]]
+        most = limit + 1
+        if longest is not None:
+            room = longest - min(most, longest // 4)
+            prompts = [prompt if len(prompt) <= room else _last(prompt, room, bos) for prompt in prompts]
+            most = min(most, longest - max(map(len, prompts)))
         width = max(map(len, prompts))
-        ids = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+        # The model's own settings may sample or punish repetitions. Tokens of less than a character are rare.
+        settings = GenerationConfig(
+            max_new_tokens=most, do_sample=False, use_cache=True, eos_token_id=sorted(ends), pad_token_id=filler
+        )
+        ids = torch.tensor([[filler] * (width - len(p)) + p for p in prompts], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
 
         def too_long(written: Any, _: Any, width: int = width, **__: Any) -> Any:

@@ -18,6 +18,14 @@ _PROMPT = 200
 """Characters that the model is asked to go on from."""
 
 
+def labelled(source: str) -> tuple[str, str]:
+    """Return the name and the file of NAME=FILE; of a FILE alone its own name, also where a folder's name has an equals sign."""
+    name, equals, file = source.partition("=")
+    if not equals or (not Path(file).is_file() and (Path(source).is_file() or "/" in name)):
+        name, file = "", source
+    return name or Path(file).name.partition(".")[0], file
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Texts by name, in pieces for bits per byte, and prefixes of some of them."""
@@ -43,10 +51,7 @@ class HeldOut:
         pieces: dict[str, list[str]] = {}
         beginnings: dict[str, list[str]] = {}
         for source in sources:
-            name, _, file = source.rpartition("=")
-            if not Path(file).is_file() and Path(source).is_file():
-                name, file = "", source
-            name = name or Path(file).name.partition(".")[0]
+            name, file = labelled(source)
             if name in pieces:
                 raise UserError(f"Two held-out texts are called {name}. Name them: --held-out ru=FILE en=FILE.")
             texts = read_all([file], field=field, limit=characters)
@@ -60,6 +65,11 @@ class HeldOut:
     def fingerprint(self) -> str:
         """Of the texts by name."""
         return fingerprint(self.pieces)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of each text."""
+        return {name: fingerprint(pieces) for name, pieces in self.pieces.items()}
 
     def measure(self, model: Any, tokenizer: Any, new_ids: Collection[int] = ()) -> dict[str, float]:
         """Bits per byte of each text and their mean, and the share of new tokens in what the model writes.

@@ -89,6 +89,20 @@ def _file_sha256(path: Path, size: int, changed: int) -> str:
     return file_sha256(path)
 
 
+def tree_fingerprint(folder: Path) -> str:
+    """Return a SHA-256 over all files of a folder and of those in it, by name, for folders that are no models: tasks, data.
+
+    Files count as in `files_fingerprint`; hidden ones and what Python compiled beside its sources do not.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder)
+        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
+            digest.update(f"{name.as_posix()}\0".encode())
+            _add(digest, path)
+    return "sha256-sampled:" + digest.hexdigest()
+
+
 def files_fingerprint(files: Iterable[Path]) -> str:
     """Return a SHA-256 over texts, in their order, which tells corpora apart and does not authenticate them.
 

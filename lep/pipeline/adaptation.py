@@ -6,14 +6,17 @@ has the new vocabulary. `adaptation.json` has every figure, `adaptation.md` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darumeru.errors import UserError
 from lep.measure.held_out import BITS, SHARE, HeldOut
 from lep.model.manifest import read_manifest, versions
 from lep.pipeline.pages import WEB, Table, make_table, number
-from lep.pipeline.price import Shape, shape_of
+from lep.pipeline.price import shape_of
+from lep.pretraining.claim import measured_texts
 from lep.pretraining.schedule import parse_schedule
 
 FOLDER = "adaptation"
@@ -53,19 +56,40 @@ def write_figure(report: Mapping[str, Any], folder: Path) -> list[Table]:
 
 
 def collect(original: Path, control: Path, adapted: Path, held_out: HeldOut) -> dict[str, Any]:
-    """Return all figures of the report. Arguments as in `write_adaptation`."""
+    """Return all figures of the report. Arguments as in `write_adaptation`.
+
+    Texts that were not measured along both trainings, or were others then, are left out and named.
+
+    Raises:
+        UserError: no text is left.
+    """
+    curves = {folder: _curve(folder, held_out.fingerprints) for folder in (control, adapted)}
+    texts = [
+        name
+        for name in held_out.pieces
+        if all(points and all(name in point[BITS] for point in points) for points in curves.values())
+    ]
+    left_out = [name for name in held_out.pieces if name not in texts]
+    if not texts:
+        raise UserError(
+            f"The trainings in {adapted.name} and {control.name} were not measured on {', '.join(left_out)} as the text is now, "
+            "so what the vocabulary costs is not known. Name the held-out texts of the trainings, or do without a control."
+        )
+    held_out = replace(held_out, pieces={name: held_out.pieces[name] for name in texts})
     models = {
-        name: _model(folder, held_out, trained=name != "original")
+        name: _model(folder, held_out, curves.get(folder))
         for name, folder in (("original", original), ("control", control), ("adapted", adapted))
     }
     # Untrained, the control is the original, measured as it is.
     models["original"]["curve"] = models["control"]["curve"][:1]
-    texts = {name: _cost(name, models) for name in held_out.pieces}
-    return {"format": 1, "name": adapted.name, **models, "texts": texts, "versions": versions()}
+    costs = {name: _cost(name, models) for name in texts}
+    return {
+        "format": 1, "name": adapted.name, **models, "texts": costs, "left_out": left_out, "versions": versions()
+    }  # fmt: skip
 
 
-def _model(folder: Path, held_out: HeldOut, *, trained: bool) -> dict[str, Any]:
-    """A model: its curve, and its tokens and operations per byte of each text."""
+def _model(folder: Path, held_out: HeldOut, curve: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """A model: its curve where it was trained, and its tokens and operations per byte of each text."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -79,17 +103,26 @@ def _model(folder: Path, held_out: HeldOut, *, trained: bool) -> dict[str, Any]:
         "tokens_per_byte": per_byte,
         "flop_per_byte": {name: share * shape.forward(shape.rows) for name, share in per_byte.items()},
     }
-    if trained:
-        settings = (read_manifest(folder) or {})["settings"]
-        found |= {"train": settings["train"], "curve": _curve(folder, settings["train"], shape, list(held_out.pieces))}
+    if curve is not None:
+        kept = [{**point, BITS: {name: point[BITS][name] for name in held_out.pieces}} for point in curve]
+        found |= {"train": (read_manifest(folder) or {})["settings"]["train"], "curve": kept}
     return found
 
 
-def _curve(folder: Path, train: str, shape: Shape, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """What was measured along a training, by steps: text read, tokens, seconds, operations, bits per byte."""
+def _curve(folder: Path, texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What was measured along a training, by steps: text read, tokens, seconds, operations, bits per byte.
+
+    Args:
+        folder: of the training.
+        texts: fingerprints of the texts as they are now; those that it was measured on as others are not in the curve.
+    """
     from darumeru.files import read_jsonl
 
-    each = sum(share * shape.training(shape.rows, what) for what, share in parse_schedule(train))
+    settings, shape = (read_manifest(folder) or {})["settings"], shape_of(str(folder))
+    each = sum(share * shape.training(shape.rows, what) for what, share in parse_schedule(settings["train"]))
+    known = measured_texts(folder) or {name: texts.get(name, "") for name in settings.get("held_out", texts)}
+    same = [name for name, text in texts.items() if known.get(name) == text]
+    first = next(iter(known), "")
     points = []
     for _, entry in read_jsonl(folder / "history.jsonl"):
         if f"eval_{BITS}" not in entry:
@@ -102,11 +135,20 @@ def _curve(folder: Path, train: str, shape: Shape, texts: Sequence[str]) -> list
                 "tokens": tokens,
                 "seconds": float(entry["seconds"]),
                 "flop": tokens * each,
-                BITS: {name: float(entry.get(f"eval_{BITS}_{name}", entry[f"eval_{BITS}"])) for name in texts},
+                BITS: _bits(entry, same, first),
                 SHARE: entry.get(f"eval_{SHARE}"),
             }
         )
     return points
+
+
+def _bits(entry: Mapping[str, Any], texts: Collection[str], first: str) -> dict[str, float]:
+    """Bits per byte of texts in an entry of the log; one that names none was of the first text alone."""
+    named = {name: entry[key] for name in texts if (key := f"eval_{BITS}_{name}") in entry}
+    alone = first in texts and not any(key.startswith(f"eval_{BITS}_") for key in entry)
+    return {name: float(bits) for name, bits in named.items()} | (
+        {first: float(entry[f"eval_{BITS}"])} if alone else {}
+    )
 
 
 def _cost(text: str, models: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,10 +201,12 @@ def tables_of(report: Mapping[str, Any]) -> list[Table]:
         "cost at the change",
         "cost at the end",
     ]
+    left_out = ", ".join(report["left_out"])
     bits = make_table(
         "What the vocabulary costs", head, rows,
         "Cost at the change: adapted before any training, less the original. At the end: adapted less control, both trained "
         "on the same text; negative where the new vocabulary is ahead.",
+        f"Left out, since the trainings were not measured on it as it is now: {left_out}." if left_out else "",
     )  # fmt: skip
     rows = [
         [name, *(f"{report[model]['tokens_per_byte'][name]:.4f}" for model in ("original", "adapted")),

@@ -1,8 +1,9 @@
 """Steps of a recipe that are done, and running the others in order.
 
 An output folder holds `pipeline.json` (the name of the study), `stages/STEP.json` (key, state and time of each step) and what the
-steps wrote. A step whose key is recorded as done, with its output there, is not run again. One that was begun with the
-same key resumes; what was made with another key is deleted first.
+steps wrote. A step whose key is recorded as done, with its output there, is not run again, also where an output that it was made
+from is gone. One that was begun with the same key resumes; what was made with another key is deleted first, unless only the
+choice of a result from it has changed.
 """
 
 from __future__ import annotations
@@ -81,9 +82,14 @@ def plan(
             why = "begun"
         else:
             why = "" if step.whole else f"{step.output.name} is gone"
-        if ahead and not (found and found.get("key") != step.key):
+        if why and ahead and not (found and found.get("key") != step.key):
             why = f"after {', '.join(ahead)}"
         states[step.name] = State(step, not why, why, step.stage in chosen)
+    # Keys of later steps hold those of earlier ones: what is done was made from what a passing step would make again.
+    for step in steps:
+        later = [state.done for state in states.values() if step.name in state.step.needs]
+        if step.passing and later and all(later):
+            states[step.name] = State(step, True, "", step.stage in chosen)
     return list(states.values())
 
 
@@ -171,13 +177,14 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
     foreign = not found and step.output.exists()
     record = {
         "key": step.key,
+        "made": step.made,
         "stage": step.stage,
         "settings": dict(step.settings),
         "state": "begun",
         "started": _now(),
     }
     if found.get("key") != step.key:
-        if found:
+        if found and not (step.resumes and found.get("made", found["key"]) == step.made):
             _clear(folder, step)
         elif step.output.exists() and not step.resumes:
             raise UserError(
@@ -185,8 +192,9 @@ def _run(folder: Path, step: Step, talk: Talk) -> None:
             )
         write_json(file, record)
         found = record
-    elif found["state"] == "done":  # its output is gone
-        _clear(folder, step)
+    elif found["state"] == "done":  # its output is gone; what resumes by itself goes on from what is left
+        if not step.resumes:
+            _clear(folder, step)
         write_json(file, record)
         found = record
     began = time.perf_counter()

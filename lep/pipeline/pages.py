@@ -172,6 +172,10 @@ def _chats(report: Mapping[str, Any]) -> Table:
         f"ended: greedy answers that say something and end within {found['characters']:,} characters. Template kept: those "
         "without a control token inside."
     )
+    left_out = int(max((c.get("chat_left_out", 0) for c in found["models"].values()), default=0))
+    note += (
+        f" {left_out} are left out: without an answer, or not to be written in the chat template." if left_out else ""
+    )
     return make_table("Chat", ["model", "answers: bits per byte", "turns ended", "template kept"], rows, note)
 
 

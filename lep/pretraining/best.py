@@ -88,6 +88,15 @@ class Choice:
         """Whether a limit is relative to what was measured before."""
         return any(limit.most is None for limit in self.limits)
 
+    def measured(self, log: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+        """Return the measures of each step at which all were taken that the choice looks at."""
+        needed = {_LOG + name for name in (self.measure, *(limit.measure for limit in self.limits))}
+        return {
+            int(entry["step"]): {key.removeprefix(_LOG): float(value) for key, value in entry.items() if _LOG in key}
+            for entry in log
+            if needed <= entry.keys()
+        }
+
     def best(
         self, log: Sequence[Mapping[str, Any]], steps: Collection[int], before: Mapping[str, float] | None = None
     ) -> tuple[int, bool] | None:
@@ -100,11 +109,7 @@ class Choice:
             steps: of the checkpoints.
             before: measures that limits in per cent are relative to; those of step 0 where None.
         """
-        measured = {
-            int(entry["step"]): {key.removeprefix(_LOG): float(value) for key, value in entry.items() if _LOG in key}
-            for entry in log
-            if _LOG + self.measure in entry
-        }
+        measured = self.measured(log)
         reference = before if before is not None else measured.get(0, {})
         ranks = [
             (sum(limit.excess(values[limit.measure], reference) for limit in self.limits), values[self.measure], step)

@@ -48,6 +48,7 @@ class Counts:
         left_out: share of the characters that are in no block (rests of paragraphs longer than a block).
         letters: letters read.
         in_scripts: share of the letters that belong to the expected scripts.
+        refused: documents that are conversations which the chat template does not write.
     """
 
     documents: int
@@ -57,6 +58,7 @@ class Counts:
     left_out: float
     letters: int
     in_scripts: float
+    refused: int = 0
 
     @property
     def kept(self) -> float:

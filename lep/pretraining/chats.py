@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -53,7 +54,8 @@ def chats_fingerprint(source: str, tokenizer: Any, *, block_size: int) -> str:
 def open_chats(source: str, tokenizer: Any, folder: Path, *, block_size: int) -> Blocks:
     """Return the conversations of a file as blocks, made once and found again in `folder` while file and tokenizer stay.
 
-    Those of more than `block_size` tokens are left out whole: without its end a turn would teach not to end.
+    Those of more than `block_size` tokens are left out whole: without its end a turn would teach not to end. So are those that
+    the chat template refuses (many want user and assistant by turns), which are counted.
 
     Args:
         source: a `.jsonl` file (also `.gz`) with `messages`.
@@ -64,19 +66,32 @@ def open_chats(source: str, tokenizer: Any, folder: Path, *, block_size: int) ->
     Raises:
         UserError: the tokenizer has no chat template, a row is no conversation, or none fits into a block.
     """
+    from jinja2 import TemplateError
+
     from darumeru.inference.prompt import Limits, Prompter
 
     fingerprint = chats_fingerprint(source, tokenizer, block_size=block_size)
     if (found := found_blocks(folder, fingerprint)) is not None:
         return found
     prompter = Prompter(tokenizer, "instruct", Limits())
-    documents = characters = kept = letters = 0
+    characters = kept = letters = 0
     ends: list[int] = []
+    read: Counter[bool] = Counter()
+
+    def written() -> Iterator[str]:
+        for messages in read_chats(Path(source)):
+            try:
+                text = prompter.finished(messages)
+            except TemplateError:
+                read[False] += 1
+            else:
+                read[True] += 1
+                yield text
+
     with new_folder(folder, force=True) as place:
         with (place / "tokens.bin").open("wb") as file:
-            for texts in _batches(prompter.finished(messages) for messages in read_chats(Path(source))):
+            for texts in _batches(written()):
                 for text, ids in zip(texts, prompter.encode(texts), strict=True):
-                    documents += 1
                     characters += len(text)
                     if len(ids) <= block_size:
                         kept += len(text)
@@ -87,9 +102,13 @@ def open_chats(source: str, tokenizer: Any, folder: Path, *, block_size: int) ->
             raise UserError(
                 f"No conversation of {Path(source).name} fits into --block-size {block_size} tokens. Take shorter ones, or a "
                 "larger block size."
+                if read[True]
+                else f"The chat template refuses all {read[False]} conversations of {Path(source).name}. Take others."
             )
         (place / "ends.bin").write_bytes(np.array(ends, dtype=np.int64).tobytes())
-        counts = Counts(documents, len(ends), ends[-1], characters, 1 - kept / characters, letters, 0.0)
+        counts = Counts(
+            read.total(), len(ends), ends[-1], characters, 1 - kept / characters, letters, 0.0, refused=read[False]
+        )
         note_blocks(place, fingerprint, counts)
     return Blocks(folder)
 

@@ -1,4 +1,7 @@
-"""An output folder belongs to one training: `pretrain.json` says which; the same command resumes it, another is refused."""
+"""An output folder belongs to one training: `pretrain.json` says which; the same command resumes it, another is refused.
+
+`held-out.json` says which texts it is measured on: along a training, and in reports about it, a name stands for one text.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from darumeru.files import is_empty, read_json, write_json
 from darumeru.record.folder import exclusive
 from lep.model.manifest import read_manifest
 
-_FILE = "pretrain.json"
+_FILE, _TEXTS = "pretrain.json", "held-out.json"
 
 
 def claim(
@@ -50,6 +53,37 @@ def claim(
         output.mkdir(parents=True, exist_ok=True)
         write_json(path, identity)
     return None
+
+
+def claim_texts(output: Path, texts: Mapping[str, str], *, write: bool) -> None:
+    """Note the held-out texts that a training is measured on from now on; more may come, none may become another.
+
+    Args:
+        output: the folder of the training.
+        texts: fingerprint of each, by name.
+        write: whether this process writes.
+
+    Raises:
+        UserError: a name stood for another text before.
+    """
+    known = measured_texts(output)
+    for name, text in texts.items():
+        if known.get(name, text) != text:
+            raise UserError(
+                f"The training in {output} was measured so far on another held-out text {name}, or on another length of it, and "
+                f"its measures could not be compared. Give the text as it was, or name this one otherwise ({name}2=FILE)."
+            )
+    if write and texts.keys() - known.keys():
+        write_json(output / _TEXTS, {**known, **texts})
+
+
+def measured_texts(output: Path) -> dict[str, str]:
+    """Return the held-out texts of a training: name → fingerprint, in the order in which they came.
+
+    Nothing where an earlier version measured.
+    """
+    path = output / _TEXTS
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _difference(output: Path, found: Any, wanted: Mapping[str, Any]) -> str:

@@ -136,6 +136,11 @@ class Data:
                     f"{blocks.counts.left_out:.0%} of {part.name} do not fit into --block-size {settings.block_size} and are "
                     "left out. Take shorter paragraphs or conversations, or longer blocks."
                 )
+            if blocks.counts.refused:
+                yield (
+                    f"{blocks.counts.refused} of {blocks.counts.documents} conversations of {part.name} are left out: the chat "
+                    "template refuses them. Many templates want user and assistant by turns."
+                )
         if settings.warmup_steps >= self.steps:
             yield f"The training has {self.steps} steps and --warmup-steps {settings.warmup_steps}: it never gets warm."
         if not held_out:
@@ -149,12 +154,13 @@ class Data:
 
     def measures(self, steps: int) -> dict[str, Any]:
         """Return what was read in the first steps, for the manifest."""
-        counts = asdict(self.corpus.counts)
+        counts = {name: value for name, value in asdict(self.corpus.counts).items() if name != "refused"}
         found: dict[str, Any] = {"characters": sum(self.characters(steps))}
         found["blocks"] = {k: round(v, 4) if isinstance(v, float) else v for k, v in counts.items()}
         if self.replay:
             found["replay"] = [
                 {"text": part.name, "tokens": blocks.counts.tokens, "passes": round(passes, 3)}
+                | ({"refused": blocks.counts.refused} if blocks.counts.refused else {})
                 for part, blocks, passes in zip(self.texts.replay, self.replay, self.rows.passes(steps), strict=False)
             ]
         return found

@@ -23,10 +23,11 @@ from lep.model.manifest import added_ids, read_manifest, write_manifest
 from lep.model.processes import without_accelerate
 from lep.model.untie import untied
 from lep.options import Corpus, Model
+from lep.pretraining.again import chooses_again
 from lep.pretraining.arguments import is_sharded, training_arguments
 from lep.pretraining.best import Choice
 from lep.pretraining.checkpoints import UNFINISHED, best_checkpoint, check, checkpoints, note_best, thin_out
-from lep.pretraining.claim import claim
+from lep.pretraining.claim import claim, claim_texts
 from lep.pretraining.data import Texts
 from lep.pretraining.measures import measures_of
 from lep.pretraining.original import find_original, measure_original, need_original
@@ -146,19 +147,24 @@ class _Training:
         first = arguments.process_index == 0
         with arguments.main_process_first(local=False):
             done = claim(self.output, self._identity(), STAGE, model=self.model.folder, force=force, write=first)
-        if done is not None:
+        if done is not None and not chooses_again(
+            done, self.settings, self.choice, texts=self.held_out.fingerprints, folder=self.checkpoints, warn=self.warn
+        ):
             return done
         with exclusive(self.output) if first else nullcontext(), without_accelerate():
-            return self._run(arguments)
+            data = self._prepare(arguments)
+            if done is None:
+                self._run(arguments, data)
+            with arguments.main_process_first(local=False):
+                if first:
+                    return self._finish(data, again=done is not None)
+            return read_manifest(self.output) or {}
 
-    def _run(self, arguments: Any) -> dict[str, Any]:
+    def _prepare(self, arguments: Any) -> Data:
+        """Open the texts, and measure the original where the choice of a checkpoint looks at it."""
         with arguments.main_process_first(local=False):
-            if self.settings.untie:
-                self.source = untied(self.model, self.output / _UNTIED)
+            claim_texts(self.output, self.held_out.fingerprints, write=arguments.process_index == 0)
             data = self.texts.open(self.blocks, self.characters)
-        for doubt in data.doubts(self.held_out.pieces):
-            self.warn(doubt)
-        steps = arguments.max_steps = data.steps
         if self.choice is not None and self.choice.relative:
             found = find_original(self.model.folder, self.original)
             self.before = None if found is None else measure_original(found, self.held_out, self.output, arguments)
@@ -167,7 +173,15 @@ class _Training:
                     "The model before the change of vocabulary is not found (--original MODEL names it): limits in per cent "
                     "are relative to step 0."
                 )
+        return data
 
+    def _run(self, arguments: Any, data: Data) -> None:
+        if self.settings.untie:
+            with arguments.main_process_first(local=False):
+                self.source = untied(self.model, self.output / _UNTIED)
+        for doubt in data.doubts(self.held_out.pieces):
+            self.warn(doubt)
+        steps = arguments.max_steps = data.steps
         for _, newest in checkpoints(self.checkpoints)[-1:]:
             check(newest)
         ended = False
@@ -176,10 +190,6 @@ class _Training:
             if not ended and (not reached or reached[-1][0] < part.stop):
                 ended = self._train(part, data, arguments, reached[-1] if reached else None)
                 _free()  # after the names of `_train` are gone: its callbacks hold the trainer, and it the model
-        with arguments.main_process_first(local=False):
-            if arguments.process_index == 0:
-                return self._finish(data)
-        return read_manifest(self.output) or {}
 
     def _config(self) -> Any:
         from transformers import AutoConfig
@@ -335,8 +345,8 @@ class _Training:
     def _note_best(self, log: list[dict[str, Any]]) -> bool:
         return self.choice is None or note_best(self.checkpoints, self.choice, log, self.before)
 
-    def _finish(self, data: Data) -> dict[str, Any]:
-        """Write the model beside its checkpoints, the manifest last."""
+    def _finish(self, data: Data, *, again: bool) -> dict[str, Any]:
+        """Write the model beside its checkpoints, the manifest last; after a further choice every checkpoint stays."""
         step, last = checkpoints(self.checkpoints)[-1]
         all_of_it = read_json(last / "trainer_state.json")["log_history"]
         if not self._note_best(all_of_it):
@@ -354,6 +364,8 @@ class _Training:
         write_jsonl(self.output / "history.jsonl", all_of_it)
         settings = {
             **self.settings.of_the_result(),
+            **self.settings.of_the_choice(),
+            **({"stop_if": list(self.settings.stop_if)} if self.settings.stop_if else {}),
             "corpus": [str(c) if str(c).startswith("hub:") else Path(c).name for c in self.corpus],
             "held_out": list(self.held_out.pieces),
         }
@@ -365,9 +377,10 @@ class _Training:
             **measures_of(log),
             **data.measures(step),
         }
-        part = next(part for part in schedule(self.settings.train, data.steps) if step <= part.stop)
-        spared = part.start if "lora" in part.what.split("+") else None
-        thin_out(self.checkpoints, self.settings.save_total_limit, spared)
+        if not again:
+            part = next(part for part in schedule(self.settings.train, data.steps) if step <= part.stop)
+            spared = part.start if "lora" in part.what.split("+") else None
+            thin_out(self.checkpoints, self.settings.save_total_limit, spared)
         for left in (self.output / _UNTIED, self.output / _HIDDEN, self.checkpoints / UNFINISHED):  # by a kill
             shutil.rmtree(left, ignore_errors=True)
         return write_manifest(

@@ -48,12 +48,20 @@ class RowAdamW(torch.optim.AdamW):
     Args:
         groups: parameter groups of torch, each with `weight_decay` and `row_decay` (one of them 0).
         used: what the batches used.
+        after: called once behind each step. (Hooks of a step are called twice where the process has made an AdamW before, since
+            torch wraps the step of each class, and this one's calls AdamW's.)
         settings: of `torch.optim.AdamW`.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], used: UsedRows, **settings: Any) -> None:
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        used: UsedRows,
+        after: Callable[[torch.optim.Optimizer], None] = lambda _: None,
+        **settings: Any,
+    ) -> None:
         super().__init__(groups, **settings)
-        self._rows_used = used
+        self._rows_used, self._after = used, after
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -65,4 +73,5 @@ class RowAdamW(torch.optim.AdamW):
                     values, places, _ = own_rows(parameter, rows)
                     values[places] *= 1 - group["lr"] * group["row_decay"]
         result: float | None = super().step(closure)
+        self._after(self)
         return result

@@ -14,6 +14,8 @@ from lep.pretraining.best import parse_limits
 from lep.pretraining.replay import parse_replay
 from lep.pretraining.schedule import parse_schedule
 
+_CHOICE = {"keep_best", "within"}
+
 
 def _as_in_a_run(name: str, **changes: Any) -> Option:
     """Return what `darumeru run` says of its setting of this name; what is trained does not depend on it."""
@@ -188,6 +190,10 @@ class PretrainSettings(BaseModel):
         if self.quantize == "none":
             del found["quantize"]
         return found | ({"replay": replay} if replay else {})
+
+    def of_the_choice(self) -> dict[str, Any]:
+        """Return the settings that say which checkpoint is the result, where they are used; as JSON has them."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if name in _CHOICE and value}
 
 
 def settings_of(**values: Any) -> PretrainSettings:

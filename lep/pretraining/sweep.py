@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import NotFiniteError, UserError
-from darumeru.files import read_json, write_json
+from darumeru.files import fingerprint, read_json, write_json
+from lep.model.manifest import read_manifest
 from lep.pretraining.job import pretrain
 from lep.pretraining.settings import PretrainSettings
 
@@ -43,6 +44,7 @@ def sweep(
     held_out: Sequence[str],
     settings: PretrainSettings,
     fraction: float = 0.2,
+    force: bool = False,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[Trial]:
     """Train for a fraction of the steps with each learning rate and measure; the same call resumes.
@@ -58,6 +60,7 @@ def sweep(
         fraction: of the steps.
         corpus: texts.
         held_out: texts to measure on; needed.
+        force: begin a training anew whose folder holds another one.
         warn: receives one sentence for anything doubtful.
 
     Raises:
@@ -87,8 +90,9 @@ def sweep(
         short = settings.model_copy(update={**changes, "learning_rate": rate})
         try:
             manifest = pretrain(
-                model, corpus, output, held_out=held_out, settings=short, warn=warn, blocks=place / "blocks"
-            )
+                model, corpus, output, held_out=held_out, settings=short, force=force, warn=warn,
+                blocks=place / "blocks",
+            )  # fmt: skip
         except NotFiniteError:
             trials.append(Trial(rate, math.nan, math.inf))
             continue
@@ -119,12 +123,14 @@ def _score(model: Path, runs: Path, settings: PretrainSettings) -> float | None:
     from accelerate import PartialState
 
     found = model.parent / f"{model.name}.score.json"
+    asked = {"suite": settings.suite, "data": settings.data, "limit": settings.limit, "seed": settings.seed,
+             "model": fingerprint(read_manifest(model))}  # fmt: skip
     with PartialState().main_process_first():
-        if not found.is_file():
+        if not found.is_file() or read_json(found).get("asked") != asked:
             from darumeru.evaluation import execute, prepare
 
             run = execute(prepare(_evaluation(model, settings)), runs)
-            write_json(found, {"suite": settings.suite, "score": run.scores.suite.value})
+            write_json(found, {"asked": asked, "score": run.scores.suite.value})
         score: float | None = read_json(found)["score"]
     return score
 

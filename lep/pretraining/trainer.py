@@ -118,6 +118,7 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
                     for (rate, plain, rowwise, _), members in groups.items()
                 ],
                 self.used,
+                **({} if self.anchor is None else {"after": self.anchor.pull}),
                 lr=self.rates.embedding,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
@@ -126,9 +127,6 @@ class PretrainTrainer(ShardedTrainer, Trainer):  # type: ignore[misc]
             for shared in self.shared:
                 self.optimizer.register_step_pre_hook(lambda *_, shared=shared: shared.before_step())
                 self.optimizer.register_step_post_hook(lambda *_, shared=shared: shared.after_step())
-            if self.anchor is not None:
-                anchor = self.anchor
-                self.optimizer.register_step_post_hook(lambda optimizer, *_: anchor.pull(optimizer))
             self.optimizer.register_step_post_hook(lambda *_: self.trainable.follow())
         return self.optimizer
 

@@ -7,12 +7,14 @@ besides are carried over as `lep.propagation.backbone` says. Everything else of 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from darumeru.errors import UserError
 from darumeru.options import Option
+from lep.model.checkpoint import locate
 from lep.model.folders import new_folder
 from lep.model.manifest import write_manifest
 from lep.model.shards import NewTensor
@@ -78,24 +80,27 @@ def propagate(
         raise UserError("The method auto compares candidates on a held-out text; give one with --text FILE.")
     if alpha is not None and not 0 <= alpha <= 2:
         raise UserError(f"--alpha must be from 0 to 2, not {alpha}. 1 adds the whole change, 0 none of it.")
-    models = open_models(base, adapted, instruct)
-    changed = trained_tensors(models.base, models.adapted)
-    if changed and backbone == "instruct":
-        warn(
-            f"The adaptation trained {len(changed)} tensors besides embeddings and head, such as {changed[0]}; with --backbone "
-            "instruct they are left out, and the rows were trained to go with them."
-        )
-    inputs = {"base": models.base.folder, "adapted": models.adapted.folder, "instruct": models.instruct.folder}
+    inputs = {role: locate(source) for role, source in (("base", base), ("adapted", adapted), ("instruct", instruct))}
     own = {"strength": strength} if chosen is not None and "strength" in chosen.settings else {}
     settings: dict[str, Any] = {"method": method, **own}
-    if changed:
-        settings |= {"backbone": backbone} | ({"alpha": alpha} if alpha is not None else {})
+    with (
+        new_folder(Path(output), inputs=inputs.values(), force=force) as place,
+        tempfile.TemporaryDirectory(dir=place) as heads,
+    ):
+        models = open_models(inputs["base"], inputs["adapted"], inputs["instruct"], Path(heads))
+        changed = trained_tensors(models.base, models.adapted)
+        if changed and backbone == "instruct":
+            warn(
+                f"The adaptation trained {len(changed)} tensors besides embeddings and head, such as {changed[0]}; with "
+                "--backbone instruct they are left out, and the rows were trained to go with them."
+            )
+        if changed:
+            settings |= {"backbone": backbone} | ({"alpha": alpha} if alpha is not None else {})
 
-    def layers(share: float) -> dict[str, NewTensor]:
-        added = changed if backbone == "delta" and share else []
-        return with_changes(models.base, models.adapted, models.instruct, added, share)
+        def layers(share: float) -> dict[str, NewTensor]:
+            added = changed if backbone == "delta" and share else []
+            return with_changes(models.base, models.adapted, models.instruct, added, share)
 
-    with new_folder(Path(output), inputs=inputs.values(), force=force) as place:
         share = 1.0 if alpha is None else alpha
         measures: dict[str, Any] = {}
         if chosen is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from darumeru.errors import UserError
 from lep.model.checkpoint import Checkpoint, open_checkpoint
+from lep.model.untie import untied
 from lep.propagation.alignment import Alignment, align
 from lep.propagation.matrices import Matrices, fitted_rows
 from lep.tokenizer.transfer import build_transfer
@@ -55,13 +56,23 @@ class Models:
         return fitted_rows(self.transfer, self.alignment)
 
 
-def open_models(base: str | Path, adapted: str | Path, instruct: str | Path) -> Models:
+def open_models(base: str | Path, adapted: str | Path, instruct: str | Path, place: Path) -> Models:
     """Open the three models.
+
+    Where only the adapted one has a head of its own (`lep pretrain --untie`), the others get theirs too.
+
+    Args:
+        base: the base model.
+        adapted: the base in the new vocabulary.
+        instruct: the instruct variant of the base.
+        place: a folder for base and instruct model with heads of their own; it must stay as long as the models are read.
 
     Raises:
         UserError: shapes or families that do not match, vocabularies without overlap.
     """
     models = [open_checkpoint(source) for source in (base, adapted, instruct)]
+    if [model.embeddings.tied for model in models] == [True, False, True]:
+        models = [untied(models[0], place / "base"), models[1], untied(models[2], place / "instruct")]
     _check_shapes(*models)
     vocabularies = [Vocabulary.load(model.folder) for model in models]
     for model, vocabulary, role in zip(models, vocabularies, ("base", "adapted", "instruct"), strict=True):

@@ -19,7 +19,7 @@ import numpy as np
 from darumeru.scoring.aggregate import Floats
 from darumeru.scoring.compare import Difference, difference, holm, shared_ranks
 from darumeru.scoring.interval import degrees_of_sum, quantile
-from lep.study.grid import SEED, label
+from lep.study.grid import SEED
 from lep.study.results import Measured, Result
 
 DRAWS = 1_000
@@ -249,7 +249,7 @@ def longest(items: Sequence[Configuration]) -> list[Configuration]:
 
 def levels(item: Configuration) -> dict[str, str]:
     """Return the factors of a configuration as an analysis of variance takes them."""
-    return {key: label(value) for key, value in item.values.items()}
+    return {key: text for key, text in item.results[0].cell.labels.items() if key != SEED}
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,10 @@ def analyse(values: Floats, levels: Sequence[Mapping[str, str]]) -> Anova:
     return Anova(effects, df, variance, residuals, len(values))
 
 
-def contrasts(values: Floats, levels: Sequence[Mapping[str, str]], factor: str) -> list[Contrast]:
-    """Return each level of a factor against its first, from the additive model, in which other factors are held equal.
+def contrasts(
+    values: Floats, levels: Sequence[Mapping[str, str]], factor: str, first: str | None = None
+) -> list[Contrast]:
+    """Return each level of a factor against one of them, from the additive model, in which other factors are held equal.
 
     Only those combinations of the other factors count that have values of both levels. Intervals are Student's; None where fewer
     than `FEWEST` degrees of freedom are left.
@@ -123,8 +125,9 @@ def contrasts(values: Floats, levels: Sequence[Mapping[str, str]], factor: str) 
         values: (N,).
         levels: of each value: factor → level.
         factor: whose levels are compared.
+        first: the one that the others are compared with; the one that comes first where None, or where it does not occur.
     """
-    order = list(dict.fromkeys(level[factor] for level in levels))
+    order = sorted(dict.fromkeys(level[factor] for level in levels), key=lambda level: level != first)
     found = []
     for level in order[1:]:
         places = _both(levels, factor, (order[0], level))

@@ -14,7 +14,7 @@ import numpy as np
 
 from lep.study.analysis import Comparison, Configuration, levels, longest, rank_correlation
 from lep.study.anova import Contrast, contrasts
-from lep.study.grid import SEED, TOKENS, label
+from lep.study.grid import SEED, TOKENS
 
 AGREES, DISAGREES, UNKNOWN = "agrees", "disagrees", "cannot tell"
 MARGIN = 0.01
@@ -43,14 +43,17 @@ class Evidence:
         """The configurations with a new vocabulary."""
         return [item for item in self.items if not item.control]
 
-    def contrasts(self, factor: str) -> list[Contrast]:
-        """Return the levels of a factor against each other, over the cells with a new vocabulary; none without the factor."""
+    def contrasts(self, factor: str, first: str | None = None) -> list[Contrast]:
+        """Return the levels of a factor against the first one, or against the one that is named.
+
+        Over the cells with a new vocabulary; none without the factor.
+        """
         values, places = [], []
         for item in self.adapted:
             if factor in item.values:
                 values += item.ends
                 places += [levels(item)] * len(item.ends)
-        return contrasts(np.array(values), places, factor) if values else []
+        return contrasts(np.array(values), places, factor, first) if values else []
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,13 @@ def efficiency(evidence: Evidence) -> tuple[str, str]:
 
 def mean_and_random(evidence: Evidence) -> tuple[str, str]:
     """Whether the mean beats random rows."""
-    found = _pair(evidence.contrasts(_INIT), "mean", "random")
+    found = _pair(evidence.contrasts(_INIT, "mean"), "mean", "random")
     return _sides(found, "mean − random")
 
 
 def simplest(evidence: Evidence) -> tuple[str, str]:
     """Whether the mean is as good as elaborate initialisations."""
-    found = evidence.contrasts(_INIT)
+    found = evidence.contrasts(_INIT, "mean")
     pairs = {name: pair for name in sorted(_ELABORATE) if (pair := _pair(found, "mean", name)) is not None}
     if not pairs:
         return UNKNOWN, "The grid has no elaborate initialisation beside the mean."
@@ -132,7 +135,7 @@ def bases(evidence: Evidence) -> tuple[str, str]:
     """Whether a base that starts worse may end better."""
     by_base: dict[str, Configuration] = {}
     for item in longest(evidence.adapted) if evidence.adapted else []:
-        name = label(item.values.get("base"))
+        name = levels(item).get("base", "–")
         if name not in by_base or item.end < by_base[name].end:
             by_base[name] = item
     if len(by_base) < 2:
@@ -173,7 +176,7 @@ def language(evidence: Evidence) -> tuple[str, str]:
 
 def low_rank(evidence: Evidence) -> tuple[str, str]:
     """Whether LoRA is worse than training all."""
-    found = evidence.contrasts(_TRAIN)
+    found = evidence.contrasts(_TRAIN, "all")
     names = {c.first for c in found} | {c.level for c in found}
     lora = next((name for name in sorted(names) if "lora" in name), None)
     if lora is None or "all" not in names:
@@ -209,7 +212,7 @@ def _pair(found: Sequence[Contrast], one: str, other: str) -> tuple[float, float
 def _sides(found: tuple[float, float | None, float | None] | None, what: str) -> tuple[str, str]:
     """Return agrees where the interval lies below 0, disagrees where it lies above."""
     if found is None:
-        return UNKNOWN, "The grid does not have both (one of them as the first of its axis)."
+        return UNKNOWN, "The grid does not have both."
     _, low, high = found
     if low is None or high is None:
         return UNKNOWN, f"{what}: {_shown(*found)}; too few cells for an interval."

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,8 @@ from lep.pretraining.control import control_settings
 
 MOST = 1_000
 """Cells of a grid."""
+_LONGEST = 50
+"""Parts of a path in a label."""
 TOKENS, SEED, ADD = "tokens", "seed", "vocab.extend.add"
 _SHARED = ("name", "base", "corpus", "held_out", "lang", "field", "vocab", "init", "pretrain", "evaluate")
 """Keys of a recipe that a grid may have."""
@@ -70,12 +72,14 @@ class Cell:
         recipe: its settings; of a control, those of the control.
         tokens: of training that were asked for.
         seed: of all draws.
+        labels: of its values, as pages show them and as levels of the analysis: different values of an axis have different ones.
     """
 
     values: Mapping[str, Any]
     recipe: Recipe
     tokens: int
     seed: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def control(self) -> bool:
@@ -85,16 +89,26 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """In names of files and on the command line."""
-        return fingerprint(plain_settings(self.values))[:8]
+        return self.without()[:8]
 
     @property
     def name(self) -> str:
         """For readers."""
-        return " · ".join(f"{title(key)} {label(value)}" for key, value in self.values.items() if value is not None)
+        return " · ".join(
+            f"{title(key)} {self.labels.get(key, label(value))}"
+            for key, value in self.values.items()
+            if value is not None
+        )
 
     def without(self, *axes: str) -> str:
         """Return what is left of its values without some axes, as a key to group by."""
-        return fingerprint(plain_settings({key: value for key, value in self.values.items() if key not in axes}))
+        # A file counts by its last part, as everywhere in keys, unless that is another value's, too.
+        told = {
+            key: self.labels[key] if self.labels.get(key, label(value)) != label(value) else value
+            for key, value in self.values.items()
+            if key not in axes
+        }
+        return fingerprint(plain_settings(told))
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,7 @@ class Grid:
         cells: all of them.
         merged: combinations that are the same control as another one.
         evaluates: the benchmark is run.
+        notes: on cells that are left out.
     """
 
     file: Path
@@ -120,6 +135,7 @@ class Grid:
     cells: list[Cell]
     merged: int
     evaluates: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def first(self) -> Recipe:
@@ -152,15 +168,25 @@ def read_grid(file: str | Path, changes: Sequence[str] = ()) -> Grid:
     if bool(own.axes) == bool(own.cells):
         raise UserError(f"{path} has {'both axes and' if own.axes else 'neither axes nor'} cells. Write one of them.")
     common = {key: value for key, value in content.items() if key in _SHARED} | {TOKENS: own.tokens, SEED: own.seed}
-    cells, merged = (_whole if own.axes else _listed)(own, common, folder)
+    cells, merged, notes = (_whole if own.axes else _listed)(own, common, folder)
     axes = {key: list(_distinct(cell.values.get(key) for cell in cells)) for key in cells[0].values}
     varied = {key: [v for v in values if v is not None] for key, values in axes.items() if len(values) > 1}
+    names = {key: labels_of(values) for key, values in axes.items()}
+    cells = [replace(c, labels={k: names[k][fingerprint(v)] for k, v in c.values.items()}) for c in cells]
     return Grid(
-        path.absolute(), tuple(changes), cells[0].recipe.top.name, own, varied, cells, merged, evaluate.name in content
-    )
+        path.absolute(), tuple(changes), cells[0].recipe.top.name, own, varied, cells, merged, evaluate.name in content, notes
+    )  # fmt: skip
 
 
-def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell], int]:
+_Cells = tuple[list[Cell], int, tuple[str, ...]]
+"""Cells, how many combinations were merged with another one, notes."""
+
+
+class _NoControlError(UserError):
+    """A control has nothing to train."""
+
+
+def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> _Cells:
     for key, values in own.axes.items():
         _check_axis(key)
         if not values:
@@ -173,14 +199,28 @@ def _whole(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell
             f"The grid has {number:,} cells, and {MOST:,} is the most. Take fewer values, or list the cells that matter (cells:)."
         )
     found: dict[str, Cell] = {}
+    impossible: list[_NoControlError] = []
     for chosen in itertools.product(*own.axes.values()):
-        cell = _cell(dict(zip(own.axes, chosen, strict=True)), common, own.scripts, folder)
-        # Controls that differ in nothing that they have are one.
-        found.setdefault(cell.id, cell)
-    return list(found.values()), number - len(found)
+        try:
+            cell = _cell(dict(zip(own.axes, chosen, strict=True)), common, own.scripts, folder)
+        except _NoControlError as error:
+            impossible.append(error)
+            continue
+        # Controls that differ in nothing that they have are one; what they do not have is nobody's value.
+        settings = cell.recipe[pretrain].model_dump(mode="json")
+        same = [cell.recipe.top.model_dump(mode="json"), settings, cell.tokens] if cell.control else cell.values
+        other = found.setdefault(fingerprint(same), cell)
+        shared = {k: v if fingerprint(v) == fingerprint(cell.values[k]) else None for k, v in other.values.items()}
+        found[fingerprint(same)] = replace(other, values=shared)
+    cells = list(found.values())
+    if impossible and not any(cell.control for cell in cells):
+        raise impossible[0]
+    count = "1 control is" if len(impossible) == 1 else f"{len(impossible)} controls are"
+    note = f"{count} left out, where new rows alone would be trained, which the base does not have."
+    return cells, number - len(impossible) - len(cells), (note,) if impossible else ()
 
 
-def _listed(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cell], int]:
+def _listed(own: Own, common: Mapping[str, Any], folder: Path) -> _Cells:
     if len(own.cells) > MOST:
         raise UserError(f"The grid lists {len(own.cells):,} cells, and {MOST:,} is the most.")
     keys = list(dict.fromkeys(key for values in own.cells for key in values))
@@ -192,10 +232,10 @@ def _listed(own: Own, common: Mapping[str, Any], folder: Path) -> tuple[list[Cel
         if missing := [key for key in keys if key not in values]:
             raise UserError(f"cells: number {number} does not say {missing[0]}, and others do. Give it a value there.")
         cell = _cell({key: values[key] for key in keys}, common, own.scripts, folder)
-        if (other := found.setdefault(cell.id, number)) != number:
+        if (other := found.setdefault(fingerprint(cell.values), number)) != number:
             raise UserError(f"cells: numbers {other} and {number} are the same ({cell.name}). Leave one out.")
         cells.append(cell)
-    return cells, 0
+    return cells, 0, ()
 
 
 def _check_axis(key: str) -> None:
@@ -220,7 +260,10 @@ def _cell(values: Mapping[str, Any], common: Mapping[str, Any], scripts: Sequenc
     if recipe[pretrain].control:
         raise UserError(f"pretrain.control: the control of a grid is the cell with {ADD} 0. Leave the key out.")
     if is_control(recipe):
-        settings = recipe[pretrain].model_copy(update=control_settings(recipe[pretrain]).model_dump())
+        try:
+            settings = recipe[pretrain].model_copy(update=control_settings(recipe[pretrain]).model_dump())
+        except UserError as error:
+            raise _NoControlError(str(error)) from None
         recipe = replace(recipe, settings={**recipe.settings, pretrain.name: settings})
         values = {k: None if k.startswith("init") else v for k, v in values.items()}
     return Cell(values, recipe, own[TOKENS], own[SEED])
@@ -275,8 +318,18 @@ def title(key: str) -> str:
     return TITLES.get(key, key)
 
 
-def label(value: Any) -> str:
-    """Return a value of an axis as pages show it; a file by its last part."""
+def labels_of(values: Sequence[Any]) -> dict[str, str]:
+    """Return the labels of an axis's values by their fingerprints: as short as can be, and different where the values are."""
+    found = {}
+    for value in values:
+        others = [other for other in values if fingerprint(other) != fingerprint(value)]
+        lengths = (n for n in range(1, _LONGEST) if label(value, n) not in {label(other, n) for other in others})
+        found[fingerprint(value)] = label(value, next(lengths, _LONGEST))
+    return found
+
+
+def label(value: Any, parts: int = 1) -> str:
+    """Return a value of an axis as pages show it; a file or model by so many of its last parts."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -284,10 +337,14 @@ def label(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
-        return " ".join(f"{key} {label(inner)}" for key, inner in value.items())
+        return " ".join(f"{key} {label(inner, parts)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        return " + ".join(map(label, value)) or "none"
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+        return " + ".join(label(inner, parts) for inner in value) or "none"
+    return (
+        "/".join(Path(value).parts[-parts:]).replace("//", "/")
+        if isinstance(value, str) and "/" in value
+        else str(value)
+    )
 
 
 def _distinct(values: Iterator[Any] | Sequence[Any]) -> Iterator[Any]:

@@ -127,6 +127,7 @@ def plan_study(
     _check_texts(grid, root)
     contents: dict[str, str] = {}
     speed, measured, notes = _speed(root, shapes, grid, machines)
+    notes = [*grid.notes, *notes]
     planned = []
     for cell in grid.cells:
         steps = steps_of(grid, cell, root, contents)

@@ -32,7 +32,7 @@ from lep.study.analysis import (
 from lep.study.anova import Anova, analyse, contrasts
 from lep.study.figures import axis_titles, figures, name_of
 from lep.study.findings import Evidence, judge
-from lep.study.grid import SEED, Grid, label, title
+from lep.study.grid import SEED, Grid, title
 from lep.study.results import Result, load_results
 from lep.study.steps import RECORD, STAGES
 from lep.study.tables import tables_of
@@ -189,7 +189,7 @@ def states_of(grid: Grid, root: Path, done: set[str]) -> list[dict[str, Any]]:
         state = "done" if cell.id in done else noted.get("state", "left out")
         state = "left out" if state in ("begun", "done") and cell.id not in done else state
         reason = noted.get("reason", "") if state in ("failed", "stopped") else ""
-        values = {title(key): label(value) for key, value in cell.values.items()}
+        values = {title(key): text for key, text in cell.labels.items()}
         found.append({"id": cell.id, "name": cell.name, "values": values, "state": state, "reason": reason})
     return found
 
@@ -216,7 +216,7 @@ def cells_csv(grid: Grid, results: Sequence[Result], states: Sequence[Mapping[st
              "characters read", "operations", "seconds"]  # fmt: skip
     rows: list[list[Any]] = [head]
     for cell, state in zip(grid.cells, states, strict=True):
-        row: list[Any] = [cell.id, *(label(value) for value in cell.values.values()), state["state"]]
+        row: list[Any] = [cell.id, *cell.labels.values(), state["state"]]
         if (r := by_id.get(cell.id)) is not None:
             read, old = r.model.texts, r.original.texts[grid.text]
             row += [old.bits, r.at_start(grid.text), *(read[name].bits for name in texts), read[grid.text].symbols_per_token,

@@ -100,7 +100,7 @@ def _add_control(study: Study) -> None:
 
     study.add(
         "pretrain", "pretrain", output, run, inputs=[study.base, *corpus, *pretrain.files(settings)],
-        settings=settings.of_the_result(), model=True, resumes=True,
+        settings=settings.of_the_result(), choice=settings.of_the_choice(), model=True, resumes=True,
     )  # fmt: skip
 
 

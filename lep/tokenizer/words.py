@@ -17,7 +17,7 @@ from lep.tokenizer.vocabulary import SPACE, Vocabulary, chars_to_bytes
 _CHUNK = re.compile(r" ?\S+")
 _LETTERS = regex.compile(SPACE + r"?[\p{L}\p{M}]+")
 _MOST_CHUNKS = 6_000_000
-"""When more different chunks are in memory, those seen once are dropped; 6 million take about 1 GB."""
+"""When more different chunks are in memory, the rarest are dropped; 6 million take about 1 GB."""
 
 
 def count_words(texts: Iterable[str], vocabulary: Vocabulary, scripts: tuple[str, ...]) -> dict[str, int]:
@@ -25,7 +25,8 @@ def count_words(texts: Iterable[str], vocabulary: Vocabulary, scripts: tuple[str
 
     A word is what the tokenizer never merges across: the parts that its own pre-tokenizer makes (byte-level), or a run
     of letters and marks with the space before it (SentencePiece style, whose tokenizers have no pre-tokenizer). Texts
-    are cut at white space first, so that the pre-tokenizer sees each different chunk once.
+    are cut at white space first, so that the pre-tokenizer sees each different chunk once. Where chunks are more than the
+    memory is to hold, counts are too low by what was dropped of a chunk (`_without_rarest`).
 
     Args:
         texts: documents, streamed.
@@ -36,7 +37,7 @@ def count_words(texts: Iterable[str], vocabulary: Vocabulary, scripts: tuple[str
     for text in texts:
         chunks.update(_CHUNK.findall(text))
         if len(chunks) > _MOST_CHUNKS:
-            chunks = Counter({chunk: count for chunk, count in chunks.items() if count > 1})
+            chunks = _without_rarest(chunks, _MOST_CHUNKS // 2)
     words: dict[str, int] = {}
     splitter = vocabulary.tokenizer.pre_tokenizer
     normalizer = vocabulary.tokenizer.normalizer
@@ -54,6 +55,21 @@ def count_words(texts: Iterable[str], vocabulary: Vocabulary, scripts: tuple[str
                 if has_script(part, scripts):
                     words[part] = words.get(part, 0) + count
     return words
+
+
+def _without_rarest(chunks: Counter[str], most: int) -> Counter[str]:
+    """Return at most `most` chunks with their counts: those above the lowest count that leaves so few, in their order.
+
+    Half of the room is made free each time, or the dropping itself would be the work: once 6 million chunks have been seen
+    twice, every document would find the room full. The idea is that of lossy counting (Manku and Motwani, VLDB 2002).
+    """
+    sizes = Counter(chunks.values())
+    left, least = len(chunks), 0
+    for count in sorted(sizes):
+        if left <= most:
+            break
+        left, least = left - sizes[count], count
+    return Counter({chunk: count for chunk, count in chunks.items() if count > least})
 
 
 def segment(

@@ -37,8 +37,8 @@ class Request:
     force: bool = False
 
     def stream(self) -> Iterator[str]:
-        """The corpus, from its start."""
-        return read_texts(self.corpus, field=self.field)
+        """The corpus, from its start; halves of characters in it are in no word of a script."""
+        return read_texts(self.corpus, field=self.field, halves=True)
 
 
 _SAMPLE_CHARS = 300_000
@@ -169,7 +169,7 @@ def _request(
 
 
 def _least_used(request: Request, *, remove: int) -> set[int]:
-    usage = count_tokens(request.stream(), request.old, limit=_USAGE_CHARS)
+    usage = count_tokens(read_texts(request.corpus, field=request.field), request.old, limit=_USAGE_CHARS)
     if not usage.any():
         raise UserError(f"There is no text in {', '.join(map(str, request.corpus))}.")
     protect: list[int] = []

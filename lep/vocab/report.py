@@ -14,9 +14,10 @@ import regex
 from darumeru.data.texts import read_all
 from darumeru.errors import UserError
 from darumeru.options import Option
+from lep.measure.held_out import labelled
 from lep.model.manifest import added_ids, read_manifest
 from lep.options import Field
-from lep.tokenizer.vocabulary import Vocabulary
+from lep.tokenizer.vocabulary import SPACE, Vocabulary
 from lep.tokenizer.words import count_tokens
 
 _WORDS = regex.compile(r"[\p{L}\p{M}]+")
@@ -82,11 +83,11 @@ def report_vocabularies(models: Sequence[str | Path], texts: LabelledTexts, *, f
     Raises:
         UserError: a text without words, or one that cannot be read.
     """
-    labelled: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     for text in texts:
-        label, _, path = text.partition("=") if "=" in text else (Path(text).name.partition(".")[0], "", text)
-        labelled.setdefault(label, []).append(path)
-    documents = {label: read_all(paths, field=field, limit=_LIMIT) for label, paths in labelled.items()}
+        label, path = labelled(text)
+        sources.setdefault(label, []).append(path)
+    documents = {label: read_all(paths, field=field, limit=_LIMIT) for label, paths in sources.items()}
     rows: list[Row] = []
     longest: dict[str, list[str]] = {}
     strangest: dict[str, list[str]] = {}
@@ -143,7 +144,9 @@ def _measure(name: str, label: str, vocabulary: Vocabulary, texts: Sequence[str]
         raise UserError(f"The text {label!r} holds no words.")
     counts = count_tokens(texts, vocabulary)
     tokens = int(counts.sum())
-    spaced = " " if vocabulary.family == "byte-level" else ""
+    # Some tokenizers put the space before a text themselves (Llama 2), others want it written (Gemma).
+    begun = vocabulary.tokenizer.encode("a", add_special_tokens=False).tokens
+    spaced = "" if begun and begun[0].startswith(SPACE) else " "
     encoded = vocabulary.tokenizer.encode_batch_fast([spaced + word for word in words], add_special_tokens=False)
     single = sum(count for item, count in zip(encoded, words.values(), strict=True) if len(item.ids) == 1)
     used = int((counts[sorted(new)] > 0).sum()) if new else 0

@@ -20,7 +20,7 @@ from lep.calibration.recipe import choose_recipe
 from lep.calibration.rows import deal
 from lep.model.checkpoint import write_checkpoint
 from lep.model.manifest import read_manifest
-from support.chats import chat, learned, prompter_of, rendered
+from support.chats import BY_TURNS, chat, learned, prompter_of, rendered
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -98,6 +98,13 @@ def test_a_template_that_does_not_grow_turn_by_turn_is_refused(chat_model: MakeM
     assert isinstance(example, Example)
     assert "hush\n\na<|end|>" in prompter.tokenizer.decode(example.ids)
     assert learned(prompter, example) == ["b<|end|>"]
+
+
+def test_what_the_template_refuses_is_left_out_and_counted(chat_model: MakeModel) -> None:
+    folder = chat_model(template=BY_TURNS + TEMPLATE.replace("be kind", ""))
+    odd = [*chat("a")[:1], *chat("more", "b")]
+    examples, left_out = render_all(Writers.of(prompter_of(folder).tokenizer, 64), iter([*CHATS, odd]), ENDS, 500)
+    assert (len(examples), left_out) == (len(CHATS), {"template": 1})
 
 
 def test_rows_hold_every_example_once_and_no_more_than_fits() -> None:

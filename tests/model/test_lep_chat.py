@@ -12,7 +12,7 @@ import transformers
 
 from darumeru.errors import UserError
 from lep.measure.chat import chat_measures
-from support.chats import chat
+from support.chats import BY_TURNS, chat
 
 THINKING = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n"
@@ -124,3 +124,44 @@ def test_what_cannot_be_measured_is_said(tiny_chat: Path, tiny_base: Path) -> No
         chat_measures(tiny_chat, [[{"role": "user", "content": "?"}]])
     with pytest.raises(UserError, match="chat template"):
         chat_measures(tiny_base, HELD_OUT)
+
+
+def test_a_conversation_longer_than_the_context_loses_its_beginning(tiny_chat: Path, tmp_path: Path) -> None:
+    ends = transformers.AutoTokenizer.from_pretrained(tiny_chat).eos_token_id
+    config = transformers.GPT2Config(
+        vocab_size=600, n_positions=96, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=ends
+    )
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    for file in [*tiny_chat.glob("*token*"), *tiny_chat.glob("chat_template*")]:
+        shutil.copy(file, tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    conversation = chat("Сколько будет дважды два? " * 20, "Четыре.")
+    found = chat_measures(tmp_path / "model", [conversation], limit=12)
+    prompt = f"<s><|user|>\n{conversation[0]['content']}<|end|>\n<|assistant|>\n"
+    answer = tokenizer("Четыре.", add_special_tokens=False)["input_ids"]
+    ids = [*tokenizer(prompt, add_special_tokens=False)["input_ids"], *answer]
+    assert len(ids) > 96 > len(answer) * 2
+    seen = torch.tensor([[tokenizer.bos_token_id, *ids[-95:]]])
+    probabilities = model(seen).logits[0].detach().double().log_softmax(dim=-1)
+    targets = [*answer, tokenizer.convert_tokens_to_ids("<|end|>")]
+    nats = -sum(float(probabilities[n - len(targets), target]) for n, target in enumerate(targets))
+    assert found["chat_bits_per_byte"] == pytest.approx(nats / math.log(2) / len("Четыре.".encode()), rel=1e-4)
+    # An answer longer than the context is measured, too.
+    endless = chat("Считай.", "один два три " * 30)
+    assert 0 < chat_measures(tmp_path / "model", [endless], limit=12)["chat_bits_per_byte"] < 40
+
+
+def test_a_conversation_that_the_template_refuses_is_left_out(tiny_chat: Path, tmp_path: Path) -> None:
+    model = chain(tiny_chat, tmp_path / "model", ["a", "<|end|>"])
+    template = model / "chat_template.jinja"
+    plain = (
+        template.read_text() if template.is_file() else transformers.AutoTokenizer.from_pretrained(model).chat_template
+    )
+    template.write_text(BY_TURNS + plain)
+    odd = [*chat("Как дела?"), *HELD_OUT[0]]
+    whole = chat_measures(model, HELD_OUT, limit=12)
+    assert chat_measures(model, [odd, *HELD_OUT], limit=12) == {**whole, "chat_left_out": 1}
+    with pytest.raises(UserError, match="No held-out conversation has an answer"):
+        chat_measures(model, [odd], limit=12)

@@ -122,6 +122,7 @@ PROPAGATED = {"propagate-conversion", "propagate-swap", "calibrate", *EVALUATION
         ("calibrate.train.save_every=7", set()),
         ("pretrain.save_steps=3", set()),
         ("pretrain.learning_rate=0.001", {"pretrain", *PROPAGATED}),
+        ("pretrain.keep_best=bits_per_byte_ru", {"pretrain", *PROPAGATED}),
         ("init.strategy=weighted", {"init", "pretrain", *PROPAGATED}),
         ("vocab.extend.add=50", {"vocab", "init", "pretrain", *PROPAGATED}),
         ("propagate.methods=[swap]", {"calibrate", *LAST}),
@@ -158,16 +159,56 @@ def test_what_changed_is_made_anew_and_the_rest_stays(inputs: Path, study: Path,
     new = json.loads((output / "report" / "report.json").read_text())
     assert (old["trainings"]["calibrate"]["steps"], new["trainings"]["calibrate"]["steps"]) == (2, 1)
     assert len(json.loads((output / "leaderboard" / "table.json").read_text())["rows"]) == 4
-    # A lost output, and what comes after it.
+    # A lost output is made again; what was made from it is there.
     shutil.rmtree(output / "instruct-ru-swap")
     states = {s.step.name: s for s in plan(recipe, output)}
-    assert {name for name, state in states.items() if state.todo} == {
-        "propagate-swap",
-        "run-instruct-swap",
-        "text-instruct-swap",
-        "chats",
-    }
+    assert {name for name, state in states.items() if state.todo} == {"propagate-swap"}
     assert states["propagate-swap"].why == "instruct-ru-swap is gone"
+
+
+def test_a_finished_training_stays_when_what_it_began_with_is_deleted(
+    inputs: Path, study: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output, symlinks=True)
+    shutil.rmtree(output / "base-ru0")  # nothing reads it any more
+    checkpoints = {path.name for path in (output / "base-ru" / "checkpoints").glob("checkpoint-*")}
+    said: list[str] = []
+    assert run_recipe(load_recipe(inputs / "recipe.yaml"), output, say=said.append) is not None
+    assert said == ["report"]
+    assert {path.name for path in (output / "base-ru" / "checkpoints").glob("checkpoint-*")} == checkpoints != set()
+    # It is made again for a step that begins with it.
+    assert todo(inputs, output, "pretrain.learning_rate=0.001")[:2] == ["init", "pretrain"]
+    # Lost, the vocabulary is made again, which the report reads; the training is not.
+    shutil.rmtree(output / "tokenizer")
+    assert todo(inputs, output) == ["vocab"]
+
+
+def test_another_choice_of_a_checkpoint_trains_nothing(inputs: Path, study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output, symlinks=True)
+    states = sorted((output / "base-ru" / "checkpoints").glob("*/trainer_state.json"))
+    before = [path.stat().st_mtime_ns for path in states]
+    recipe = load_recipe(inputs / "recipe.yaml", ["pretrain.keep_best=bits_per_byte_ru"])
+    run_recipe(recipe, output, only="pretrain")
+    assert [path.stat().st_mtime_ns for path in states] == before != []
+    manifest = json.loads((output / "base-ru" / "lep.json").read_text())
+    assert manifest["measures"]["best_checkpoint"] in {path.parent.name for path in states}
+    assert "pretrain" not in todo(inputs, output, "pretrain.keep_best=bits_per_byte_ru")
+
+
+def test_a_training_whose_manifest_is_gone_goes_on_from_its_checkpoints(
+    inputs: Path, study: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(study, output, symlinks=True)
+    trained = output / "base-ru" / "checkpoints" / "checkpoint-4" / "model.safetensors"
+    before = trained.stat().st_mtime_ns
+    (output / "base-ru" / "lep.json").unlink()
+    said: list[str] = []
+    run_recipe(load_recipe(inputs / "recipe.yaml"), output, say=said.append)
+    assert [line.split(" ")[0] for line in said] == ["pretrain", "report"]
+    assert trained.stat().st_mtime_ns == before
 
 
 def test_a_training_that_was_run_alone_is_taken_over_if_it_is_this_one(

@@ -739,6 +739,36 @@ def test_the_search_for_a_learning_rate(
         sweep(base, [corpus], tmp_path / "s2", [1e-3, 1e-3], held_out=[str(corpus)], settings=settings)
 
 
+def test_the_search_asks_the_benchmark_that_it_is_told_to(
+    base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import darumeru.evaluation
+
+    asked: list[Any] = []
+
+    def execute(plan: Any, runs: Path) -> Any:
+        asked.append(plan)
+        return types.SimpleNamespace(scores=types.SimpleNamespace(suite=types.SimpleNamespace(value=len(asked) / 10)))
+
+    monkeypatch.setattr(darumeru.evaluation, "prepare", lambda settings: settings)
+    monkeypatch.setattr(darumeru.evaluation, "execute", execute)
+
+    def search(force: bool = False, **changes: Any) -> list[float | None]:
+        settings = small(max_steps=5, suite="darumeru-train", **changes)
+        trials = sweep(
+            base, [corpus], tmp_path / "s", [1e-2], held_out=[str(corpus)], settings=settings, force=force
+        )  # fmt: skip
+        return [trial.score for trial in trials]
+
+    assert search() == search() == [0.1]
+    assert search(limit=3) == [0.2]
+    assert search(limit=3, data="hub") == [0.3]
+    assert [(plan.limit, plan.data) for plan in asked] == [(None, "mini"), (3, "mini"), (3, "hub")]
+    with pytest.raises(UserError, match="add --force to begin anew"):
+        search(weight_decay=0.5)
+    assert search(force=True, weight_decay=0.5) == [0.4], "another model"
+
+
 def test_the_pick() -> None:
     bits = [Trial(1e-5, 3.0, 1.2), Trial(1e-4, 2.0, 1.1), Trial(1e-3, float("nan"), float("inf"))]
     assert pick(bits) is bits[1]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from lep.model.checkpoint import open_checkpoint
 from lep.pretraining.anchor import Anchor
 from lep.pretraining.job import pretrain
+from lep.pretraining.row_adamw import RowAdamW, UsedRows
 from lep.pretraining.trainable import prepare
 from support.pretraining import documents, interrupt, losses, make_base, model_of, small
 
@@ -47,6 +48,38 @@ def test_old_weights_go_a_share_of_the_way_back(base: Path, what: str) -> None:
         if "embed_tokens" in name or "lm_head" in name:
             wanted[[7, 300]] = moved[name][[7, 300]]
         torch.testing.assert_close(parameter.detach(), wanted)
+
+
+def test_a_step_pulls_once_whatever_else_the_process_trained() -> None:
+    def moved() -> float:
+        weight = torch.nn.Parameter(torch.ones(4, 2))
+        weight.grad = torch.zeros_like(weight)
+        groups = [{"params": [weight], "lr": 0.1, "weight_decay": 0.0, "row_decay": 0.0}]
+
+        def halve(_: torch.optim.Optimizer) -> None:
+            with torch.no_grad():
+                weight.mul_(0.5)
+
+        RowAdamW(groups, UsedRows(4, torch.device("cpu")), after=halve, lr=0.1).step()
+        return float(weight.detach()[0, 0])
+
+    assert moved() == 0.5
+    torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])  # makes AdamW's own step call hooks, too
+    assert moved() == 0.5
+
+
+def test_a_training_pulls_as_often_after_another_one(base: Path, corpus: Path, tmp_path: Path) -> None:
+    def weights(name: str) -> torch.Tensor:
+        settings = small(train="embeddings", max_steps=3, anchor=5.0)
+        pretrain(base, [corpus], tmp_path / name, settings=settings)
+        return model_of(tmp_path / name).get_input_embeddings().weight
+
+    torch.optim.AdamW.step = getattr(
+        torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step
+    )  # as in a new process
+    first = weights("first")
+    torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+    assert torch.equal(weights("second"), first)
 
 
 def test_a_training_stays_nearer_and_resumes(

@@ -1,6 +1,7 @@
 """The checkpoint that is the result, by a rule over held-out texts; and the model before the change of vocabulary."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,48 @@ def test_a_measure_without_texts_is_refused(made: tuple[Path, Path, list[str]], 
             adapted, [held_out[0].partition("=")[2]], tmp_path / "out", held_out=held_out,
             settings=small(keep_best="micro_avg", max_steps=1),
         )  # fmt: skip
+
+
+def test_a_finished_training_can_be_asked_for_another_of_its_checkpoints(
+    made: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    _, adapted, held_out = made
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    corpus.write_text("\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in ENGLISH * 9))
+    shared: dict[str, Any] = {"train": "all", "max_steps": 6, "save_steps": 2, "learning_rate": 0.3}
+
+    def train(*texts: str, **changes: Any) -> tuple[dict[str, Any], str]:
+        said: list[str] = []
+        manifest = pretrain(
+            adapted, [corpus], out, held_out=texts or held_out, settings=small(**shared, **changes), warn=said.append
+        )
+        return manifest, " ".join(said)
+
+    def result() -> dict[str, Any]:
+        return {name: read_rows(t, 0, t.shape[0]) for name, t in open_checkpoint(out).tensors.items()}
+
+    train()
+    last = result()
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    ru = {line["step"]: line["eval_bits_per_byte_ru"] for line in history if "eval_bits_per_byte_ru" in line}
+    best = min((2, 4, 6), key=lambda step: ru[step])
+    assert best != 6, "the rate is so high that it does not end where it was best"
+    manifest, said = train(keep_best="bits_per_byte_ru")
+    assert manifest["measures"]["best_checkpoint"] == f"checkpoint-{best}"
+    assert manifest["measures"]["bits_per_byte_ru"]["after"] == ru[best]
+    assert "among its checkpoints of steps 2, 4, 6" in said
+    kept = open_checkpoint(out / "checkpoints" / f"checkpoint-{best}").tensors
+    assert all(torch.equal(read_rows(t, 0, t.shape[0]), result()[name]) for name, t in kept.items())
+    assert train(keep_best="bits_per_byte_ru")[1] == "", "the same again is done"
+    # And back to the last.
+    assert "best_checkpoint" not in train()[0]["measures"]
+    assert all(torch.equal(tensor, result()[name]) for name, tensor in last.items())
+    # What comes too late is said, and changes nothing.
+    before = (out / "lep.json").read_bytes()
+    assert "--stop-if does not end it" in train(suite="darumeru-train", stop_if=("darucopy_ru < 0.9 for 3",))[1]
+    assert "not watched by micro_avg" in train(suite="darumeru-train", keep_best="micro_avg")[1]
+    assert "not measured on more" in train(*held_out, f"more={corpus}")[1]
+    assert "not measured on ru as given now" in train(f"ru={corpus}", held_out[1])[1]
+    shutil.rmtree(out / "checkpoints")
+    assert "its checkpoints are gone" in train(keep_best="bits_per_byte_ru")[1]
+    assert (out / "lep.json").read_bytes() == before

@@ -12,7 +12,7 @@ from darumeru.errors import UserError
 from lep.measure.chat import chat_measures
 from lep.pretraining.data import Texts
 from lep.pretraining.job import pretrain
-from support.chats import chat
+from support.chats import BY_TURNS, chat
 from support.pretraining import documents, make_base, small
 
 TEMPLATE = (
@@ -81,6 +81,18 @@ def test_a_long_conversation_is_left_out_whole(base: Path, corpus: Path, tmp_pat
     only = write(tmp_path / "only.jsonl", [{"messages": long}])
     with pytest.raises(UserError, match=r"No conversation of only\.jsonl fits into --block-size 48"):
         blocks_of(base, corpus, only, tmp_path / "b2")
+
+
+def test_what_the_template_refuses_is_left_out_and_said(base: Path, corpus: Path, tmp_path: Path) -> None:
+    (base / "chat_template.jinja").write_text(BY_TURNS + TEMPLATE)
+    odd = [*TALK[0][:1], *TALK[1]]
+    some = write(tmp_path / "some.jsonl", [{"messages": messages} for messages in [odd, *TALK]])
+    data = blocks_of(base, corpus, some, tmp_path / "blocks")
+    assert len(data.replay[0]) == len(TALK)
+    assert any(f"1 of {len(TALK) + 1} conversations of some.jsonl" in doubt for doubt in data.doubts({}))
+    assert data.measures(1)["replay"][0]["refused"] == 1
+    with pytest.raises(UserError, match=r"refuses all 1 conversations of none\.jsonl"):
+        blocks_of(base, corpus, write(tmp_path / "none.jsonl", [{"messages": odd}]), tmp_path / "other")
 
 
 def test_a_model_without_a_template_is_refused_before_the_training(

@@ -12,13 +12,14 @@ from transformers import AutoTokenizer
 from darumeru.errors import UserError
 from lep import cli
 from lep.measure.bits import bits_per_byte
+from lep.measure.held_out import HeldOut
 from lep.model.manifest import write_manifest
-from lep.pipeline.adaptation import _reached
+from lep.pipeline.adaptation import _reached, write_adaptation
 from lep.pretraining.control import control_folder, control_settings, train_control
 from lep.pretraining.job import pretrain
 from lep.pretraining.settings import settings_of
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level
-from support.pretraining import make_base, small
+from support.pretraining import interrupt, make_base, small
 
 
 def write(path: Path, texts: list[str]) -> Path:
@@ -87,6 +88,57 @@ def test_where_a_curve_reaches_a_level() -> None:
     assert _reached(curve, 1.5) == 200
     assert _reached(curve, 3.5) == 0
     assert _reached(curve, 0.9) is None
+
+
+@pytest.mark.parametrize("version", ["now", "earlier"])
+def test_a_text_that_was_not_measured_along_the_trainings_gets_no_figures(
+    pair: tuple[Path, Path], texts: dict[str, Path], tmp_path: Path, version: str
+) -> None:
+    original, adapted = pair
+    out, given = tmp_path / "out", [f"ru={texts['ru']}"]
+    settings = small(train="new-rows+lora", max_steps=2, block_size=160, new_from=None)
+    pretrain(adapted, [texts["ru"]], out, held_out=given, settings=settings)
+    train_control(original, [texts["ru"]], out, held_out=given, settings=settings)
+    if version == "earlier":  # which noted the names of the texts alone
+        for folder in (out, control_folder(out)):
+            (folder / "held-out.json").unlink()
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    last = [line["eval_bits_per_byte"] for line in history if "eval_bits_per_byte" in line][-1]
+
+    def report(*sources: str) -> dict[str, Any]:
+        held_out = HeldOut.read(sources, characters=settings.held_out_characters)
+        page = write_adaptation(original, control_folder(out), out, held_out)
+        assert ("Left out" in page.read_text()) == ("kk" in " ".join(sources))
+        found: dict[str, Any] = json.loads((out / "adaptation" / "adaptation.json").read_text())
+        return found
+
+    whole = report(*given)
+    assert whole["texts"]["ru"]["adapted"] == pytest.approx(last)
+    # A text that came later has no curve: it does not get that of the text before.
+    more = report(f"kk={texts['en']}", *given)
+    assert (more["texts"], more["left_out"]) == (whole["texts"], ["kk"])
+    with pytest.raises(UserError, match="were not measured on kk"):
+        report(f"kk={texts['en']}")
+    if version == "now":
+        replaced = f"ru={write(tmp_path / 'other.jsonl', ENGLISH)}"
+        with pytest.raises(UserError, match="were not measured on ru as the text is now"):
+            report(replaced)
+
+
+def test_a_training_goes_on_with_the_held_out_texts_that_it_began_with(
+    pair: tuple[Path, Path], texts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(train="new-rows", max_steps=4, save_steps=1, block_size=160, new_from=None)
+
+    def train(*held_out: str) -> dict[str, Any]:
+        return pretrain(pair[1], [texts["ru"]], tmp_path / "out", held_out=held_out, settings=settings)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="interrupted"):
+        interrupt(patched, 2)
+        train(f"ru={texts['ru']}")
+    with pytest.raises(UserError, match=r"another held-out text ru.*\(ru2=FILE\)"):
+        train(f"ru={texts['en']}")
+    assert set(train(f"ru={texts['ru']}", f"ru2={texts['en']}")["settings"]["held_out"]) == {"ru", "ru2"}
 
 
 def test_the_command_and_its_report(

@@ -1,6 +1,7 @@
 """A tied model that gets a head of its own."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from darumeru.errors import UserError
+from lep import propagate
 from lep.model.checkpoint import open_checkpoint
 from lep.model.manifest import read_manifest
 from lep.model.untie import untied
@@ -61,3 +63,33 @@ def test_embedding_and_head_are_trained_apart(make_model: Callable[..., Path], t
     assert not (out / "untied").exists()
     with pytest.raises(UserError, match="head of its own already"):
         pretrain(out, [corpus], tmp_path / "again", settings=small(untie=True))
+
+
+@pytest.mark.parametrize("method", ["delta", "auto"])
+def test_a_head_of_its_own_is_carried_over_to_a_tied_instruct_model(
+    make_model: Callable[..., Path], tmp_path: Path, method: str
+) -> None:
+    base = make_base(make_model, "llama-tied")
+    instruct = tmp_path / "instruct"
+    shutil.copytree(base, instruct)
+    model = model_of(base)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(instruct)
+    adapted = untied(open_checkpoint(base), tmp_path / "adapted").folder
+    trained = model_of(adapted)
+    with torch.no_grad():
+        trained.get_output_embeddings().weight[200] += 0.5  # as training the head would
+    trained.save_pretrained(adapted)
+    manifest = propagate(base, adapted, instruct, tmp_path / "out", method=method, texts=[" ".join(documents(4))])
+    result, own = model_of(tmp_path / "out"), model.get_input_embeddings().weight
+    assert manifest["inputs"]["base"]["name"] == base.name
+    assert manifest["inputs"]["instruct"]["name"] == "instruct"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == set()
+    if method == "delta":  # each token moves as the instruct model moved it
+        moved = own.clone()
+        moved[200] += 0.5
+        assert torch.allclose(result.get_input_embeddings().weight, own, atol=1e-5)
+        assert torch.allclose(result.get_output_embeddings().weight, moved, atol=1e-5)

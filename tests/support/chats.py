@@ -8,6 +8,12 @@ import transformers
 from darumeru.inference.prompt import Limits, Prompter
 from lep.calibration.chat import Example, Writers, render
 
+BY_TURNS = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% endfor %}"
+)
+"""How Gemma's, Mistral's and Llama 2's templates begin."""
+
 
 def chat(*turns: str) -> list[dict[str, str]]:
     return [{"role": "assistant" if n % 2 else "user", "content": turn} for n, turn in enumerate(turns)]

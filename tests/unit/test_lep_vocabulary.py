@@ -10,13 +10,17 @@ import pytest
 
 from darumeru.data.texts import read_texts
 from darumeru.errors import DarumeruError, UserError
+from lep.corpus.clean import clean_corpus
+from lep.measure.held_out import HeldOut
 from lep.model.folders import folder_fingerprint
+from lep.tokenizer import words as words_module
 from lep.tokenizer.scripts import has_script, only_in_script, scripts_of
 from lep.tokenizer.vocabulary import Vocabulary, bytes_to_chars, chars_to_bytes
 from lep.tokenizer.words import count_tokens, count_words
 from lep.vocab.check import check_vocabulary, way_of
 from lep.vocab.commands import check_folders, extend_vocabulary, optimize_vocabulary, swap_vocabulary
 from lep.vocab.extend import extend, prune, without
+from lep.vocab.report import report_vocabularies
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level, save_sentencepiece
 
 MAKERS = {"byte-level": save_byte_level, "sentencepiece": save_sentencepiece}
@@ -241,6 +245,31 @@ def test_bad_corpora(old: Path, tmp_path: Path, english: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_line_whose_text_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "Привет"}\n{"text": "обрезано \\ud83d"}\n')
+    with pytest.raises(UserError, match=r"Line 2 of .*texts\.jsonl has half a character"):
+        list(read_texts([file]))
+    clean_corpus([file], tmp_path / "clean.jsonl", lang="ru")  # which mends it
+    assert list(read_texts([tmp_path / "clean.jsonl"])) == ["Привет", "обрезано"]
+    file.write_text('{"text": "a"}\n{"text": null}\n')
+    with pytest.raises(
+        UserError, match=r"Line 2 of .*texts\.jsonl has null in its field 'text', where a text is wanted"
+    ):
+        list(read_texts([file]))
+
+
+def test_a_name_ends_at_the_first_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/lang=ru")
+    folder.mkdir(parents=True)
+    (folder / "h.jsonl").write_text('{"text": "привет мир"}\n')
+    old = save_byte_level(tmp_path / "old", SOME, 400)
+    for source, name in (("ru=data/lang=ru/h.jsonl", "ru"), ("data/lang=ru/h.jsonl", "h")):
+        assert HeldOut.read([source]).pieces == {name: ["привет мир"]}
+        assert [row.text for row in report_vocabularies([old], [source]).rows] == [name]
+
+
 def test_all_corpus_formats_give_the_same_texts(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -280,6 +309,45 @@ def test_words_are_counted_as_the_tokenizer_cuts_them(tmp_path: Path) -> None:
     assert decoded == {"мама": 2, " мыла": 1, " раму": 1, " мама": 1, "мыла": 1}
     pieces = Vocabulary.load(save_sentencepiece(tmp_path / "s", SOME, 400))
     assert count_words(["мама, мыла (раму)"], pieces, ("Cyrillic",)) == {"мама": 1, "▁мыла": 1, "раму": 1}
+
+
+def test_a_corpus_with_more_words_than_fit_ends_and_keeps_the_frequent_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = Vocabulary.load(save_byte_level(tmp_path / "bytes", ENGLISH, 300))
+    made = []
+
+    class Counted(words_module.Counter[str]):
+        def __init__(self, *items: Any) -> None:
+            made.append(None)
+            super().__init__(*items)
+
+    monkeypatch.setattr(words_module, "_MOST_CHUNKS", 3000)
+    monkeypatch.setattr(words_module, "Counter", Counted)
+    draw = np.random.default_rng(0)
+    # 4,000 words, each seen about 100 times, and one in every document.
+    texts = [" ".join(["мир", *(f"сл{n}" for n in draw.integers(4000, size=200))]) for _ in range(2000)]
+    found = count_words(texts, vocabulary, ("Cyrillic",))
+    decoded = {(chars_to_bytes(word) or b"").decode(): count for word, count in found.items()}
+    assert decoded["мир"] == 2000
+    # Throwing out is a pass over all words in memory: it may not come with every document.
+    assert len(made) < 500
+
+
+@pytest.mark.parametrize("prepended", [True, False])
+def test_words_of_one_token_are_found_whether_or_not_the_tokenizer_puts_a_space_before_a_text(
+    tmp_path: Path, prepended: bool
+) -> None:
+    folder = save_sentencepiece(tmp_path / "pieces", ["кот дом кот дом"] * 9, 300)
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    if not prepended:  # as Gemma's: spaces are replaced, and nothing is put before a text
+        spec["pre_tokenizer"] = None
+        spec["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    text = tmp_path / "text.txt"
+    text.write_text("вот кот и дом, а в доме кот и кот\n")
+    # Four of the ten words are кот or дом, the only words that are tokens.
+    assert report_vocabularies([folder], [str(text)]).rows[0].one_token_words == pytest.approx(0.4)
 
 
 def test_a_token_without_a_merge_is_found_where_whole_words_need_none(tmp_path: Path, corpus: Path) -> None:

@@ -56,6 +56,31 @@ def test_the_control_trains_what_it_has(tmp_path: Path) -> None:
     assert control.recipe[pretrain].train == "lora"
 
 
+def test_controls_that_are_the_same_training_are_one(tmp_path: Path) -> None:
+    chosen = {"vocab.extend.add": [0, 40], "pretrain.shared_learning_rate": [0.0, 1e-4], "seed": [0, 1]}
+    grid = read_grid(write_grid(tmp_path, axes=chosen))
+    controls = [cell for cell in grid.cells if cell.control]
+    assert [(cell.seed, cell.values["pretrain.shared_learning_rate"]) for cell in controls] == [(0, None), (1, None)]
+    assert (len(grid.cells), grid.merged) == (6, 2)
+    assert grid.axes["pretrain.shared_learning_rate"] == [0.0, 1e-4]
+    # What the control has, too, is no such axis.
+    chosen = {"vocab.extend.add": [0, 40], "pretrain.lora_learning_rate": [1e-4, 1e-3]}
+    grid = read_grid(write_grid(tmp_path, axes=chosen))
+    assert [c.values["pretrain.lora_learning_rate"] for c in grid.cells if c.control] == [1e-4, 1e-3]
+
+
+def test_a_control_without_anything_to_train_is_left_out_and_said(tmp_path: Path) -> None:
+    chosen = {"vocab.extend.add": [0, 40], "pretrain.train": ["new-rows", "new-rows+lora"]}
+    grid = read_grid(write_grid(tmp_path, axes=chosen))
+    assert [(c.control, c.values["pretrain.train"]) for c in grid.cells] == [
+        (True, "new-rows+lora"),
+        (False, "new-rows"),
+        (False, "new-rows+lora"),
+    ]
+    assert grid.merged == 0
+    assert "1 control is left out" in " ".join(grid.notes)
+
+
 def test_the_same_values_are_the_same_cell_in_another_grid(tmp_path: Path) -> None:
     ids = {cell.id for cell in read_grid(write_grid(tmp_path)).cells}
     more = {cell.id for cell in read_grid(write_grid(tmp_path, axes=axes(seed=[1, 2]))).cells}
@@ -70,6 +95,20 @@ def test_cells_are_listed_or_ways_of_making_a_vocabulary_an_axis(tmp_path: Path)
     grid = read_grid(write_grid(tmp_path, axes={"vocab": ways}))
     assert [cell.recipe[vocab].way for cell in grid.cells] == ["extend", "train"]
     assert grid.cells[1].name == "vocabulary train kind bpe size 400"
+
+
+def test_values_whose_last_parts_are_alike_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("clean", "raw"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ru.jsonl").write_text('{"text": "а"}\n')
+    bases = ["meta-llama/Llama-3.2-1B", "unsloth/Llama-3.2-1B", "google/gemma-3-270m"]
+    corpora = [["clean/ru.jsonl"], ["raw/ru.jsonl"]]
+    grid = read_grid(write_grid(tmp_path, axes={"base": bases, "corpus": corpora}, vocab={"extend": {"add": 40}}))
+    assert len(grid.cells) == len({cell.id for cell in grid.cells}) == len({cell.name for cell in grid.cells}) == 6
+    assert grid.merged == 0
+    assert list(dict.fromkeys(cell.labels["base"] for cell in grid.cells)) == [*bases[:2], "gemma-3-270m"]
+    assert {cell.labels["corpus"] for cell in grid.cells} == {"clean/ru.jsonl", "raw/ru.jsonl"}
+    assert str(tmp_path) not in " ".join(cell.name for cell in grid.cells)
 
 
 def test_scripts_stand_for_a_language_that_is_not_known(tmp_path: Path) -> None:

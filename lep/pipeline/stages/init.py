@@ -47,7 +47,7 @@ class InitStage(Stage[dict[str, Any]]):
 
         study.add(
             self.name, self.name, output, run, needs=["vocab"], inputs=[study.base, *corpus, *named_files(settings)],
-            settings=settings, model=True,
+            settings=settings, model=True, passing=True,
         )  # fmt: skip
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:

@@ -82,7 +82,8 @@ class PretrainStage(Stage[Settings]):
         replayed = [part.source for part in parse_replay(settings.replay)]
         study.add(
             self.name, self.name, output, run, needs=["init", *(["chats-data"] if chatting else [])],
-            inputs=[*corpus, *replayed], settings=whole.of_the_result(), model=True, resumes=True,
+            inputs=[*corpus, *replayed], settings=whole.of_the_result(), choice=whole.of_the_choice(), model=True,
+            resumes=True,
         )  # fmt: skip
         if settings.control:
             self._add_control(study, Path(output), corpus, whole)
@@ -97,7 +98,7 @@ class PretrainStage(Stage[Settings]):
 
         study.add(
             CONTROL, self.name, control_folder(adapted), run, needs=[self.name], inputs=[study.base],
-            settings=settings.of_the_result(), model=True, resumes=True,
+            settings=settings.of_the_result(), choice=control_settings(settings).of_the_choice(), model=True, resumes=True,
         )  # fmt: skip
 
     def models(self, recipe: Recipe, output: Path) -> list[Model]:

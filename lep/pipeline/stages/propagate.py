@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,7 +100,8 @@ class PropagateStage(Stage[dict[str, Any]]):
         """Return the price of each model: its files, its map (3 V d² for the sums, two d³ to solve), and of `auto` the text."""
         if recipe.direct:
             return {}
-        settings, shape, rows = recipe[self], costs.shape, costs.rows
+        settings, rows = recipe[self], costs.rows
+        shape = replace(costs.shape, tied=costs.shape.tied and not recipe[pretrain].untie)
         fitted = (1 if shape.tied else 2) * (3.0 * rows * shape.dim**2 + 2.0 * shape.dim**3)
         layers = settings["backbone"] == "delta" and any(
             _trains_layers(what) for what, _ in parse_schedule(recipe[pretrain].train)
