@@ -107,7 +107,11 @@ def _outcome(settings: Settings, output: Path, show: Show, pool: Pool | None) ->
     if failed:
         fault = DarumeruError(
             f"{len(failed)} of {len(run.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
-            "Start the same command again to compute what is missing."
+            + (
+                "Start the same command again to compute what is missing."
+                if failed.keys() - plan.left_out.keys()
+                else "No document of theirs fits the model's context: leave them out with --tasks."
+            )
         )
         return Outcome(settings, run, fault)
     return Outcome(settings, run)
