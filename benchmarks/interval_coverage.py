@@ -6,13 +6,14 @@ Scores are computed by the functions of `darumeru.scoring` that runs use, on doc
 95 % intervals and their mean width; for differences and shared ranks, which are made of the same draws, the share of false
 findings between equal models and of true ones between unequal models. Beside each figure stands the earlier method: percentiles
 of a bootstrap that draws n of n. A data set costs a matrix product, as draws depend on the structure alone and are shared.
-`--write` puts the tables into results/coverage.json and into docs/statistics.md.
+`--write` puts the figures into results/coverage.json.xz and the tables into docs/statistics.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import lzma
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ from darumeru.scoring.draws import draw, mean_of
 from darumeru.scoring.estimate import Estimate, estimate, estimate_mean
 
 DOCS = Path(__file__).parents[1] / "docs" / "statistics.md"
-RESULTS = Path(__file__).parent / "results" / "coverage.json"
+RESULTS = Path(__file__).parent / "results" / "coverage.json.xz"
 RESAMPLES = 1000
 SIZES = (10, 20, 30, 50, 100, 400)
 
@@ -641,7 +642,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="200 data sets a line, none of more than 100 documents")
     parser.add_argument("--only", default="", help="lines whose name holds this word")
-    parser.add_argument("--write", action="store_true", help="write results/coverage.json and the tables of the docs")
+    parser.add_argument(
+        "--write", action="store_true", help="write results/coverage.json.xz and the tables of the docs"
+    )
     options = parser.parse_args()
     start = time.perf_counter()
     wanted = min(options.simulations, 200) if options.quick else options.simulations
@@ -652,9 +655,8 @@ def main() -> None:
     tables = {"scores": scores_table(rows["scores"]), "pairs": pairs_table(rows["pairs"])}
     print("\n\n".join(tables.values()), f"\n{time.perf_counter() - start:.0f} s")
     if options.write:
-        RESULTS.write_text(
-            json.dumps({"simulations": wanted, "seed": options.seed, **rows}, indent=1) + "\n", encoding="utf-8"
-        )
+        figures = json.dumps({"simulations": wanted, "seed": options.seed, **rows}, indent=1) + "\n"
+        RESULTS.write_bytes(lzma.compress(figures.encode()))
         text = DOCS.read_text(encoding="utf-8")
         for kind, content in tables.items():
             before, rest = text.split(f"<!-- {kind} -->\n")
