@@ -41,26 +41,32 @@ def load_model(
         device: where it is loaded; None is the CPU.
 
     Raises:
-        UserError: transformers cannot load it, or bitsandbytes is wanted and not installed.
+        UserError: transformers cannot load it, the folder lacks weights of the model, or bitsandbytes is wanted and not
+            installed.
     """
     import transformers
 
-    from darumeru.engines.hf.loading import model_class
+    from darumeru.engines.hf.loading import check_filled, model_class
 
     own: dict[str, Any] = {}
     if quantize != "none":  # quantized layers are made for the device that they are loaded on, and cannot be moved
         own = {"quantization_config": _quantization(quantize, dtype), "device_map": {"": device or "cpu"}}
     try:
-        model: Any = model_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(
+        model: Any
+        model, info = model_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
+            # What does not fit is named below, by its first tensor.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **own,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"transformers cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
+    check_filled(folder, model, info)
     if own:
         # transformers' Trainer refuses a quantized model without an adapter; rows and matrices are trained beside it.
         model._hf_peft_config_loaded = True

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 import darumeru
 from darumeru.errors import UserError
+from lep.model.loading import load_model
 from support.engines import collect, open_hf, some_requests
 
 
@@ -74,3 +75,9 @@ def test_a_head_of_its_own_and_weights_too_many_are_no_fault(tiny_base: Path, tm
     model.save_pretrained(own)
     with open_hf(own) as engine:
         assert collect(engine, requests) != want
+
+
+def test_lep_does_not_train_or_measure_what_was_filled_at_random(tiny_base: Path, tmp_path: Path) -> None:
+    compiled = changed(tiny_base, tmp_path / "m", lambda tensors: {f"_orig_mod.{k}": v for k, v in tensors.items()})
+    with pytest.raises(UserError, match=r"filled at random.*'_orig_mod\.model\.embed_tokens\.weight'"):
+        load_model(compiled)

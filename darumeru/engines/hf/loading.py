@@ -54,7 +54,7 @@ def load_model(model: Path, options: EngineOptions) -> Any:
         loaded = None if options.adapter else _text_part(model, config, args)
         if loaded is None:
             loaded, info = model_class(config).from_pretrained(model, **args)
-            _check_filled(model, loaded, info)
+            check_filled(model, loaded, info)
         if options.adapter:
             add_adapter(loaded, options.adapter)
         return loaded if "device_map" in args else loaded.to(device)
@@ -125,7 +125,7 @@ def _text_part(model: Path, config: Any, args: dict[str, Any]) -> Any:
     return None if info["missing_keys"] or info["mismatched_keys"] or left else loaded
 
 
-def _check_filled(folder: Path, model: Any, info: dict[str, Any]) -> None:
+def check_filled(folder: Path, model: Any, info: dict[str, Any]) -> None:
     """Refuse a model some of whose weights transformers filled at random, because it did not find them in the folder.
 
     transformers itself leaves out of this list what is tied to other weights and what a model can do without. Buffers are no
