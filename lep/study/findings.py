@@ -133,13 +133,19 @@ def simplest(evidence: Evidence) -> tuple[str, str]:
 
 def bases(evidence: Evidence) -> tuple[str, str]:
     """Whether a base that starts worse may end better."""
-    by_base: dict[str, Configuration] = {}
-    for item in longest(evidence.adapted) if evidence.adapted else []:
-        name = levels(item).get("base", "–")
-        if name not in by_base or item.end < by_base[name].end:
-            by_base[name] = item
-    if len(by_base) < 2:
+    lengths: dict[str, set[int]] = {}
+    for item in evidence.adapted:
+        lengths.setdefault(levels(item).get("base", "–"), set()).add(item.results[0].cell.tokens)
+    if len(lengths) < 2:
         return UNKNOWN, "The grid has one base."
+    shared = set.intersection(*lengths.values())
+    if not shared:
+        return UNKNOWN, "No configurations of all bases were trained with as many tokens."
+    by_base: dict[str, Configuration] = {}
+    for item in evidence.adapted:
+        name = levels(item).get("base", "–")
+        if item.results[0].cell.tokens == max(shared) and (name not in by_base or item.end < by_base[name].end):
+            by_base[name] = item
     items = sorted(by_base.values(), key=lambda item: item.original)
     comparison = Comparison.of(items, evidence.items)
     crossed, kept = [], True
@@ -254,8 +260,8 @@ FINDINGS: tuple[tuple[str, str, str, Rule], ...] = (
     (
         "A base that is worse before adaptation can be better after it.",
         _ABSTRACT,
-        "The best configuration of each base, trained longest. Agrees: one that was worse untrained ends told apart below "
-        "another. Disagrees: all end told apart in the order of their originals.",
+        "The best configuration of each base, with as many training tokens as all of them were trained with at most. Agrees: one "
+        "that was worse untrained ends told apart below another. Disagrees: all end told apart in the order of their originals.",
         bases,
     ),
     (

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import pytest
 from darumeru.scoring.aggregate import Floats
 from lep.study import read_grid
 from lep.study.analysis import Comparison, Configuration, configurations, costs, longest, recommend
-from lep.study.findings import Evidence, efficiency, judge, language, mean_and_random, simplest, start_and_end
+from lep.study.findings import (
+    DISAGREES,
+    Evidence,
+    bases,
+    efficiency,
+    judge,
+    language,
+    mean_and_random,
+    simplest,
+    start_and_end,
+)
 from lep.study.grid import Cell, Grid
 from lep.study.results import Measured, Result, Text
 from support.study import write_grid
@@ -72,14 +83,35 @@ def strategy(cell: Cell) -> str | None:
 
 
 def test_two_bases_of_one_last_part_are_two_levels(tmp_path: Path) -> None:
-    bases = ["meta-llama/Llama-3.2-1B", "unsloth/Llama-3.2-1B"]
-    axes = {"base": bases, "vocab.extend.add": [1000, 4000], "seed": [0, 1]}
+    names = ["meta-llama/Llama-3.2-1B", "unsloth/Llama-3.2-1B"]
+    axes = {"base": names, "vocab.extend.add": [1000, 4000], "seed": [0, 1]}
     grid = read_grid(write_grid(tmp_path, axes=axes))
     # The second base ends half a bit above the first, whatever else.
-    found = results(grid, lambda c: 1.5 + 0.5 * (c.values["base"] == bases[1]) + 0.001 * c.seed)
+    found = results(grid, lambda c: 1.5 + 0.5 * (c.values["base"] == names[1]) + 0.001 * c.seed)
     (contrast,) = Evidence(configurations(found, "ru"), (), "ru").contrasts("base")
-    assert {contrast.first, contrast.level} == set(bases)
+    assert {contrast.first, contrast.level} == set(names)
     assert abs(contrast.value) == pytest.approx(0.5)
+
+
+def test_bases_are_compared_where_all_were_trained_as_long(tmp_path: Path) -> None:
+    """The cells of a base that takes long may have been run with the fewest tokens alone."""
+    axes = {"base": ["org/small", "org/large"], "vocab.extend.add": [1000, 4000], "tokens": [256, 512], "seed": [0, 1]}
+    grid = read_grid(write_grid(tmp_path, axes=axes))
+
+    def large(cell: Cell) -> bool:
+        return cell.values["base"] == "org/large"
+
+    # With 512 tokens the small base would be at 0.4; with 256 it is at 1.4 and the large one at 0.9.
+    found = results(grid, lambda c: (0.9 if large(c) else 1.4) - (c.tokens == 512))
+    found = [
+        replace(r, original=model(1.0 if large(r.cell) else 2.0, np.zeros(DOCUMENTS), 1.2, 600))
+        for r in found
+        if not (large(r.cell) and r.cell.tokens == 512)
+    ]
+    items = configurations(found, "ru")
+    verdict, because = bases(Evidence(items, (), "ru"))
+    assert verdict == DISAGREES
+    assert because == "small: 2.000 before, 1.400 at best; large: 1.000 before, 0.900 at best"
 
 
 def test_a_configuration_is_its_cells_of_all_seeds(grid: Grid) -> None:
