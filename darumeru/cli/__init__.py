@@ -26,7 +26,7 @@ from darumeru.cli import (
 )
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
 from darumeru.errors import end_at_once
-from darumeru.options import Command
+from darumeru.options import Command, Version
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
 app = typer.Typer(
@@ -45,7 +45,7 @@ publish_app = typer.Typer(
 
 
 @app.callback()
-def _options(debug: Debug = False) -> None:
+def _options(debug: Debug = False, _: Version = False) -> None:
     show_tracebacks(debug)
 
 

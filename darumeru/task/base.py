@@ -56,12 +56,11 @@ class DarumeruTask(Task):  # type: ignore[misc]
     def __init__(self, config: Mapping[str, Any]) -> None:
         name = str(config.get("task"))
         check_keys(name, config)
-        config = deepcopy({k: v for k, v in config.items() if k not in ("class", "metadata")}) | {
-            "metadata": config.get("metadata")  # it holds the bundle
-        }  # lm-eval writes into what it is given
         metadata = dict(config.get("metadata") or {})
+        # lm-eval writes into what it is given. The metadata hold the bundle, which is not copied.
+        keys = deepcopy({k: v for k, v in config.items() if k not in ("class", "metadata")})
         try:
-            self._config = TaskConfig(**config)
+            self._config = TaskConfig(**keys, metadata=config.get("metadata"))
             self.options = Options(**(metadata.get("darumeru") or {}))
         except (TypeError, ValidationError) as error:
             raise UserError(f"Task '{name}': {_first(error)}") from None
@@ -76,8 +75,7 @@ class DarumeruTask(Task):  # type: ignore[misc]
                 setattr(self._config, key, value)
         own = self.wording.headline if self.wording is not None else None
         self._headline = self.options.headline if own is None else own
-        templates = {key: getattr(self._config, key) for key in TEMPLATES}
-        check_templates(name, templates | {"headline": self._headline})
+        check_templates(name, {key: getattr(self._config, key) for key in TEMPLATES} | {"headline": self._headline})
         self.corpus: Path | None = metadata.get("corpus")
         data = metadata.get("data", "hub")
         self.bundle: Bundle = open_bundle(data) if isinstance(data, str) else data

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from darumeru.errors import DarumeruError, end_at_once, of_system
 from darumeru.extras import need
+from darumeru.options import Version
 from lep.cli.terminal import Group, fail
 
 COMMANDS = ("vocab", "corpus", "init", "pretrain", "propagate", "calibrate", "run", "study", "inspect")
@@ -40,7 +41,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _lep() -> None:
+def _lep(_: Version = False) -> None:
     """Learned Embedding Propagation: a new vocabulary for a model and for every instruct variant of it.
 
     Add --debug to any command to see where it failed.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,3 +196,9 @@ def test_the_list_of_commands_tells_all_of_them_in_whole_sentences(monkeypatch: 
         "demo", "doctor",
         "data pull", "data check", "data import", "publish run", "publish board",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["darumeru", "lep"])
+def test_a_package_is_its_command_where_that_is_not_on_the_path(package: str) -> None:
+    found = subprocess.run([sys.executable, "-m", package, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"darumeru \d+\.\d+\.\d+\S*\n", found.stdout)

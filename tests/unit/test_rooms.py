@@ -17,7 +17,7 @@ LONGEST = 420
 
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "darumeru": (
-        {"cli"},
+        {"cli", "__main__"},
         {"exports", "leaderboard", "arena", "watch", "gate", "signal", "contamination", "trackers", "publish"},
         {"imports", "race"},
         {"evaluation"},
