@@ -51,7 +51,9 @@ trainer = Trainer(
     data_collator=default_data_collator, callbacks=[Slow()],
 )
 whole = [p.parent for p in Path(output).glob("checkpoint-*/trainer_state.json")]  # the kill may have come while it saved
-trainer.train(resume_from_checkpoint=str(max(whole, key=lambda p: int(p.name[11:]))) if whole else None)
+newest = max(whole, key=lambda p: int(p.name[11:]), default=None)
+if newest is None or newest.name != f"checkpoint-{steps}":  # from its last checkpoint on, transformers would train one more step
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
 """
 
 
