@@ -26,7 +26,8 @@ from darumeru.cli import (
 )
 from darumeru.cli.terminal import Debug, guarded, show_tracebacks
 from darumeru.errors import end_at_once
-from darumeru.options import Command, Version
+from darumeru.options import Command
+from darumeru.version import Version
 
 # Plain help: click wraps it to the terminal, where rich cuts long names of options off.
 app = typer.Typer(

@@ -8,10 +8,10 @@ parameters of a function, annotated as `Annotated[int, Option("New tokens to app
     yaml_template    a class or function → YAML to fill in
 """
 
-from darumeru.options.command_line import Command, Version, spread, with_options
+from darumeru.options.command_line import Command, spread, with_options
 from darumeru.options.settings import Option, Strict, deciding, option_of, settings_model, validated, yaml_template
 
 __all__ = [
-    "Command", "Option", "Strict", "Version", "deciding", "option_of", "settings_model", "spread", "validated",
-    "with_options", "yaml_template",
+    "Command", "Option", "Strict", "deciding", "option_of", "settings_model", "spread", "validated", "with_options",
+    "yaml_template",
 ]  # fmt: skip

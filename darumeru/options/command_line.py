@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import wraps
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -18,19 +17,6 @@ from typer.core import TyperCommand
 
 from darumeru.errors import UserError
 from darumeru.options.settings import Source, chosen_model, default_of, flag_of, option_of, validated
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"darumeru {version('darumeru')}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool,
-    typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
-]
-"""The option of both commands, which are of one package."""
 
 
 class Command(TyperCommand):

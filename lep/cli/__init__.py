@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from darumeru.errors import DarumeruError, end_at_once, of_system
 from darumeru.extras import need
-from darumeru.options import Version
+from darumeru.version import Version
 from lep.cli.terminal import Group, fail
 
 COMMANDS = ("vocab", "corpus", "init", "pretrain", "propagate", "calibrate", "run", "study", "inspect")

@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
             "extras",
             "errors",
             "demo",
+            "version",
         },
     ),
     "lep": (
