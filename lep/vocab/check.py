@@ -116,10 +116,12 @@ def _template(old: Vocabulary, new: Vocabulary) -> Check:
 def _render(folder: Path) -> str:
     from transformers import AutoTokenizer
 
+    from darumeru.chats import chat_text
+
     messages = [{"role": "user", "content": "Привет, how are you?"}, {"role": "assistant", "content": "Fine."}]
     try:
         loaded: Any = AutoTokenizer.from_pretrained(folder)
-        return str(loaded.apply_chat_template([*messages, messages[0]], tokenize=False, add_generation_prompt=True))
+        return chat_text(loaded, [*messages, messages[0]], add_generation_prompt=True)
     except Exception as error:
         # A template may refuse a conversation; it must then refuse it in both folders.
         return f"refused: {type(error).__name__}"
