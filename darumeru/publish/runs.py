@@ -167,7 +167,7 @@ def _of_one_model(folders: Sequence[Path]) -> list[Run]:
     if other := [run for run in runs if told(run) != told(runs[0])]:
         one, two = (f"'{run.path}' is of '{run.header.model.name}'" for run in (runs[0], other[0]))
         raise UserError(
-            f"A card is of one model, and {one}, {two} with other weights: publish the runs of each by themselves."
+            f"A card is of one model, and {one}, {two} of other weights, adapter or name: publish each model by itself."
         )
     return runs
 
