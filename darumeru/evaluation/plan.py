@@ -52,6 +52,11 @@ class Plan:
     """How long `prepare` took."""
 
     @property
+    def unfit(self) -> set[str]:
+        """Tasks of which no document fits the model's context: another start would not change that."""
+        return self.missing.keys() & self.left_out.keys()
+
+    @property
     def model(self) -> Model:
         """The model's folder."""
         return self.opened.model

@@ -109,7 +109,7 @@ def _outcome(settings: Settings, output: Path, show: Show, pool: Pool | None) ->
             f"{len(failed)} of {len(run.tasks)} tasks failed ({', '.join(failed)}), so the suite has no mean. "
             + (
                 "Start the same command again to compute what is missing."
-                if failed.keys() - plan.left_out.keys()
+                if failed.keys() - plan.unfit
                 else "No document of theirs fits the model's context: leave them out with --tasks."
             )
         )

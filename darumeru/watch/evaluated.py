@@ -42,7 +42,7 @@ def evaluated(
         else:
             run = execute(plan, output, progress, open_engine)
         # What no document of a task fits will not change: the scores of the others are the checkpoint's.
-        failed = {} if lost(run) else {k: v for k, v in run.scores.failed.items() if k not in plan.left_out}
+        failed = {} if lost(run) else {k: v for k, v in run.scores.failed.items() if k not in plan.unfit}
         if failed:
             raise DarumeruError("; ".join(f"task {k}: {v}" for k, v in failed.items()))
     except DarumeruError as error:

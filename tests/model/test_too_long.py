@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import darumeru
 from darumeru.errors import UserError
@@ -69,3 +70,16 @@ def test_a_watch_takes_the_scores_that_there_are(narrow: Path, tmp_path: Path) -
     assert [set(p.values) & {"rwsd_tenth", "bpb_corpus", "micro_avg"} for p in outcome.points] == [
         {"rwsd_tenth", "micro_avg"}
     ]
+
+
+def test_a_task_that_fails_for_another_reason_is_no_point(narrow: Path, tmp_path: Path) -> None:
+    """A text that was left out does not excuse the others, whose log-probabilities are NaN."""
+    weights = checkpoint(narrow, tmp_path / "t", 10) / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.weight"].fill_(float("nan"))
+    save_file(tensors, weights, {"format": "pt"})
+    outcome = watch_once(
+        tmp_path / "t", tasks=("bpb_corpus",), corpus=corpus(tmp_path / "a", SHORT, LONG), device="cpu"
+    )
+    assert set(outcome.failed) == {10}
+    assert not outcome.points
