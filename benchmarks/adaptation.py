@@ -1,7 +1,7 @@
 """What an adaptation is worth, and what of it makes it so: SmolLM2 with Russian tokens, every way trained for the same time.
 
     python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8 | --steps 500] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
-        [--device cuda]
+        [--device cuda] [--dtype float32]
     python benchmarks/adaptation.py --model DIR --output DIR --texts     # for the recipe smollm2-ru
 
 DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
@@ -43,7 +43,7 @@ UNSEEN = ("/Turgenev/", "/Chekhov/", "Great Expectations")
 """Authors and books that are held out."""
 
 COMMON = {
-    "block-size": "128", "total-batch-size": "8", "per-device-train-batch-size": "8", "dtype": "bfloat16",
+    "block-size": "128", "total-batch-size": "8", "per-device-train-batch-size": "8",
     "learning-rate": "2e-3", "lora-learning-rate": "5e-4", "rest-learning-rate": "3e-4", "adam-epsilon": "1e-8",
     "weight-decay": "0", "held-out-characters": "6000", "logging-steps": "10", "attention": "eager",
 }  # fmt: skip
@@ -164,7 +164,7 @@ def train(way: str, seed: int, output: Path, options: argparse.Namespace, **more
     """Run `lep pretrain`; the manifest of its output."""
     strategy, changes = WAYS[way]
     place = options.output / "texts"
-    settings = COMMON | changes | more | {"seed": str(seed), "device": options.device}
+    settings = COMMON | changes | more | {"seed": str(seed), "device": options.device, "dtype": options.dtype}
     command = [
         sys.executable,
         "-m",
@@ -250,6 +250,9 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--dtype", default="bfloat16", help="of computation; float32 where a processor lacks AVX512-BF16 or AMX"
+    )
     parser.add_argument("--add", type=int, default=4000, help="new tokens")
     parser.add_argument("--texts", action="store_true", help="only write the texts, into OUTPUT/texts")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
@@ -265,7 +268,7 @@ def main() -> None:
         results = list(pool.map(lambda job: trained(job, options), jobs))
     print("\n".join(rows_of(results)))
     if options.write:
-        settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device")}
+        settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device", "dtype")}
         RESULTS.write_text(json.dumps(settings | {"runs": results}) + "\n")
 
 

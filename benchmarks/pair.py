@@ -108,7 +108,7 @@ def make_pair(texts: dict[str, Path], options: argparse.Namespace) -> tuple[Path
     out, model = options.output, options.model
     training: dict[str, Any] = {
         "recipe": "instruct", "train_embeddings": True, "learning_rate": options.rate, "batch": 4, "max_length": 512,
-        "max_steps": options.steps, "dtype": "bfloat16", "save_every": 1000,
+        "max_steps": options.steps, "dtype": options.dtype, "save_every": 1000,
     }  # fmt: skip
     instruct = once(out / "instruct", lambda: lep.calibrate(model, texts["chats"], out / "instruct", **training))
     once(
@@ -124,7 +124,7 @@ def adapt(model: Path, name: str, texts: dict[str, Path], options: argparse.Name
     start, output = options.output / f"{name}-0", options.output / name
     once(start, lambda: lep.initialise(model, options.output / "tokenizer", start))
     settings = settings_of(
-        train=options.train, learning_rate=2e-3, dtype="bfloat16", block_size=512, total_batch_size=4,
+        train=options.train, learning_rate=2e-3, dtype=options.dtype, block_size=512, total_batch_size=4,
         per_device_train_batch_size=2, warmup_steps=min(10, options.adapt_steps // 4), max_steps=options.adapt_steps,
         save_steps=10_000, logging_steps=10, replay=(f"{texts['corpus-en']}=0.25", *(f"{file}=0.15" for file in chats)),
     )  # fmt: skip
@@ -139,7 +139,7 @@ def own_chats(instruct: Path, texts: dict[str, Path], options: argparse.Namespac
         "copy": count, "continuations": count, "copy_corpus": [options.output / "chats-ru-texts.jsonl"],
         "copy_characters": (SHORT, LONG), "force": True,
     }  # fmt: skip
-    asked = {"engine": options.engine, "limit": count, "max_tokens": 256}
+    asked = {"engine": options.engine, "limit": count, "max_tokens": 256, "dtype": options.dtype}
     try:
         lep.make_data(str(instruct), [texts["instructions"]], output, **asked, **settings)
     except darumeru.DarumeruError as error:  # a model that ends none of its answers
@@ -156,8 +156,9 @@ def measure(folder: Path, texts: dict[str, Path], options: argparse.Namespace) -
         found |= {f"{name}_{language}": v for name, v in lep.chat_measures(folder, chats, limit=TURN).items()}
     tasks = ["cp_sent_ru", "cp_sent_en"]
     run = darumeru.evaluate(
-        folder, output=options.output / "runs", tasks=tasks, data="mini", limit=options.copies, engine=options.engine
-    )
+        folder, output=options.output / "runs", tasks=tasks, data="mini", limit=options.copies, engine=options.engine,
+        dtype=options.dtype,
+    )  # fmt: skip
     return found | {f"copy_{task[-2:]}": run.scores["tasks"][task]["score"]["value"] for task in tasks}
 
 
@@ -210,6 +211,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=300, help="of each language that the adaptation reads")
     parser.add_argument("--chats", type=int, default=12, help="held-out conversations of each language")
     parser.add_argument("--copies", type=int, default=8, help="sentences of each language to copy")
+    parser.add_argument(
+        "--dtype", default="bfloat16", help="of computation; float32 where a processor lacks AVX512-BF16 or AMX"
+    )
     parser.add_argument("--engine", default="hf", help="of DaruCopy")
     options = parser.parse_args()
     if options.quick:

@@ -27,11 +27,11 @@ def arena(
     as_json: Json = False,
 ) -> None:
     """Let models answer prompts and a judge compare the answers pair by pair, in both orders; an interrupted arena resumes."""
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.arena import arena as hold
     from darumeru.arena.views import to_terminal
     from darumeru.cli.tables import console
 
-    quiet()
     done = hold([*(models or ()), *(more or ())], output=output, stage=progress, **settings)
     scores = done.scores
     if as_json:

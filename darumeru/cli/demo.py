@@ -22,12 +22,18 @@ def demo(
     ),
 ) -> None:
     """Fetch SmolLM2-135M-Instruct with pip and evaluate it on the built-in mini bundle."""
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console
     from darumeru.demo import fetch_smollm2
+    from darumeru.doctor.gpus import nvidia_gpus
+    from darumeru.processor import slow_here
 
-    quiet()
     with console(stderr=True).status("Fetching SmolLM2-135M-Instruct (about 90 MB, once)"):
         model = fetch_smollm2(models)
-    command = f"darumeru run --model {model} --data mini --engine {settings['engine']} --output {output}"
+    # The model is stored in bfloat16, which a processor may compute many times slower.
+    dtype = "float32" if not nvidia_gpus() and slow_here("bfloat16") else "auto"
+    command = (
+        f"darumeru run --model {model} --data mini --engine {settings['engine']} --dtype {dtype} --output {output}"
+    )
     console().print(command, soft_wrap=True)
-    evaluate(settings_of(model=str(model), data="mini", **settings), output=output)
+    evaluate(settings_of(model=str(model), data="mini", dtype=dtype, **settings), output=output)

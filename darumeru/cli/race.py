@@ -34,10 +34,10 @@ def race(
     as_json: Json = False,
 ) -> None:
     """Ask models documents in a random order until it is clear which is better; looking at any time is allowed."""
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console
     from darumeru.race.start import race_models
 
-    quiet()
     with _live(not as_json) as report:
         found = race_models(models, output=output, alpha=alpha, margin=margin, report=report, **settings)
     if as_json:

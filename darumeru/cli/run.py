@@ -61,6 +61,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Evaluate models and write the record of each run; an interrupted run resumes."""
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.evaluation.several import read_models
 
     trackers = find_trackers(listed(track))
@@ -114,7 +115,6 @@ def estimate(settings: dict[str, Any], until: str, output: Path, where: WorkerSe
     from darumeru.race.contestants import live
     from darumeru.race.start import settings_for_race
 
-    quiet()
     goal = Goal.of(until)
     with console(stderr=True).status("Building prompts"):
         plan = prepare(settings_for_race(**settings))
@@ -166,7 +166,6 @@ def evaluate(
         UserError: what was asked for cannot be done so.
         DarumeruError: it failed, or tasks of it did; what was computed is kept.
     """
-    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console, outcomes_table, scores_table, time_line
     from darumeru.evaluation.several import evaluate_each
 

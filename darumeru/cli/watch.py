@@ -27,9 +27,9 @@ def watch(
     ),
 ) -> None:
     """Evaluate each checkpoint of a training as it comes, in a process of its own; survives restarts of either side."""
+    quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.watch.watcher import watch as watch_folder
 
-    quiet()
     with _curve() as report:
         outcome = watch_folder(checkpoints, output=output, report=report, **settings)
     for step, reason in outcome.unfinished.items():

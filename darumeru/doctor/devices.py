@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darumeru.doctor.findings import Finding, ask, gigabytes
 from darumeru.doctor.gpus import Gpu, driver_fault, nvidia_gpus
+from darumeru.processor import slow_half
 
 _TORCH = """
 import json, torch
 cuda = torch.cuda
 answer = {"version": torch.__version__, "cuda": torch.version.cuda or "", "hip": torch.version.hip or "", "gpus": []}
+answer["processor"] = dict(getattr(torch.cpu, "get_capabilities", dict)())
 try:
     for index in range(cuda.device_count()):
         free, total = cuda.mem_get_info(index)
@@ -60,6 +62,7 @@ def judge(gpus: Sequence[Gpu], torch: dict[str, Any]) -> list[Finding]:
             here.append(Finding("devices", "GPU", f"{gpus[0].name}, which PyTorch does not see ({reason})", "broken",
                                 "Look at CUDA_VISIBLE_DEVICES and at nvidia-smi."))  # fmt: skip
         else:
+            here.append(_processor(torch.get("processor", {})))
             here.append(Finding("devices", "GPU", "none; everything runs on the CPU"))
     for number, gpu in enumerate(torch["gpus"]):
         text = f"{gpu['name']}, {gigabytes(gpu['free'])} of {gigabytes(gpu['total'])} free"
@@ -67,3 +70,11 @@ def judge(gpus: Sequence[Gpu], torch: dict[str, Any]) -> list[Finding]:
         advice = "" if gpu["free"] >= _FREE * gpu["total"] else _TAKEN.format(number)
         here.append(Finding("devices", f"GPU {number}", text, "note" if advice else "ok", advice))
     return here
+
+
+def _processor(capabilities: Mapping[str, Any]) -> Finding:
+    name = capabilities.get("cpu_name") or "unknown to PyTorch"
+    if slow_half(capabilities):
+        advice = "Most models are in bfloat16, which this processor computes slowly: --dtype float32 is at least twice as fast."
+        return Finding("devices", "processor", f"{name}, without AVX-512", "note", advice)
+    return Finding("devices", "processor", name)

@@ -20,6 +20,7 @@ from darumeru.inference.model import (
 )
 from darumeru.inference.prompt import Limits, Mode, Prompter
 from darumeru.inference.thinking import Style, style_of
+from darumeru.processor import slow_here
 from darumeru.settings import ThinkingSettings
 
 if TYPE_CHECKING:
@@ -195,9 +196,16 @@ class OpenedModel:
         )
 
     def load(self, max_len: int) -> Engine:
-        """Load it into its engine, for inputs of at most `max_len` tokens with their answers; see `Engine.load`."""
+        """Load it into its engine, for inputs of at most `max_len` tokens with their answers; see `Engine.load`.
+
+        A type that the processor computes slowly is warned about.
+        """
         eos_ids = self.model.eos_ids(self.tokenizer)
-        return self.engine.load(self.model.path, self.tokenizer, eos_ids, self.options(max_len))
+        engine = self.engine.load(self.model.path, self.tokenizer, eos_ids, self.options(max_len))
+        facts = {} if engine.needs_server else engine.describe()
+        if facts.get("device") == "cpu" and (slow := slow_here(str(facts.get("dtype")))):
+            log.warning(slow)
+        return engine
 
     def model_facts(self) -> dict[str, Any]:
         """Return what a record states of the model: what decides its answers, and what a reader wants to know."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import is_empty, read_json, sibling
 from darumeru.options import Option
+from darumeru.processor import slow_here
 from lep.calibration.chat import Writers, read_chats, render_all
 from lep.calibration.lora import add_lora, is_tied, shard_frozen, trained_parameters
 from lep.calibration.merge import merge, stored_tensors
@@ -121,6 +122,8 @@ def calibrate(
         with processes.main_process_first():
             if first:
                 claim(work, identity, force)
+        if device == "cpu" and (slow := slow_here(dtype)):
+            warn(slow)
         base = load_model(source.folder, dtype)
         tied = is_tied(base)
         isolated = keeps_apart(base, examples)

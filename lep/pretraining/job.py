@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import read_json, write_jsonl
 from darumeru.options import Option
+from darumeru.processor import slow_here
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.folders import folder_fingerprint
 from lep.model.manifest import added_ids, read_manifest, write_manifest
@@ -181,6 +182,8 @@ class _Training:
                 self.source = untied(self.model, self.output / _UNTIED)
         for doubt in data.doubts(self.held_out.pieces):
             self.warn(doubt)
+        if arguments.use_cpu and arguments.bf16 and (slow := slow_here("bfloat16")):
+            self.warn(slow)
         steps = arguments.max_steps = data.steps
         for _, newest in checkpoints(self.checkpoints)[-1:]:
             check(newest)

@@ -42,6 +42,7 @@ def test_json_output_is_json(tiny_chat: Path, tmp_path: Path) -> None:
     done = subprocess.run([*command, *map(str, args)], capture_output=True, text=True, check=True)
     scores = json.loads(done.stdout)
     assert scores["tasks"]["rwsd"]["documents"] == 3
+    assert "Loading weights" not in done.stderr  # transformers' own bar, which would tear ours apart
 
 
 def test_a_run_is_tracked_and_no_tracker_fails_it(

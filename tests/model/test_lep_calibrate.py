@@ -170,6 +170,16 @@ def test_a_model_that_mixes_packed_examples_gets_a_row_for_each(
     assert "a row of its own" in said[0]
 
 
+def test_a_type_that_the_processor_computes_slowly_is_warned_about(
+    chat_model: MakeModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bw": False})
+    said: list[str] = []
+    shape: dict[str, Any] = {"max_steps": 1, "batch": 8, "max_length": 64, "device": "cpu", "warn": said.append}
+    calibrate(chat_model("llama-tied"), data, tmp_path / "out", dtype="bfloat16", **shape)
+    assert "computes bfloat16 slowly" in said[0]
+
+
 # -- merging ----------------------------------------------------------------------------------------------------------
 
 

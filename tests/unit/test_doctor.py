@@ -88,6 +88,15 @@ def test_what_the_driver_and_pytorch_say_of_gpus(
     assert Diagnosis(tuple(found)).works == (state != "broken")
 
 
+def test_a_processor_that_computes_bfloat16_slowly_is_pointed_out() -> None:
+    old = {"architecture": "x86_64", "cpu_name": "AMD EPYC", "avx2": True, "avx512_bw": False, "avx_ne_convert": False}
+    for capabilities, state in ((old, "note"), ({**old, "avx512_bw": True}, "ok"), ({}, "ok")):
+        found = devices.judge([], torch(gpus=[], cuda="", processor=capabilities))
+        (finding,) = (f for f in found if f.name == "processor")
+        assert finding.state == state
+        assert ("--dtype float32" in finding.advice) == (state == "note")
+
+
 def test_versions_are_held_against_what_the_package_itself_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own:
         version = "1"

@@ -33,6 +33,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
             "files",
             "weights",
             "plugins",
+            "processor",
             "hub",
             "extras",
             "errors",

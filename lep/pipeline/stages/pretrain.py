@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from darumeru.data.texts import read_all
 from darumeru.errors import DarumeruError
 from darumeru.options import Option
+from darumeru.processor import slow_here
 from lep.model.checkpoint import locate
 from lep.pipeline.memory import trained_values, training
 from lep.pipeline.price import Costs, Instead, Price
@@ -121,6 +122,8 @@ class PretrainStage(Stage[Settings]):
         there = {name: file for name, file in recipe.top.held_out.items() if Path(file).is_file()}
         beginnings = {name: read_all([file], field=s.field, limit=_SAMPLE) for name, file in there.items()}
         costs.notes.extend(forgotten(s, beginnings))
+        if not costs.gpu and (slow := slow_here(s.dtype)):
+            costs.notes.append(slow.replace("--dtype float32", "--set pretrain.dtype=float32"))
         tokens: float | None
         if s.max_steps > 0:
             tokens = float(s.max_steps * s.total_batch_size * s.block_size)
