@@ -53,7 +53,7 @@ leaderboard: $(READY)  ## leaderboards/site from leaderboards/runs and the publi
 	$(BIN)/darumeru leaderboard leaderboards/runs --about leaderboards/models.yaml --output leaderboards/site
 	cp leaderboards/site/table.md leaderboards/site/table.csv leaderboards/
 
-study-site: $(READY)  ## the pages of leaderboards/smollm2-ru: its leaderboard with every sample, its report
+study-site: $(READY)  ## the pages of leaderboards/smollm2-pair-ru: its leaderboard with every sample, its report
 	$(BIN)/python scripts/study_site.py
 
 format: $(READY)

@@ -3,6 +3,7 @@
     python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8 | --steps 500] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
         [--device cuda] [--dtype float32]
     python benchmarks/adaptation.py --model DIR --output DIR --texts     # for the recipe smollm2-ru
+    python benchmarks/adaptation.py --draw FILE.svg                      # the curves of the written results
 
 DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
 with a quarter of modern sentences and paragraphs, a mix of the same kind is replayed in English; held out are news (NTREX, both
@@ -25,7 +26,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -239,11 +240,51 @@ def rows_of(results: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {way} | {speed:.0f} | {read / 1e6:.2f} M | " + " | ".join(cells) + " |"
 
 
+def draw(results: Mapping[str, Any], file: Path) -> None:
+    """Draw bits per byte over the text read, a panel for each held-out text: means over seeds, and their standard deviation."""
+    import altair as alt
+
+    from darumeru.leaderboard.figures import CONFIG, render
+
+    names = {"chats": "adapted", "chats, no shared map": "adapted, without the shared map", "control, chats": "control"}
+    titles = dict(zip(HELD_OUT, ("Russian news", "Russian prose", "English news", "English prose"), strict=True))
+    points = [
+        {"model": names.get(run["way"], run["way"]), "text": titles[text], "bits": at[text],
+         "read": at["step"] / run["steps"] * run["characters"] / 1e6}
+        for run in results["runs"]
+        for at in run["curve"]
+        for text in HELD_OUT
+    ]  # fmt: skip
+    longest = max(point["read"] for point in points)
+    control = next(run for run in results["runs"] if run["way"].startswith("control"))
+    points += [
+        {"model": "original", "text": titles[text], "bits": control["curve"][0][text], "read": read}
+        for text in HELD_OUT
+        for read in (0, longest)
+    ]
+    base = alt.Chart(alt.Data(values=points)).encode(
+        x=alt.X("read:Q", title="characters read in training, millions", axis=alt.Axis(tickCount=5)),
+        color=alt.Color(
+            "model:N", title=None, sort=["original", "control", "adapted"], legend=alt.Legend(symbolOpacity=1)
+        ),
+    )
+    height = {"title": "bits per byte (lower is better)", "scale": alt.Scale(zero=False), "axis": alt.Axis(tickCount=5)}
+    spread = base.mark_errorband(extent="stdev").encode(y=alt.Y("bits:Q", **height))
+    chart = (
+        (spread + base.mark_line().encode(y=alt.Y("mean(bits):Q", **height)))
+        .properties(width=340, height=220)
+        .facet(facet=alt.Facet("text:N", sort=list(titles.values()), title=None), columns=2)
+        .resolve_scale(y="independent")
+        .configure(aria=False, **CONFIG)
+    )
+    file.write_text(render(chart.to_dict())[0], encoding="utf-8")
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--minutes", type=float, default=8.0, help="of training, each way")
     parser.add_argument("--steps", type=int, help="of training, each way, in place of --minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -255,8 +296,14 @@ def main() -> None:
     )
     parser.add_argument("--add", type=int, default=4000, help="new tokens")
     parser.add_argument("--texts", action="store_true", help="only write the texts, into OUTPUT/texts")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help=f"only draw {RESULTS.name}")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     options = parser.parse_args()
+    if options.draw:
+        draw(json.loads(RESULTS.read_text(encoding="utf-8")), options.draw)
+        return
+    if not options.model or not options.output:
+        parser.error("--model and --output are missing")
     options.output = options.output.absolute()
     if options.texts:
         options.ways = []

@@ -1,4 +1,4 @@
-"""The runs of leaderboards/smollm2-ru as records: they were not kept, but their board has every sample.
+"""The runs of leaderboards/smollm2-pair-ru as records: they were not kept, but their board has every sample.
 
     python benchmarks/signal_records.py FOLDER                       # records of the board's runs, in FOLDER
     darumeru signal FOLDER --budget 20% --output signal      # what they tell about `darumeru-train`
@@ -22,7 +22,7 @@ from darumeru.record.sample import Sample, table_of
 from darumeru.scoring.aggregate import Aggregate, bits_per_byte, f1_macro, matthews, mean
 from darumeru.scoring.summary import score_task
 
-BOARD = Path(__file__).parents[1] / "leaderboards" / "smollm2-ru" / "board.tar.xz"
+BOARD = Path(__file__).parents[1] / "leaderboards" / "smollm2-pair-ru" / "board.tar.xz"
 STEP_0 = "6a10af83c7"
 """The run of the initialised model, with which the training begins."""
 SAME = "0da9e7dca1"

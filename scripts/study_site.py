@@ -1,4 +1,4 @@
-"""Build the pages of the study in leaderboards/smollm2-ru: its leaderboard with every sample, and its report.
+"""Build the pages of the study in leaderboards/smollm2-pair-ru: its leaderboard with every sample, and its report.
 
 Usage: python scripts/study_site.py [OUTPUT]
 
@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-STUDY = Path(__file__).parents[1] / "leaderboards" / "smollm2-ru"
+STUDY = Path(__file__).parents[1] / "leaderboards" / "smollm2-pair-ru"
 
 
 def build_study(output: Path, study: Path = STUDY) -> None:
