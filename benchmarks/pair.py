@@ -139,7 +139,9 @@ def own_chats(instruct: Path, texts: dict[str, Path], options: argparse.Namespac
         "copy": count, "continuations": count, "copy_corpus": [options.output / "chats-ru-texts.jsonl"],
         "copy_characters": (SHORT, LONG), "force": True,
     }  # fmt: skip
-    asked = {"engine": options.engine, "limit": count, "max_tokens": 256, "dtype": options.dtype}
+    asked: dict[str, Any] = {
+        "engine": options.engine, "limit": count, "max_tokens": 256, "settings": {"dtype": options.dtype},
+    }  # fmt: skip
     try:
         lep.make_data(str(instruct), [texts["instructions"]], output, **asked, **settings)
     except darumeru.DarumeruError as error:  # a model that ends none of its answers
@@ -225,16 +227,20 @@ def main() -> None:
     began = time.perf_counter()
     texts = make_texts(options.output, options)
     instruct, adapted = make_pair(texts, options)
+    kept = options.output / "measured.json"
+    measured = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     rows: dict[str, dict[str, float]] = {}
     for title, folder in models(instruct, adapted, texts, options):
-        rows[title] = measure(folder, texts, options)
+        rows[title] = measured.get(title) or measure(folder, texts, options)
+        kept.write_text(json.dumps(rows | measured), encoding="utf-8")
         print(f"{title}: {rows[title]}", flush=True)
-        minutes = (time.perf_counter() - began) / 60
         settings = {k: v for k, v in vars(options).items() if k not in ("facts", "model", "output")}
-        result = {"settings": settings, "pair": options.facts, "minutes": minutes, "models": rows}
+        result = {"settings": settings, "pair": options.facts, "models": rows}
         results.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     show(rows)
-    print(f"The pair: {options.facts}; {minutes:.0f} minutes")
+    print(
+        f"The pair: {options.facts}; {(time.perf_counter() - began) / 60:.0f} minutes since the start or the last resumption"
+    )
 
 
 if __name__ == "__main__":
