@@ -96,6 +96,16 @@ _TEMPORARY, _UNFINISHED, _REPLACED = ".tmp", ".unfinished", ".replaced"
 _LEFT = re.compile(r"\..*(\.tmp|\.unfinished|\.replaced)|\.lock")
 
 
+def check_output(folder: Path) -> None:
+    """Raise an error if a file stands where a command is to write a folder.
+
+    Raises:
+        UserError: it does.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file; --output must be a folder.")
+
+
 def is_empty(folder: Path) -> bool:
     """Return whether a folder holds nothing but what a process may have left that was killed before it had written a file."""
     return all(_LEFT.fullmatch(path.name) for path in folder.iterdir())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.files import read_json
@@ -16,15 +16,27 @@ _TRAINER_FILES = ("training_args.bin", "optimizer.bin", "optimizer.pt", "schedul
 """Files that a Trainer saves beside the weights."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor in a safetensors file, by its header."""
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of a number of a type, as safetensors calls it; of other types a whole tensor's bytes are known alone."""
 
+_HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """The place of one tensor: its file, the offset of its first byte, its type (as safetensors names it) and shape."""
+
+    name: str
     dtype: str
-    """As safetensors calls it: `F32`, `BF16`, …"""
-    values: int
-    """How many numbers it holds."""
-    bytes: int
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def values(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -60,24 +72,51 @@ def loaded(files: Sequence[Path]) -> list[Path]:
     return whole or [file for file in files if not file.name.startswith("consolidated")] or list(files)
 
 
-def tensors_of(file: Path) -> list[Tensor]:
-    """Return the tensors of a safetensors file, from its header.
+def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Return the tensors of a safetensors file by name, in the order of their bytes, and the file's metadata.
 
     Raises:
-        UserError: the file is cut off or no safetensors file.
+        UserError: the file is truncated or is no safetensors file.
     """
-    size = file.stat().st_size
-    with file.open("rb") as handle:
-        head = handle.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+    broken = f"'{path}' is no whole safetensors file: its header is broken. Copy or download it again."
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+            raise UserError(broken)
         try:
-            header = json.loads(handle.read(length)) if 8 + length <= size else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            header = None
-    if not isinstance(header, dict):
-        raise UserError(f"'{file}' is no whole safetensors file: its header is broken. Copy or download it again.")
-    tensors = [t for name, t in header.items() if name != "__metadata__"]
-    end = max((t["data_offsets"][1] for t in tensors), default=0)
-    if 8 + length + end > size:
-        raise UserError(f"'{file}' is truncated: {size} bytes of {8 + length + end}. Copy or download it again.")
-    return [Tensor(t["dtype"], prod(t["shape"]), t["data_offsets"][1] - t["data_offsets"][0]) for t in tensors]
+            header = json.loads(file.read(length))
+            metadata = dict(header.pop("__metadata__", {}))
+            entries = {name: _entry(entry) for name, entry in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise UserError(broken) from None
+    tensors = []
+    for name, (dtype, shape, start, end) in entries.items():
+        expected = SIZES.get(dtype)
+        if 8 + length + end > size:
+            raise UserError(
+                f"'{path}' is truncated: tensor {name} ends at byte {8 + length + end}, and the file has {size}. "
+                "Copy or download it again."
+            )
+        if start > end or (expected is not None and expected * prod(shape) != end - start):
+            raise UserError(broken)
+        tensors.append(StoredTensor(name, dtype, shape, path, 8 + length + start, end - start))
+    tensors.sort(key=lambda tensor: tensor.offset)
+    return {tensor.name: tensor for tensor in tensors}, metadata
+
+
+def _entry(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Return type, shape, first byte and end of a tensor, as the header states them."""
+    start, end = _naturals(entry["data_offsets"])
+    return str(entry["dtype"]), _naturals(entry["shape"]), start, end
+
+
+def _naturals(values: Any) -> tuple[int, ...]:
+    """Return a list of JSON as whole numbers from 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        raise ValueError
+    return tuple(values)

@@ -9,7 +9,7 @@ from typing import Any
 
 from darumeru.data.bundle import FORMAT, LOCK_NAME, HubBundle, local_name, read_entries, read_lock, read_rows
 from darumeru.errors import DarumeruError, UserError
-from darumeru.files import fingerprint, read_json, slug, write_json, write_jsonl
+from darumeru.files import check_output, fingerprint, read_json, slug, write_json, write_jsonl
 
 PARTIAL_NAME = "bundle.partial.json"
 """The manifest of an unfinished pull, in the format of `bundle.json`, and `begun`: `<dataset>/<split>` of what it writes."""
@@ -47,8 +47,7 @@ def write_bundle(suite: str, sources: Iterable[Source], output: Path, lock: Path
         UserError: the folder holds other data, or the hub has no such data set.
         DarumeruError: the hub cannot be reached.
     """
-    if output.exists() and not output.is_dir():
-        raise UserError(f"'{output}' is a file; --output must be a folder.")
+    check_output(output)
     hub = HubBundle(read_lock(lock) if lock else {})
     wanted = _wanted(sources)
     before = _manifest(output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from darumeru import plugins
 from darumeru.errors import UserError
 from darumeru.exports.format import Export, Format
+from darumeru.files import check_output
 from darumeru.record.run import load_run
 
 _PACKAGE, _GROUP = "darumeru.exports.formats", "darumeru.formats"
@@ -70,8 +71,7 @@ def export(
     """
     found = find_format(format_)
     opened = _opened(run, name, include_path)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output '{output}' is a file; it must be a folder.")
+    check_output(output)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".export.") as stage:
         found.write(opened, Path(stage))

@@ -13,7 +13,7 @@ from typing import Any
 from darumeru import hub
 from darumeru.errors import DarumeruError, UserError
 from darumeru.files import file_sha256, fingerprint, read_json
-from darumeru.weights import loaded, tensors_of, weight_files
+from darumeru.weights import loaded, read_header, weight_files
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
 
@@ -134,9 +134,8 @@ def _look(name: str, path: Path, revision: str | None, trust_remote_code: bool, 
             f"Model '{name}' brings Python code of its own. Read it, and if you trust it run again with --trust-remote-code."
         )
     files = weight_files(path) if weights else []
-    values = {
-        file: sum(tensor.values for tensor in tensors_of(file)) for file in files
-    }  # each is looked at: is it whole?
+    # Each is looked at: is it whole?
+    values = {file: sum(tensor.values for tensor in read_header(file)[0].values()) for file in files}
     parameters = sum(values[file] for file in loaded(files))
     return Model(name, path, config, tuple(files), parameters, revision)
 
@@ -205,5 +204,5 @@ def adapter_sha256(adapter: Path) -> str:
     for file in files:
         if not file.is_file():
             raise UserError(f"--adapter '{adapter}' is no LoRA adapter in PEFT's format: '{file.name}' is missing.")
-    tensors_of(files[1])
+    read_header(files[1])
     return fingerprint([[f.name, file_sha256(f)] for f in files])

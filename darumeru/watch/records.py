@@ -10,6 +10,7 @@ from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.evaluation import Settings, asked
+from darumeru.files import check_output
 from darumeru.race.challenge import lost
 from darumeru.record.folder import tidy
 from darumeru.record.run import Run, find_runs
@@ -40,8 +41,7 @@ class Records:
     """
 
     def __init__(self, output: Path, name: str, settings: Settings, races: bool) -> None:
-        if output.exists() and not output.is_dir():
-            raise UserError(f"'{output}' is a file; --output must be a folder.")
+        check_output(output)
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK):
             raise UserError(f"No right to write '{output}'. Name a folder that you may write to.")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.weights import StoredTensor
 from lep.calibration.lora import add_lora, check_tie, is_tied, load_adapter, trained_parameters
 from lep.model.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from lep.model.embeddings import match_tensor
 from lep.model.loading import load_exact
 from lep.model.rounding import generator_for, round_unbiased
-from lep.model.shards import NewTensor, StoredTensor, torch_dtype
+from lep.model.shards import NewTensor, torch_dtype
 
 if TYPE_CHECKING:
     import torch

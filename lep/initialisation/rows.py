@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse
 
 from darumeru.errors import UserError
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import gather_mixed, mean_row
-from lep.model.shards import StoredTensor, torch_dtype
+from lep.model.shards import torch_dtype
 from lep.tokenizer.transfer import Transfer, Weights, apply_rows, build_transfer
 from lep.tokenizer.vocabulary import Vocabulary
 

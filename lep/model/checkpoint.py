@@ -20,9 +20,10 @@ import numpy as np
 from darumeru import hub
 from darumeru.errors import UserError
 from darumeru.files import read_json, write_json
+from darumeru.weights import StoredTensor, read_header
 from lep.model.embeddings import Embeddings, find_embeddings
 from lep.model.folders import need_space
-from lep.model.shards import NewTensor, StoredTensor, gather_rows, read_header, read_rows, write_shard
+from lep.model.shards import NewTensor, gather_rows, read_rows, write_shard
 
 if TYPE_CHECKING:
     import torch

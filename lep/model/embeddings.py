@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.errors import UserError
-from lep.model.shards import StoredTensor, read_rows
+from darumeru.weights import StoredTensor
+from lep.model.shards import read_rows
 
 # Names that per-token matrices go by, so that another layer whose size happens to be |V| is not taken for one.
 _PER_TOKEN = re.compile(r"embed|wte|head|vocab|output\.weight")

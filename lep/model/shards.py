@@ -8,37 +8,23 @@ eight-byte length, a JSON header and the raw rows (https://huggingface.co/docs/s
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from darumeru.errors import DarumeruError, UserError
+from darumeru.weights import SIZES, StoredTensor
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_HEADER_LIMIT = 100_000_000
 _COPY_BLOCK = 16 << 20
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """The place of one tensor: its file, the offset of its first byte, its type (as safetensors names it) and shape."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -65,55 +51,6 @@ def torch_dtype(dtype: str) -> torch.dtype:
         )
     found: torch.dtype = getattr(torch, _FLOATS[dtype])
     return found
-
-
-def read_header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors of a safetensors file by name, in the order of their bytes, and the file's metadata.
-
-    Raises:
-        UserError: the file is cut short or is no safetensors file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-            raise UserError(f"{path} is no safetensors file or is cut short ({size} bytes). Fetch it again.")
-        try:
-            header = json.loads(file.read(length))
-            metadata = dict(header.pop("__metadata__", {}))
-            entries = {name: _entry(entry) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UserError(f"{path} has a broken safetensors header. Fetch it again.") from None
-    tensors = []
-    for name, (dtype, shape, start, end) in entries.items():
-        expected = _SIZES.get(dtype)
-        if 8 + length + end > size:
-            raise UserError(
-                f"{path} is cut short: tensor {name} ends at byte {8 + length + end} and the file has {size}. "
-                "Fetch it again."
-            )
-        if start > end or (expected is not None and expected * math.prod(shape) != end - start):
-            raise UserError(f"{path} has a broken entry for tensor {name}. Fetch it again.")
-        tensors.append(StoredTensor(name, dtype, shape, path, 8 + length + start, end - start))
-    tensors.sort(key=lambda tensor: tensor.offset)
-    return {tensor.name: tensor for tensor in tensors}, metadata
-
-
-def _entry(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Return type, shape, first byte and end of a tensor, as the header states them."""
-    start, end = _naturals(entry["data_offsets"])
-    return str(entry["dtype"]), _naturals(entry["shape"]), start, end
-
-
-def _naturals(values: Any) -> tuple[int, ...]:
-    """Return a list of JSON as whole numbers from 0.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise ValueError
-    return tuple(values)
 
 
 def read_rows(tensor: StoredTensor, start: int, stop: int) -> torch.Tensor:
@@ -188,7 +125,7 @@ def write_shard(path: Path, tensors: Mapping[str, StoredTensor | NewTensor], met
 def _nbytes(tensor: StoredTensor | NewTensor) -> int:
     if isinstance(tensor, StoredTensor):
         return tensor.nbytes
-    return _SIZES[tensor.dtype] * int(np.prod(tensor.shape, dtype=np.int64))
+    return SIZES[tensor.dtype] * int(np.prod(tensor.shape, dtype=np.int64))
 
 
 def _raw(tensor: torch.Tensor) -> memoryview:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from lep.model.shards import StoredTensor
+    from darumeru.weights import StoredTensor
 
 
 def untied(source: Checkpoint, folder: Path) -> Checkpoint:

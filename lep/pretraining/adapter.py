@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from darumeru.errors import UserError
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import Checkpoint, read_blocks
 from lep.model.embeddings import match_tensor
 from lep.model.layers import linear_layers
 from lep.model.rounding import generator_for, round_unbiased
-from lep.model.shards import NewTensor, StoredTensor, torch_dtype
+from lep.model.shards import NewTensor, torch_dtype
 
 if TYPE_CHECKING:
     from lep.pretraining.settings import PretrainSettings

@@ -24,7 +24,7 @@ from lep.model.sharding import own_rows, summed
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from lep.model.shards import StoredTensor
+    from darumeru.weights import StoredTensor
     from lep.pretraining.trainable import Trainable
 
 _MOST_PIECES = 8

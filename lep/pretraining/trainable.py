@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from darumeru.errors import UserError
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import Checkpoint, read_blocks
 from lep.model.embeddings import match_tensor
 from lep.model.layers import transformer_layers
 from lep.model.sharding import gathered, is_sharded, own, own_rows, shard, span
-from lep.model.shards import NewTensor, StoredTensor, read_rows, write_shard
+from lep.model.shards import NewTensor, read_rows, write_shard
 from lep.pretraining.adapter import Adapter, Lora, add_adapter
 from lep.pretraining.cross_entropy import Logits, fused_kernel, linear_cross_entropy
 from lep.pretraining.hidden import HiddenStates

@@ -12,9 +12,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from darumeru.errors import UserError
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import Checkpoint
 from lep.model.rounding import generator_for, round_unbiased
-from lep.model.shards import NewTensor, StoredTensor, read_rows, torch_dtype
+from lep.model.shards import NewTensor, read_rows, torch_dtype
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse
 
 from darumeru.errors import UserError
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import gather_mixed
-from lep.model.shards import StoredTensor
 from lep.propagation.alignment import Alignment
 from lep.propagation.linalg import Blocks, Gram, accumulate, add_symmetric
 from lep.tokenizer.transfer import split_coupled

@@ -18,7 +18,7 @@ from lep.tokenizer.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import scipy.sparse
 
-    from lep.model.shards import StoredTensor
+    from darumeru.weights import StoredTensor
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from darumeru.files import read_json
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import (
     config_rows,
     config_with,
@@ -18,7 +19,7 @@ from lep.model.checkpoint import (
     read_blocks,
     write_checkpoint,
 )
-from lep.model.shards import NewTensor, StoredTensor
+from lep.model.shards import NewTensor
 from lep.propagation.matrices import Matrices, finite_rows
 from lep.propagation.method import Change
 from lep.propagation.models import Models

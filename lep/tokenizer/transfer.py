@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy.sparse
 
+from darumeru.weights import StoredTensor
 from lep.model.checkpoint import gather_mixed
-from lep.model.shards import StoredTensor
 from lep.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def test_truncated_shard_is_named(make_model: Callable[..., Path]) -> None:
     folder = make_model("m")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="is truncated"):
         open_checkpoint(folder)
 
 

@@ -24,7 +24,7 @@ from darumeru.leaderboard.load import read_run  # noqa: E402
 from darumeru.record.run import Run  # noqa: E402
 from darumeru.task.suite import Catalogue, read_wording  # noqa: E402
 from darumeru.task.template import fill, render  # noqa: E402
-from lep.model.shards import read_header  # noqa: E402
+from darumeru.weights import read_header  # noqa: E402
 from lep.pipeline import load_recipe  # noqa: E402
 from lep.tokenizer.vocabulary import Vocabulary  # noqa: E402
 from support.lep_models import ENGLISH, RUSSIAN, save_byte_level  # noqa: E402

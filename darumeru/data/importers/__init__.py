@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from darumeru.data.bundle import Row, read_rows
 from darumeru.data.raw import ImportOptions, Splits
 from darumeru.errors import UserError, unknown
-from darumeru.files import fingerprint, write_jsonl
+from darumeru.files import check_output, fingerprint, write_jsonl
 
 
 class Importer(Protocol):
@@ -62,8 +62,7 @@ def import_data(
         raise unknown("kind of data", kind, kinds())
     if not source.exists():
         raise UserError(f"Source '{source}' does not exist.")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"'{output}' is a file; --output must be the folder of a bundle.")
+    check_output(output)
     if not re.fullmatch(r"[a-z]{2,3}", lang):
         raise UserError(f"Language '{lang}' is no code of two or three small letters (ru, en, kk).")
     if rows < 1 or fewshot < 0:

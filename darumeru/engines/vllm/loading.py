@@ -12,7 +12,7 @@ from typing import Any
 
 from darumeru.errors import UserError
 from darumeru.files import read_json
-from darumeru.weights import loaded, tensors_of, weight_files
+from darumeru.weights import loaded, read_header, weight_files
 
 GIB = 1 << 30
 
@@ -99,8 +99,8 @@ def weight_bytes(model: Path, dtype: str = "auto") -> int:
     config = read_json(model / "config.json") if (model / "config.json").is_file() else {}
     # A quantised model's layers stay as they are.
     each = None if config.get("quantization_config") else _BYTES.get(dtype if dtype != "auto" else _stated(config))
-    tensors = [tensor for file in loaded(weight_files(model)) for tensor in tensors_of(file)]
-    return sum(t.values * each if each and t.dtype in _FLOATS else t.bytes for t in tensors)
+    tensors = [tensor for file in loaded(weight_files(model)) for tensor in read_header(file)[0].values()]
+    return sum(t.values * each if each and t.dtype in _FLOATS else t.nbytes for t in tensors)
 
 
 def data_type(model: Path, asked: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from darumeru.weights import StoredTensor
 from lep.initialisation.rows import Change, NewRows
 from lep.initialisation.strategy import strategy
 from lep.model.checkpoint import mean_row, read_blocks
-from lep.model.shards import StoredTensor
 
 if TYPE_CHECKING:
     import torch
