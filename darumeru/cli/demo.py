@@ -31,9 +31,8 @@ def demo(
     with console(stderr=True).status("Fetching SmolLM2-135M-Instruct (about 90 MB, once)"):
         model = fetch_smollm2(models)
     # The model is stored in bfloat16, which a processor may compute many times slower.
-    dtype = "float32" if not nvidia_gpus() and slow_here("bfloat16") else "auto"
-    command = (
-        f"darumeru run --model {model} --data mini --engine {settings['engine']} --dtype {dtype} --output {output}"
-    )
-    console().print(command, soft_wrap=True)
-    evaluate(settings_of(model=str(model), data="mini", dtype=dtype, **settings), output=output)
+    if not nvidia_gpus() and slow_here("bfloat16"):
+        settings |= {"dtype": "float32"}
+    command = f"darumeru run --model {model} --data mini --output {output}"
+    console().print(command, *(f"--{name} {value}" for name, value in settings.items()), soft_wrap=True)
+    evaluate(settings_of(model=str(model), data="mini", **settings), output=output)
