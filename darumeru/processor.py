@@ -33,13 +33,15 @@ def slow_here(dtype: str) -> str | None:
     Args:
         dtype: as PyTorch calls it, such as `bfloat16`.
     """
+    if dtype not in HALF:
+        return None
     import torch
 
     # Older versions of PyTorch do not tell.
     asked = getattr(torch.cpu, "get_capabilities", dict)
-    if dtype not in HALF or not slow_half(asked()):
+    if not slow_half(asked()):
         return None
     return (
-        f"This processor has no AVX-512 and computes {dtype} slowly: in float32 (--dtype float32) it is at least twice as fast, "
-        "and the weights take twice the memory."
+        f"This processor has no AVX-512 and computes {dtype} slowly: float32 (--dtype float32, in a recipe dtype: float32) is at "
+        "least twice as fast, and the weights take twice the memory."
     )

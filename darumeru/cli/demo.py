@@ -25,13 +25,14 @@ def demo(
     quiet()  # before the libraries are imported, which ask then whether they may speak
     from darumeru.cli.tables import console
     from darumeru.demo import fetch_smollm2
-    from darumeru.doctor.gpus import nvidia_gpus
     from darumeru.processor import slow_here
 
     with console(stderr=True).status("Fetching SmolLM2-135M-Instruct (about 90 MB, once)"):
         model = fetch_smollm2(models)
-    # The model is stored in bfloat16, which a processor may compute many times slower.
-    if not nvidia_gpus() and slow_here("bfloat16"):
+    import torch
+
+    # The model is stored in bfloat16.
+    if not torch.cuda.is_available() and slow_here("bfloat16"):
         settings |= {"dtype": "float32"}
     command = f"darumeru run --model {model} --data mini --output {output}"
     console().print(command, *(f"--{name} {value}" for name, value in settings.items()), soft_wrap=True)

@@ -202,7 +202,7 @@ class OpenedModel:
         """
         eos_ids = self.model.eos_ids(self.tokenizer)
         engine = self.engine.load(self.model.path, self.tokenizer, eos_ids, self.options(max_len))
-        facts = {} if engine.needs_server else engine.describe()
+        facts = engine.describe()
         if facts.get("device") == "cpu" and (slow := slow_here(str(facts.get("dtype")))):
             log.warning(slow)
         return engine

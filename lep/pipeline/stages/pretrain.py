@@ -123,7 +123,7 @@ class PretrainStage(Stage[Settings]):
         beginnings = {name: read_all([file], field=s.field, limit=_SAMPLE) for name, file in there.items()}
         costs.notes.extend(forgotten(s, beginnings))
         if not costs.gpu and (slow := slow_here(s.dtype)):
-            costs.notes.append(slow.replace("--dtype float32", "--set pretrain.dtype=float32"))
+            costs.notes.append(slow)
         tokens: float | None
         if s.max_steps > 0:
             tokens = float(s.max_steps * s.total_batch_size * s.block_size)
