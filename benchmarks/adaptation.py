@@ -292,7 +292,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
-        "--dtype", default="bfloat16", help="of computation; float32 where a processor lacks AVX512-BF16 or AMX"
+        "--dtype",
+        choices=["bfloat16", "float32"],
+        default="bfloat16",
+        help="float32 where a processor lacks AVX512-BF16 or AMX",
     )
     parser.add_argument("--add", type=int, default=4000, help="new tokens")
     parser.add_argument("--texts", action="store_true", help="only write the texts, into OUTPUT/texts")
@@ -303,7 +306,7 @@ def main() -> None:
         draw(json.loads(RESULTS.read_text(encoding="utf-8")), options.draw)
         return
     if not options.model or not options.output:
-        parser.error("--model and --output are missing")
+        parser.error("give --model and --output, or --draw")
     options.output = options.output.absolute()
     if options.texts:
         options.ways = []

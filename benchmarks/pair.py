@@ -16,7 +16,8 @@ DIR holds SmolLM2-135M-Instruct, which stands in for a base model. The script ma
 Measured on conversations that nothing was trained on: bits per byte of good answers in Russian and English, the share of turns
 that end and that keep to the template (`lep.measure.chat`), and DaruCopy on sentences of the mini bundle. A table is printed at
 the end; benchmarks/results/pair.json is written after each model (with --quick, OUTPUT/pair.json). What OUTPUT holds already is
-not made again. Needs the shared data folder (DARUMERU_SHARED).
+neither made nor measured (OUTPUT/measured.json) again: take another one for other options. Needs the shared data folder
+(DARUMERU_SHARED).
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ def measure(folder: Path, texts: dict[str, Path], options: argparse.Namespace) -
         folder, output=options.output / "runs", tasks=tasks, data="mini", limit=options.copies, engine=options.engine,
         dtype=options.dtype,
     )  # fmt: skip
-    return found | {f"copy_{task[-2:]}": run.scores["tasks"][task]["score"]["value"] for task in tasks}
+    found |= {f"copy_{task[-2:]}": run.scores["tasks"][task]["score"]["value"] for task in tasks}
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def models(
@@ -214,7 +216,10 @@ def main() -> None:
     parser.add_argument("--chats", type=int, default=12, help="held-out conversations of each language")
     parser.add_argument("--copies", type=int, default=8, help="sentences of each language to copy")
     parser.add_argument(
-        "--dtype", default="bfloat16", help="of computation; float32 where a processor lacks AVX512-BF16 or AMX"
+        "--dtype",
+        choices=["bfloat16", "float32"],
+        default="bfloat16",
+        help="float32 where a processor lacks AVX512-BF16 or AMX",
     )
     parser.add_argument("--engine", default="hf", help="of DaruCopy")
     options = parser.parse_args()
