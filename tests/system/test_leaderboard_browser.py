@@ -86,6 +86,8 @@ def watched(browser: Any) -> Iterator[Watched]:
 
 
 def names(page: Any) -> list[str]:
+    """Return the names of the board's rows, once it has any: data come by scripts, after the page."""
+    page.wait_for_selector("#board tbody tr[data-id] .name")
     return page.locator("#board tbody tr[data-id] .name").all_inner_texts()
 
 
@@ -134,9 +136,10 @@ def test_sort_search_filter_and_state_in_the_address(watched: Watched, folder: P
 
 def test_tasks_toggle_choice_and_figures(watched: Watched, folder: Path) -> None:
     page = watched.open(folder / "site" / "index.html")
+    assert names(page)
     assert page.locator('th[data-key="parus"]').count() == 0
     page.click("#tasks")
-    assert page.locator('th[data-key="parus"]').count() == 1
+    count(page, 'th[data-key="parus"]', 1)
     for index in (0, 1):
         page.locator("#board tbody tr[data-id] input").nth(index).check()
     page.wait_for_selector("#radar svg")
@@ -149,7 +152,7 @@ def test_tasks_toggle_choice_and_figures(watched: Watched, folder: Path) -> None
     page.locator("#tab-tokens").press("ArrowRight")
     assert page.locator("#tab-groups").get_attribute("aria-selected") == "true"
     page.click("#only")
-    assert len(names(page)) == 2
+    count(page, "#board tbody tr[data-id]", 2)
 
 
 def test_language_theme_and_badges(watched: Watched, folder: Path) -> None:
@@ -188,13 +191,12 @@ def test_down_to_a_sample_and_back(watched: Watched, folder: Path) -> None:
     page.locator("#board tbody tr[data-id] .name a", has_text="many").click()
     page.wait_for_load_state("networkidle")
     page.locator("th.task a", has_text="rwsd").click()
-    page.wait_for_selector("article.sample")
-    assert page.locator("article.sample").count() == 25
+    count(page, "article.sample", 25)
     assert page.locator("article.sample").first.get_attribute("class") == "sample wrong", "failures come first"
     assert len([r for r in watched.requests if "/data/rwsd-" in r]) == 1, "only the first piece was loaded"
     page.select_option("#show", "right")
     page.wait_for_selector("article.sample.right")
-    assert page.locator("article.sample.wrong").count() == 0
+    count(page, "article.sample.wrong", 0)
     page.select_option("#show", "")
     page.fill("#q", "rwsd 449")
     count(page, "article.sample", 1)
@@ -263,8 +265,8 @@ def test_bits_are_neither_right_nor_wrong(watched: Watched, tmp_path: Path) -> N
     assert page.locator(".verdict").count() == 0
     assert not page.locator("#show").is_visible()
     page.select_option("#task", "parus")
-    assert page.locator("#show").is_visible()
-    assert page.locator(".verdict").count() == 20
+    page.wait_for_selector("#show")
+    count(page, ".verdict", 20)
 
 
 def test_a_board_without_a_mean_has_no_figures_of_means(watched: Watched, tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def test_a_board_without_a_mean_has_no_figures_of_means(watched: Watched, tmp_pa
     make_run(tmp_path / "runs" / "a", "reader", tasks=["multiq", "parus"], suite=suite)
     site = build([tmp_path / "runs"], tmp_path / "site", published=False).path
     page = watched.open(site / "index.html", "#lang=ru")
-    assert page.locator("#board tbody tr[data-id]").count() == 1
+    count(page, "#board tbody tr[data-id]", 1)
     assert not page.locator("#tabs").is_visible()
     page.locator("#board input[type=checkbox]").first.check()
     expect_text(page, "#side", "Bits")
@@ -448,10 +450,10 @@ def test_thinking_has_its_filter_its_figure_and_a_folded_thought(watched: Watche
     page = watched.open(folder / "thinking-site" / "index.html", "#lang=en&fig=thinking")
     page.wait_for_selector("#figure svg")
     assert "tokens a document" in page.locator("#figure").text_content()
-    assert page.locator("#board tbody tr[data-id]").count() == 2
+    count(page, "#board tbody tr[data-id]", 2)
     page.select_option("#set", "thinking-on")
     row = page.locator("#board tbody tr[data-id]")
-    assert row.count() == 1
+    count(page, "#board tbody tr[data-id]", 1)
     assert "thinks, 512 tokens" in row.text_content()
     assert "20% unfinished" in row.text_content()
     row.locator("a").first.click()
