@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONG = {"checks", "added_ids", "losses"}
 """Measures of a manifest that are not shown in full."""
 
-_NARROWEST = 8
+_NARROWEST = 12
 """Characters that a column of words is left with, however narrow the terminal is."""
 
 
@@ -71,7 +71,7 @@ def print_table(
         names: columns of names, on the left, which stay whole; all other columns hold numbers, on the right.
     """
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    least = 2 * len(headings)
+    least = 3 * len(headings)  # a space on both sides, and one between columns
     for number, heading in enumerate(headings):
         if number in words:
             table.add_column(heading, overflow="fold")

@@ -87,7 +87,7 @@ def report_command(
         )
         for row in report.rows
     ]  # fmt: skip
-    headings = ("text", "tokenizer", "tokens", "symbols/token", "tokens/word", "bytes/token", "one-token words",
+    headings = ("text", "tokenizer", "tokens", "symbols per token", "tokens per word", "bytes per token", "one-token words",
                 "new used", "new never used")  # fmt: skip
     print_table(headings, rows, words=(0, 1))
     console = Console()

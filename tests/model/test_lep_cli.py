@@ -59,13 +59,17 @@ def test_the_whole_chain(
     assert [stage["stage"] for stage in stages] == ["propagate", "init", "vocab extend"]
 
     picture, record = tmp_path / "p.svg", tmp_path / "r.json"
-    report = ["vocab", "report", base, out, "--text", f"r<u>={corpus}", "--json", record, "--picture", picture]
+    report = ["vocab", "report", base, out, "--text", f"news<u>={corpus}", "--json", record, "--picture", picture]
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(monkeypatch, *report) == 0
-    assert "symbols/token" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "symbols" in told
+    lines = [line.split()[:2] for line in told.splitlines()]
+    assert [line for line in lines if line[:1] == ["news<u>"]] == [["news<u>", "base"], ["news<u>", "out"]]
     rows = json.loads(record.read_text())["rows"]
     assert [row["tokenizer"] for row in rows] == ["base", "out"]
     assert rows[1]["symbols_per_token"] > rows[0]["symbols_per_token"]
-    assert "r<u>" not in picture.read_text()
+    assert "news<u>" not in picture.read_text()
     import xml.etree.ElementTree as ElementTree
 
     assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")  # noqa: S314 - our own text
