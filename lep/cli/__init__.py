@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ from typer.core import TyperCommand
 from darumeru.errors import DarumeruError, end_at_once, of_system
 from darumeru.extras import need
 from darumeru.version import Version
-from lep.cli.terminal import Group, fail
+from lep.cli.terminal import Group, fail, quiet_libraries
 
 COMMANDS = ("vocab", "corpus", "init", "pretrain", "propagate", "calibrate", "run", "study", "inspect")
 """Modules of this folder in the order of the help; each has an `app`, and its docstring is what its help says."""
@@ -65,8 +64,7 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    quiet_libraries()
     try:
         app(arguments, prog_name="lep", standalone_mode=True)
     except DarumeruError as error:

@@ -14,7 +14,7 @@ from darumeru.errors import UserError
 from darumeru.extras import need
 from darumeru.files import sibling
 from darumeru.options import Command, with_options
-from lep.cli.terminal import fail, group, is_first, print_table, quiet_libraries, show, warn
+from lep.cli.terminal import fail, group, is_first, print_table, show, warn
 from lep.measure.held_out import HeldOut
 from lep.model.checkpoint import locate
 from lep.pipeline.adaptation import write_adaptation
@@ -48,7 +48,6 @@ def pretrain_command(
     ] = False,
 ) -> None:
     """See the module."""
-    quiet_libraries()
     how = settings_of(**settings)
     original = _original(what, how) if control else None
     output, given = Path(what["output"]), {key: what[key] for key in ("model", "corpus", "held_out")}

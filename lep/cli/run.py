@@ -13,7 +13,7 @@ from rich.text import Text
 
 from darumeru.errors import DarumeruError
 from darumeru.options import Command
-from lep.cli.terminal import group, print_table, progress, quiet_libraries, warn
+from lep.cli.terminal import group, print_table, progress, warn
 from lep.pipeline.cost import Estimate, estimate
 from lep.pipeline.execution import State, plan, run_recipe
 from lep.pipeline.recipe import load_recipe
@@ -45,7 +45,6 @@ def run_command(
     ] = "cpu",
 ) -> None:
     """See the module."""
-    quiet_libraries()
     console = Console(stderr=True)
     chosen = load_recipe(recipe, [*(changes or ()), *([f"corpus={json.dumps(corpus)}"] if corpus else [])])
     if dry_run:

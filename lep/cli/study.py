@@ -12,7 +12,7 @@ from rich.text import Text
 
 from darumeru.errors import UserError
 from darumeru.options import Command
-from lep.cli.terminal import group, print_table, progress, quiet_libraries, warn
+from lep.cli.terminal import group, print_table, progress, warn
 from lep.study.grid import read_grid
 from lep.study.plan import Plan, on_gpus, plan_study
 from lep.study.run import run_study
@@ -53,7 +53,6 @@ def study_command(
     ] = False,
 ) -> None:
     """See the module."""
-    quiet_libraries()
     chosen = read_grid(grid, changes or ())
     hours = None if budget is None else parse_hours(budget)
     count = parse_workers(workers)

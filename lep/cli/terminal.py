@@ -117,7 +117,6 @@ def progress(title: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    quiet_libraries()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
     with Bar(*columns, *times, console=Console(stderr=True), transient=True) as bar:
@@ -130,9 +129,11 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 def quiet_libraries() -> None:
-    """Switch the progress bars of libraries off; they would tear ours apart."""
+    """Silence libraries, before any is imported: their bars and notices would tear ours apart."""
     for bars in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(bars, "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def is_first() -> bool:

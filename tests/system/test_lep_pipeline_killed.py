@@ -1,6 +1,7 @@
 """A pipeline killed with SIGKILL resumes in the stage in which it was."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,7 +34,11 @@ def test_a_killed_pipeline_goes_on(inputs: Path, tmp_path: Path) -> None:
         "--until",
         "pretrain",
     ]
-    process = subprocess.Popen([*command, "--set", *changes], stderr=subprocess.DEVNULL)
+    bars = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS")
+    environment = {key: value for key, value in os.environ.items() if key not in bars}
+    told = tmp_path / "told"
+    with told.open("wb") as stderr:
+        process = subprocess.Popen([*command, "--set", *changes], stderr=stderr, env=environment)
     checkpoints = output / "base-ru" / "checkpoints"
     try:
         deadline = time.monotonic() + 120
@@ -44,6 +49,8 @@ def test_a_killed_pipeline_goes_on(inputs: Path, tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert "pretrain → base-ru" in told.read_text()
+    assert "it/s" not in told.read_text(), "libraries are told to be silent before they are imported"
     assert not (output / "base-ru" / "lep.json").exists()
     tokenizer = (output / "tokenizer" / "lep.json").stat().st_mtime_ns
     recipe = load_recipe(inputs / "recipe.yaml", [changes[0], "pretrain.save_steps=40", changes[2]])
