@@ -24,6 +24,8 @@ from support.tiny import make_model
 pytestmark = pytest.mark.xdist_group("browser")
 
 CHROMIUM = os.environ.get("DARUMERU_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 120_000
+"""Milliseconds for what takes a moment on a machine with nothing else to do."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -33,7 +35,7 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("PAGES NOT TESTED IN A BROWSER: no chromium ('apt-get install chromium', or set DARUMERU_CHROMIUM)")
     with sync.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
         yield chromium
         chromium.close()
 
@@ -74,6 +76,7 @@ class Watched:
 @pytest.fixture
 def watched(browser: Any) -> Iterator[Watched]:
     context = browser.new_context(viewport={"width": 1300, "height": 900}, locale="en-US")
+    context.set_default_timeout(PATIENCE)
     found = Watched(context.new_page())
     found.page.on("request", lambda r: found.requests.append(r.url))
     found.page.on("console", lambda m: found.faults.append(m.text) if m.type in ("error", "warning") else None)
@@ -95,14 +98,14 @@ def count(page: Any, selector: str, want: int) -> None:
     """Wait until so many elements are there (Playwright's wait_for_function would eval, which the page forbids)."""
     from playwright.sync_api import expect
 
-    expect(page.locator(selector)).to_have_count(want, timeout=60_000)
+    expect(page.locator(selector)).to_have_count(want, timeout=PATIENCE)
 
 
 def expect_text(page: Any, selector: str, want: str) -> None:
     """Wait until an element says so."""
     from playwright.sync_api import expect
 
-    expect(page.locator(selector)).to_contain_text(want, timeout=60_000)
+    expect(page.locator(selector)).to_contain_text(want, timeout=PATIENCE)
 
 
 def test_sort_search_filter_and_state_in_the_address(watched: Watched, folder: Path) -> None:
@@ -324,6 +327,7 @@ def test_an_open_board_follows_a_training_and_keeps_the_reader_s_place(browser: 
     record(0)
     stop = threading.Event()
     context = browser.new_context(viewport={"width": 1300, "height": 700}, locale="en-US")
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
@@ -471,6 +475,7 @@ def test_thinking_has_its_filter_its_figure_and_a_folded_thought(watched: Watche
 
 def test_a_phone_shows_cards_without_sideways_scrolling(browser: Any, folder: Path) -> None:
     context = browser.new_context(viewport={"width": 375, "height": 800}, locale="ru-RU")
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     site = folder / "site"
     run = next((site / "runs").glob("strong-*"))

@@ -44,7 +44,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(base: Path, corpus: Path
         env={**os.environ, "PYTHONPATH": "."},
     )
     at = random.Random().randint(8, 50)
-    history, deadline = killed / "history.jsonl", time.monotonic() + 120
+    history, deadline = killed / "history.jsonl", time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
         if history.is_file() and history.read_text().count("\n") >= at:
             break

@@ -79,7 +79,7 @@ def test_a_study_killed_three_times_ends_with_the_same_tables(inputs: Path, tmp_
             process.send_signal(signal.SIGKILL)
             process.wait()
         # Nobody is left behind.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while processes_of(output / "cells"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
