@@ -1,7 +1,7 @@
 """What an adaptation is worth, and what of it makes it so: SmolLM2 with Russian tokens, every way trained for the same time.
 
     python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8 | --steps 500] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
-        [--device cuda] [--dtype float32]
+        [--device cuda] [--dtype float32] [--write [FILE]]
     python benchmarks/adaptation.py --model DIR --output DIR --texts     # for the recipe smollm2-ru
     python benchmarks/adaptation.py --draw FILE.svg                      # the curves of the written results
 
@@ -11,7 +11,8 @@ languages, whole documents) and prose of authors whom the training texts lack. E
 on one core, `--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own
 vocabulary, trained for as long. Bits per byte are lower the better.
 
-Trainings lie in `--output`, and what is done there is not done again. The table goes to benchmarks/results/adaptation.json.
+Trainings lie in `--output`, and what is done there is not done again. `--write` puts the figures of what is done into
+benchmarks/results/adaptation.json, or into FILE there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from darumeru.files import write_text
 from lep.calibration.data import make_data
 from lep.initialisation.job import initialise
 from lep.model.manifest import read_manifest
@@ -161,7 +163,9 @@ def prepare(options: argparse.Namespace) -> None:
             initialise(options.model, place / "vocab", place / strategy, strategy=strategy)
 
 
-def train(way: str, seed: int, output: Path, options: argparse.Namespace, **more: str) -> dict[str, Any]:
+def train(
+    way: str, seed: int, output: Path, options: argparse.Namespace, *, held_out: bool = True, **more: str
+) -> dict[str, Any]:
     """Run `lep pretrain`; the manifest of its output."""
     strategy, changes = WAYS[way]
     place = options.output / "texts"
@@ -175,7 +179,8 @@ def train(way: str, seed: int, output: Path, options: argparse.Namespace, **more
         str(options.output / strategy if strategy else options.model),
     ]
     command += ["--corpus", str(place / "ru_train.jsonl"), "--output", str(output), "--original", str(options.model)]
-    command += ["--held-out", *(f"{name}={place / name}.jsonl" for name in HELD_OUT)]
+    if held_out:
+        command += ["--held-out", *(f"{name}={place / name}.jsonl" for name in HELD_OUT)]
     for name, value in settings.items():
         command += [f"--{name}", *value.format(texts=place).split()]
     environment = os.environ | {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // options.jobs, 1))}
@@ -195,13 +200,14 @@ def trained(job: tuple[str, int], options: argparse.Namespace) -> dict[str, Any]
         plan.parent.mkdir(exist_ok=True)
         plan.write_text(str(options.steps))
     if not plan.exists():
-        probe = train(way, seed, options.output / "probes" / name, options, **{"max-steps": "12", "warmup-steps": "1"})
+        few = {"max-steps": "8", "warmup-steps": "1", "logging-steps": "2"}
+        probe = train(way, seed, options.output / "probes" / name, options, held_out=False, **few)
         rate = probe["measures"]["tokens_per_second"]
         plan.parent.mkdir(exist_ok=True)
         plan.write_text(str(max(round(options.minutes * 60 * rate / (8 * 128)), 20)))
     steps = int(plan.read_text())
     every = {
-        "save-steps": str(math.ceil(steps / 6)),
+        "save-steps": str(math.ceil(steps / (6 if steps > 150 else 2))),  # where it is measured, too, which takes time
         "warmup-steps": str(math.ceil(steps / 20)),
         "save-total-limit": "2",
     }
@@ -300,7 +306,13 @@ def main() -> None:
     parser.add_argument("--add", type=int, default=4000, help="new tokens")
     parser.add_argument("--texts", action="store_true", help="only write the texts, into OUTPUT/texts")
     parser.add_argument("--draw", type=Path, metavar="FILE", help=f"only draw {RESULTS.name}")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const=RESULTS.name,
+        metavar="FILE",
+        help=f"write the figures to benchmarks/results/FILE [{RESULTS.name}]",
+    )
     options = parser.parse_args()
     if options.draw:
         draw(json.loads(RESULTS.read_text(encoding="utf-8")), options.draw)
@@ -314,12 +326,14 @@ def main() -> None:
     if options.texts:
         return
     jobs = [(way, seed) for seed in options.seeds for way in options.ways]
+    settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device", "dtype")}
+    results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda job: trained(job, options), jobs))
+        for result in pool.map(lambda job: trained(job, options), jobs):
+            results.append(result)
+            if options.write:
+                write_text(RESULTS.with_name(options.write), json.dumps(settings | {"runs": results}) + "\n")
     print("\n".join(rows_of(results)))
-    if options.write:
-        settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device", "dtype")}
-        RESULTS.write_text(json.dumps(settings | {"runs": results}) + "\n")
 
 
 if __name__ == "__main__":
