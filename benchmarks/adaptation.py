@@ -190,22 +190,23 @@ def train(
     return read_manifest(output) or {}
 
 
-def trained(job: tuple[str, int], options: argparse.Namespace) -> dict[str, Any]:
-    """Train one way with one seed for the given time; what came out."""
-    way, seed = job
-    name = way.replace(", ", "-").replace(" ", "_").replace("/", "_over_")
-    output = options.output / "trained" / f"{name}-{seed}"
-    plan = options.output / "trained" / f"{name}-{seed}.steps"
+def folder_of(way: str) -> str:
+    """Return the name of a way's folder."""
+    return way.replace(", ", "-").replace(" ", "_").replace("/", "_over_")
+
+
+def planned(way: str, options: argparse.Namespace) -> int:
+    """Return how many steps a way gets: those that fit into the given time, as a few of them say."""
     if options.steps:
-        plan.parent.mkdir(exist_ok=True)
-        plan.write_text(str(options.steps))
-    if not plan.exists():
-        few = {"max-steps": "8", "warmup-steps": "1", "logging-steps": "2"}
-        probe = train(way, seed, options.output / "probes" / name, options, held_out=False, **few)
-        rate = probe["measures"]["tokens_per_second"]
-        plan.parent.mkdir(exist_ok=True)
-        plan.write_text(str(max(round(options.minutes * 60 * rate / (8 * 128)), 20)))
-    steps = int(plan.read_text())
+        return int(options.steps)
+    few = {"max-steps": "8", "warmup-steps": "1", "logging-steps": "2"}
+    probe = train(way, 0, options.output / "probes" / folder_of(way), options, held_out=False, **few)
+    return max(round(options.minutes * 60 * probe["measures"]["tokens_per_second"] / (8 * 128)), 20)
+
+
+def trained(way: str, seed: int, steps: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one way with one seed; what came out."""
+    output = options.output / "trained" / f"{folder_of(way)}-{seed}"
     every = {
         "save-steps": str(math.ceil(steps / (6 if steps > 150 else 2))),  # where it is measured, too, which takes time
         "warmup-steps": str(math.ceil(steps / 20)),
@@ -325,11 +326,13 @@ def main() -> None:
     prepare(options)
     if options.texts:
         return
-    jobs = [(way, seed) for seed in options.seeds for way in options.ways]
     settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device", "dtype")}
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(lambda job: trained(job, options), jobs):
+        # All are timed before any is trained, so that they are timed alike.
+        steps = dict(zip(options.ways, pool.map(lambda way: planned(way, options), options.ways), strict=True))
+        jobs = [(way, seed, steps[way], options) for seed in options.seeds for way in options.ways]
+        for result in pool.map(trained, *zip(*jobs, strict=True)):
             results.append(result)
             if options.write:
                 write_text(RESULTS.with_name(options.write), json.dumps(settings | {"runs": results}) + "\n")
