@@ -16,6 +16,7 @@ from darumeru.errors import DarumeruError, UserError
 from lep import cli
 from lep.pipeline import estimate, load_recipe, plan, run_recipe
 from lep.pipeline.recipe import SCHEMA, SHIPPED, Top
+from lep.pipeline.stage import plain_settings
 from lep.pipeline.stages import pretrain, vocab
 from support.pipeline import make_inputs, texts, todo, words, write_recipe
 
@@ -81,6 +82,13 @@ def test_the_report_states_what_the_stages_measured(study: Path) -> None:
     board = json.loads((study / "leaderboard" / "table.json").read_text())
     assert board["baseline"] == "instruct (original)"
     assert len(board["rows"]) == 4
+
+
+def test_settings_are_told_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "en.jsonl"
+    file.touch()
+    told = plain_settings({"corpus": [str(file)], "replay": [f"{file}=0.2", "/lost/en.jsonl=0.2"], "prompt": "/a = b"})
+    assert told == {"corpus": ["en.jsonl"], "replay": ["en.jsonl=0.2", "/lost/en.jsonl=0.2"], "prompt": "/a = b"}
 
 
 def test_names_and_texts_are_no_markup(study: Path) -> None:
