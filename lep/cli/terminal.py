@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LONG = {"checks", "added_ids", "losses"}
 """Measures of a manifest that are not shown in full."""
 
-_NARROWEST = 12
+_NARROWEST = 8
 """Characters that a column of words is left with, however narrow the terminal is."""
 
 
