@@ -21,6 +21,7 @@ from lep.pipeline.stage import Model, Recipe, Step, plain_settings, source_of
 from lep.pipeline.stages import calibrate, chats, evaluate, init, instruct, pretrain, propagate, vocab
 from lep.pipeline.stages.pretrain import CONTROL
 from lep.pipeline.steps import models_of, steps_of
+from lep.pretraining.replay import parse_replay
 
 
 def write_report(recipe: Recipe, output: Path) -> Path:
@@ -187,7 +188,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         **recipe.top.model_dump(mode="json"),
         "vocab": {recipe[vocab].way: recipe[vocab].settings},
         "init": recipe[init],
-        "pretrain": recipe[pretrain].model_dump(mode="json"),
+        "pretrain": recipe[pretrain].model_dump(mode="json")
+        | {"replay": [part.name for part in parse_replay(recipe[pretrain].replay)]},
         "propagate": recipe[propagate],
         "calibrate": recipe[calibrate],
         "chats": recipe[chats],

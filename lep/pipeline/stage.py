@@ -266,9 +266,6 @@ def plain_settings(value: Any) -> Any:
         return {str(key): plain_settings(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_settings(item) for item in value]
-    if isinstance(value, str) and "=" in value:
-        file, _, share = value.rpartition("=")  # FILE=SHARE of texts that are replayed
-        value = f"{Path(file).name}={share}" if _is_path(file) else value
     return Path(value).name if _is_path(value) else value
 
 

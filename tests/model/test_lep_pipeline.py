@@ -14,9 +14,8 @@ import yaml
 
 from darumeru.errors import DarumeruError, UserError
 from lep import cli
-from lep.pipeline import estimate, load_recipe, plan, run_recipe
+from lep.pipeline import estimate, load_recipe, plan, report, run_recipe
 from lep.pipeline.recipe import SCHEMA, SHIPPED, Top
-from lep.pipeline.stage import plain_settings
 from lep.pipeline.stages import pretrain, vocab
 from support.pipeline import make_inputs, texts, todo, words, write_recipe
 
@@ -84,11 +83,11 @@ def test_the_report_states_what_the_stages_measured(study: Path) -> None:
     assert len(board["rows"]) == 4
 
 
-def test_settings_are_told_without_the_folders_of_this_machine(tmp_path: Path) -> None:
-    file = tmp_path / "en.jsonl"
-    file.touch()
-    told = plain_settings({"corpus": [str(file)], "replay": [f"{file}=0.2", "/lost/en.jsonl=0.2"], "prompt": "/a = b"})
-    assert told == {"corpus": ["en.jsonl"], "replay": ["en.jsonl=0.2", "/lost/en.jsonl=0.2"], "prompt": "/a = b"}
+def test_replayed_texts_are_told_without_the_folders_of_this_machine(inputs: Path) -> None:
+    file = inputs / "held-en.jsonl"
+    told = report._settings(load_recipe(inputs / "recipe.yaml", [f"pretrain.replay={file}=0.2"]))
+    assert told["pretrain"]["replay"] == ["held-en.jsonl=0.2"]
+    assert str(inputs) not in json.dumps(told)
 
 
 def test_names_and_texts_are_no_markup(study: Path) -> None:
