@@ -1,15 +1,16 @@
 """What an adaptation is worth, and what of it makes it so: SmolLM2 with Russian tokens, every way trained for the same time.
 
     python benchmarks/adaptation.py --model DIR --output DIR [--minutes 8 | --steps 500] [--seeds 0 1 2] [--ways NAME…] [--jobs 2]
-        [--device cuda] [--dtype float32] [--write [FILE]]
+        [--device cuda] [--dtype float32] [--speeds FILE] [--write [FILE]]
     python benchmarks/adaptation.py --model DIR --output DIR --texts     # for the recipe smollm2-ru
     python benchmarks/adaptation.py --draw FILE.svg                      # the curves of the written results
 
 DIR of `--model` holds SmolLM2-135M-Instruct. Needs the shared data folder (DARUMERU_SHARED). The training texts are Russian prose
 with a quarter of modern sentences and paragraphs, a mix of the same kind is replayed in English; held out are news (NTREX, both
 languages, whole documents) and prose of authors whom the training texts lack. Each way (`WAYS`) is a `lep pretrain` of its own,
-on one core, `--jobs` at a time; how many steps fit into `--minutes` is measured before. `control` is the model in its own
-vocabulary, trained for as long. Bits per byte are lower the better.
+on one core, `--jobs` at a time; how many steps fit into `--minutes` is measured before, and the speeds are written to
+OUTPUT/speeds.json: `--speeds` takes them from there, so that a GPU can train what fits into that time of two cores. `control` is
+the model in its own vocabulary, trained for as long. Bits per byte are lower the better.
 
 Trainings lie in `--output`, and what is done there is not done again. `--write` puts the figures of what is done into
 benchmarks/results/adaptation.json, or into FILE there.
@@ -195,13 +196,26 @@ def folder_of(way: str) -> str:
     return way.replace(", ", "-").replace(" ", "_").replace("/", "_over_")
 
 
-def planned(way: str, options: argparse.Namespace) -> int:
-    """Return how many steps a way gets: those that fit into the given time, as a few of them say."""
-    if options.steps:
-        return int(options.steps)
+def speed_of(way: str, options: argparse.Namespace) -> float:
+    """Return how many tokens a second a way trains here, as a few steps of it say."""
     few = {"max-steps": "8", "warmup-steps": "1", "logging-steps": "2"}
     probe = train(way, 0, options.output / "probes" / folder_of(way), options, held_out=False, **few)
-    return max(round(options.minutes * 60 * probe["measures"]["tokens_per_second"] / (8 * 128)), 20)
+    return float(probe["measures"]["tokens_per_second"])
+
+
+def planned(options: argparse.Namespace, pool: ThreadPoolExecutor) -> dict[str, int]:
+    """Return how many steps each way gets: those that fit into the given time.
+
+    All are timed before any is trained, so that they are timed alike.
+    """
+    if options.steps:
+        return dict.fromkeys(options.ways, options.steps)
+    if options.speeds:
+        speeds = json.loads(options.speeds.read_text(encoding="utf-8"))
+    else:
+        speeds = dict(zip(options.ways, pool.map(lambda way: speed_of(way, options), options.ways), strict=True))
+        write_text(options.output / "speeds.json", json.dumps(speeds, indent=1) + "\n")
+    return {way: max(round(options.minutes * 60 * speeds[way] / (8 * 128)), 20) for way in options.ways}
 
 
 def trained(way: str, seed: int, steps: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -304,6 +318,9 @@ def main() -> None:
         default="bfloat16",
         help="float32 where a processor lacks AVX512-BF16 or AMX",
     )
+    parser.add_argument(
+        "--speeds", type=Path, metavar="FILE", help="speeds.json of another machine, which sets the steps"
+    )
     parser.add_argument("--add", type=int, default=4000, help="new tokens")
     parser.add_argument("--texts", action="store_true", help="only write the texts, into OUTPUT/texts")
     parser.add_argument("--draw", type=Path, metavar="FILE", help=f"only draw {RESULTS.name}")
@@ -329,8 +346,7 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in ("minutes", "steps", "add", "device", "dtype")}
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        # All are timed before any is trained, so that they are timed alike.
-        steps = dict(zip(options.ways, pool.map(lambda way: planned(way, options), options.ways), strict=True))
+        steps = planned(options, pool)
         jobs = [(way, seed, steps[way], options) for seed in options.seeds for way in options.ways]
         for result in pool.map(trained, *zip(*jobs, strict=True)):
             results.append(result)
