@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.gpu_check.check import ROOT, Check, FailedError, Place, Verdict
+from benchmarks.gpu_check.check import ROOT, Check, FailedError, LacksError, Place, Verdict
 from benchmarks.gpu_check.checks import checks, make_model
 from darumeru.doctor import diagnose
 
@@ -45,6 +45,8 @@ def done(check: Check, place: Place, gpus: int) -> Row:
     began = time.perf_counter()
     try:
         found = check.run(place)
+    except LacksError as error:
+        return Row(check.name, check.expected, str(error), "skipped")
     except FailedError as error:
         return Row(check.name, check.expected, str(error), "FAILED", time.perf_counter() - began)
     except Exception as error:  # one check that breaks is a finding, not the end of the others

@@ -21,6 +21,10 @@ class FailedError(Exception):
     """A process of a check that ended with an error; its last words."""
 
 
+class LacksError(Exception):
+    """What a check lacks, where only running it shows that."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where checks work, and on what."""

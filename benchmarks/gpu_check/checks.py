@@ -7,10 +7,11 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_check.check import ROOT, Check, FailedError, Found, Place, answer_of, python
+from benchmarks.gpu_check.check import ROOT, Check, FailedError, Found, LacksError, Place, answer_of, python
 
 CPU_TOLERANCE, GPU_TOLERANCE, HALF_TOLERANCE = 2e-4, 5e-3, 0.5
 """Largest differences of a sum of log-probabilities: float32 in another order, on another device, and 16 bits."""
@@ -79,8 +80,11 @@ def loss_kernel(place: Place, name: str) -> Found:
     """A fused loss beside float32, and beside what chunks in bfloat16 lose."""
     chunks = answer_of("losses", "chunked")
     found = chunks if name == "chunked" else answer_of("losses", name)
-    taken = str(found["kernel"]).startswith(name)
-    ok = taken and all(found[key] <= max(3 * chunks[key], 0.02) for key in ("loss", "hidden", "weight", "rare"))
+    if not str(found["kernel"]).startswith(name):
+        raise LacksError(
+            f"the installed release is not used, {found['kernel']} is (lep/pretraining/kernels.py says why)"
+        )
+    ok = all(found[key] <= max(3 * chunks[key], 0.02) for key in ("loss", "hidden", "weight", "rare"))
     text = ", ".join(f"{key} {found[key]:.0e}" for key in ("loss", "hidden", "weight", "rare"))
     return Found(f"{found['kernel']}: {text}", ok, found)
 
@@ -129,6 +133,7 @@ def engine_speed(place: Place) -> Found:
     """Our engines beside stock lm-eval."""
     file = place.folder / "engines.json"
     given = ["--model", place.model] if place.model else []
+    given += ["--engines", "hf,vllm" if find_spec("vllm") else "hf"]
     python([ROOT / "benchmarks" / "engines.py", *given, "--output", file], timeout=3600)
     figures = json.loads(file.read_text())
     ratios: dict[str, list[float]] = {}

@@ -126,6 +126,7 @@ def new_tokens_written(
 
     # The model's own settings may sample or punish repetitions.
     end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
+    ends = frozenset([end] if isinstance(end, int) else end or ())
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -133,17 +134,21 @@ def new_tokens_written(
         eos_token_id=end,
         pad_token_id=tokenizer.eos_token_id,
     )
+    # All at once: a pass over one row takes a GPU, which waits for its next kernel, as long as a pass over many.
+    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    longest = max(map(len, encoded), default=0)
+    padding = [longest - len(ids) for ids in encoded]
+    ids = torch.tensor([[tokenizer.eos_token_id or 0] * left + ids for left, ids in zip(padding, encoded, strict=True)])
+    mask = torch.tensor([[0] * left + [1] * (longest - left) for left in padding])
+    with torch.no_grad():
+        rows = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings)[
+            :, longest:
+        ].tolist()
     new, written, found, possible = frozenset(new_ids), 0, 0, 0
-    for prompt in prompts:
-        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
-        with torch.no_grad():
-            answer = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                generation_config=settings,
-            )[0, ids.shape[1] :].tolist()
+    for row in rows:
+        answer = row[: next((at for at, token in enumerate(row, 1) if token in ends), len(row))]
         written += len(answer)
         found += sum(token in new for token in answer)
-        encoded = tokenizer(tokenizer.decode(answer), add_special_tokens=False)["input_ids"]
-        possible += sum(token in new for token in encoded)
+        again = tokenizer(tokenizer.decode(answer), add_special_tokens=False)["input_ids"]
+        possible += sum(token in new for token in again)
     return NewTokens(found / written if written else 0.0, found / possible if possible else None)

@@ -22,7 +22,7 @@ class Writer:
         self.answer = answer
 
     def generate(self, ids: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.cat([ids, torch.tensor([self.answer])], dim=1)
+        return torch.cat([ids, torch.tensor([self.answer] * len(ids))], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,16 @@ def test_who_writes_every_new_token_takes_all_chances(tokenizer: Any, tmp_path: 
     ids = tokenizer(" и в и")["input_ids"]
     found = new_tokens_written(Writer(ids), tokenizer, ["x"], set(ids))
     assert (found.share, found.taken) == (1.0, 1.0)
+
+
+def test_prompts_written_together_are_continued_as_each_alone(tokenizer: Any, tmp_path: Path) -> None:
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path / "model", chat=False)).eval()
+    prompts = ["и", "в доме было тихо, и никто не", "x y z"]
+    alone = []
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        alone.append(model.generate(ids, do_sample=False, max_new_tokens=48)[0, ids.shape[1] :].tolist())
+    new = {token for answer in alone for token in answer[::3]}
+    found = new_tokens_written(model, tokenizer, prompts, new)
+    written = sum(map(len, alone))
+    assert found.share == pytest.approx(sum(token in new for answer in alone for token in answer) / written)
