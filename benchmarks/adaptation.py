@@ -222,7 +222,7 @@ def trained(way: str, seed: int, steps: int, options: argparse.Namespace) -> dic
     """Train one way with one seed; what came out."""
     output = options.output / "trained" / f"{folder_of(way)}-{seed}"
     every = {
-        "save-steps": str(math.ceil(steps / (6 if steps > 150 else 2))),  # where it is measured, too, which takes time
+        "save-steps": str(math.ceil(steps / (6 if steps > 500 else 2))),  # where it is measured, too, which takes time
         "warmup-steps": str(math.ceil(steps / 20)),
         "save-total-limit": "2",
     }
