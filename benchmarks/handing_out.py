@@ -123,7 +123,7 @@ class Simulated:
     def comes(self) -> float | None:
         """Return when its next message is there; None where it has nothing to do."""
         if self._said is None and self._owed:
-            worker.time = self._own
+            worker.time = self._own  # type: ignore[attr-defined]
             began = time.thread_time()
             self._said = next(self._stream)
             self._clock.leave_out(time.thread_time() - began)

@@ -28,7 +28,7 @@ TEXT = "Прочитайте текст и ответьте на вопрос о
 
 def make_runs(folder: Path, runs: int, documents: int, distinct: int) -> None:
     """`runs` records, of which `distinct` differ in their samples."""
-    from synthetic import make_run
+    from support.synthetic import make_run
 
     from darumeru.files import file_sha256, fingerprint
 

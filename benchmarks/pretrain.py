@@ -151,7 +151,7 @@ def measure(way: str, place: Path, options: argparse.Namespace) -> dict[str, Any
         memory = Memory(gpu)
         trainable = prepare(model, way, source, new_ids=new_ids, compute=compute)
         trainer = PretrainTrainer(
-            trainable, arguments, source=source, rates=Rates(2e-4, 2e-4, 2e-4), start=0, stop=options.steps,
+            trainable, arguments, source=source, rates=Rates(2e-4, 2e-4, 2e-4, 2e-4), start=0, stop=options.steps,
             held_out=HeldOut({}, {}), train_dataset=Rows(place / "rows.npy", False), data_collator=Collator(0),
             callbacks=[meter],
         )  # fmt: skip

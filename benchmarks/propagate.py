@@ -130,7 +130,7 @@ def measure_ours(place: Path) -> dict[str, Any]:
     from lep.propagation.methods import conversion
 
     fits: list[dict[str, Any]] = []
-    real, real_sums = conversion.least_squares, matrices.conversion_sums
+    real, real_sums = conversion.least_squares, matrices.conversion_sums  # type: ignore[attr-defined]
     began: list[Clocks] = []
 
     def timed_sums(*arguments: Any) -> Any:
@@ -143,7 +143,7 @@ def measure_ours(place: Path) -> dict[str, Any]:
         np.save(place / f"map{len(fits)}.npy", fit.map)
         return fit
 
-    matrices.conversion_sums, conversion.least_squares = timed_sums, timed
+    matrices.conversion_sums, conversion.least_squares = timed_sums, timed  # type: ignore[attr-defined]
     clocks = Clocks()
     propagate(place / "base", place / "adapted", place / "instruct", place / "out", link=True, force=True)
     return {"command": clocks.read(), "fits": fits}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coverage import CATEGORIES, SUBJECTS
+from interval_coverage import CATEGORIES, SUBJECTS
 
 from darumeru.race.benchmark import RacedTask, blocks_of, raced_task, round_sizes
 from darumeru.scoring.aggregate import Aggregate, Floats, Table, category_mean, cluster_sum, mean
