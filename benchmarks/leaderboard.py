@@ -28,9 +28,8 @@ TEXT = "Прочитайте текст и ответьте на вопрос о
 
 def make_runs(folder: Path, runs: int, documents: int, distinct: int) -> None:
     """`runs` records, of which `distinct` differ in their samples."""
-    from support.synthetic import make_run
-
     from darumeru.files import file_sha256, fingerprint
+    from support.synthetic import make_run
 
     for number in range(runs):
         source = folder / f"run{number % distinct:04d}"
