@@ -74,12 +74,7 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "rows+lora, replay, shared map": ("mean", {**ROWS, **SHARED}),
     "rows+lora, replay, shared map, random": ("random", {**ROWS, **SHARED}),
     "rows+lora, replay, shared map, own head": ("mean", {**ROWS, **SHARED, "untie": ""}),
-    "rows+lora, replay, shared map, own head, rates x3": (
-        "mean",
-        {**ROWS, **SHARED, "untie": "", "learning-rate": "6e-3", "lora-learning-rate": "1.5e-3"},
-    ),
     "control": ("", {"train": "lora", **REPLAY}),
-    "control, rates x3": ("", {"train": "lora", **REPLAY, "lora-learning-rate": "1.5e-3"}),
     "chats": ("mean", {**ROWS, **SHARED, **CHATS}),
     "chats, no shared map": ("mean", {**ROWS, **CHATS}),
     "control, chats": ("", {"train": "lora", **CHATS}),

@@ -84,8 +84,8 @@ def loss_kernel(place: Place, name: str) -> Found:
         raise LacksError(
             f"the installed release is not used, {found['kernel']} is (lep/pretraining/kernels.py says why)"
         )
-    ok = all(found[key] <= max(3 * chunks[key], 0.02) for key in ("loss", "hidden", "weight", "rare"))
-    text = ", ".join(f"{key} {found[key]:.0e}" for key in ("loss", "hidden", "weight", "rare"))
+    ok = all(found[key] <= max(3 * chunks[key], 0.02) for key in ("loss", "hidden", "weight", "rare", "alone"))
+    text = ", ".join(f"{key} {found[key]:.0e}" for key in ("loss", "hidden", "weight", "rare", "alone"))
     return Found(f"{found['kernel']}: {text}", ok, found)
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.gpu_check.losses KERNEL      (cut-cross-entropy, liger-kernel, or chunked)
 
 Prints JSON: the kernel's name and the relative differences (norm of the difference over the norm) of loss, gradient of the
-hidden states and gradient of the weights; `rare` is that of the rows whose gradients are smallest, which a filter would drop.
+hidden states and gradient of the weights; `rare` is that of the rows whose gradients are smallest, which a filter would drop,
+`alone` that of the weights where hidden states need none (a head over frozen layers).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def main() -> None:
     name = kernel.name if kernel else kernels.PLAIN
     got = gradients(hidden.to(half), weight, targets, chunk=chunk)
     names = ("loss", "hidden", "weight", "rare")
-    print(json.dumps({"kernel": name, **dict(zip(names, map(relative, got, exact), strict=True))}))
+    found = dict(zip(names, map(relative, got, exact), strict=True))
+    found["alone"] = relative(alone(hidden.to(half), weight, targets, chunk), exact[2])
+    print(json.dumps({"kernel": name, **found}))
 
 
 def gradients(
@@ -44,6 +47,13 @@ def gradients(
     loss = linear_cross_entropy(hidden, weight, targets, chunk=chunk) / len(targets)
     to_hidden, to_weight = torch.autograd.grad(loss, [hidden, weight])
     return [loss.detach().float(), to_hidden.float(), to_weight.float(), to_weight[len(weight) // 2 :].float()]
+
+
+def alone(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk: int | None) -> torch.Tensor:
+    """Gradient of the weights where hidden states need none."""
+    weight = weight.detach().requires_grad_()
+    (linear_cross_entropy(hidden.detach(), weight, targets, chunk=chunk) / len(targets)).backward()
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad.float()
 
 
 def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:

@@ -66,10 +66,19 @@ def _liger() -> Kernel | None:
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss as Loss
     except ImportError:
         return None
-    return Kernel(
-        f"liger-kernel {_version('liger-kernel')}, float32 sums",
-        lambda h, w, t, bias, cap: Loss(reduction="sum", softcap=cap, accum_dtype=torch.float32)(w, h, t, bias),
-    )
+
+    def loss(
+        hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, bias: torch.Tensor | None, cap: float | None
+    ) -> torch.Tensor:
+        if torch.is_grad_enabled() and not hidden.requires_grad:
+            # Where they need no gradient (a head alone over frozen layers), Liger gives none to the weights either.
+            hidden = hidden.detach().requires_grad_()
+        result: torch.Tensor = Loss(reduction="sum", softcap=cap, accum_dtype=torch.float32)(
+            weight, hidden, targets, bias
+        )
+        return result
+
+    return Kernel(f"liger-kernel {_version('liger-kernel')}, float32 sums", loss)
 
 
 def _version(distribution: str) -> str:

@@ -76,6 +76,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
                 self.softcap = softcap
 
             def __call__(self, weight: Any, hidden: Any, targets: Any, bias: Any) -> Any:
+                if not hidden.requires_grad:  # as in 0.8.5: then it computes no gradient at all
+                    weight = weight.detach()
                 return plain(hidden, weight, targets, bias, self.softcap)
 
         module.LigerFusedLinearCrossEntropyLoss = Loss
@@ -125,6 +127,22 @@ def test_a_kernel_is_taken_only_with_settings_for_pretraining(
         targets = torch.randint(0, 20, (9,))
         wanted = plain(hidden, weight, targets, bias, 5.0)
         assert float(found.loss(hidden, weight, targets, bias, 5.0)) == pytest.approx(float(wanted))
+
+
+@pytest.mark.parametrize(("presets", "with_liger"), [((), True), (("cce_kahan_full_c",), False)])
+def test_a_head_alone_gets_its_gradient_from_a_kernel(
+    presets: tuple[str, ...], with_liger: bool, installed: Callable[..., None]
+) -> None:
+    installed(presets, with_liger)
+    found = fused_kernel(torch.device("cuda"), torch.bfloat16)
+    assert found is not None
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(9, 4), torch.randn(20, 4), torch.randint(0, 20, (9,))
+    got, wanted = weight.clone().requires_grad_(), weight.clone().requires_grad_()
+    found.loss(hidden, got, targets, None, None).backward()
+    plain(hidden, wanted, targets, None, None).backward()
+    assert got.grad is not None and wanted.grad is not None
+    assert torch.allclose(got.grad, wanted.grad)
 
 
 @pytest.mark.parametrize("native", [True, False])
