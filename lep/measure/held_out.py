@@ -124,6 +124,8 @@ def new_tokens_written(
     import torch
     from transformers import GenerationConfig
 
+    if not prompts:
+        return NewTokens(0.0, None)
     # The model's own settings may sample or punish repetitions.
     end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
     ends = frozenset([end] if isinstance(end, int) else end or ())
@@ -136,7 +138,7 @@ def new_tokens_written(
     )
     # All at once: a pass over one row takes a GPU, which waits for its next kernel, as long as a pass over many.
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    longest = max(map(len, encoded), default=0)
+    longest = max(map(len, encoded))
     padding = [longest - len(ids) for ids in encoded]
     ids = torch.tensor([[tokenizer.eos_token_id or 0] * left + ids for left, ids in zip(padding, encoded, strict=True)])
     mask = torch.tensor([[0] * left + [1] * (longest - left) for left in padding])
