@@ -1,6 +1,7 @@
 """Do two engines say the same of one model? Evaluates it with both and prints where their answers differ.
 
     python benchmarks/agreement.py --model DIR --data mini [--tasks …] [--limit N] [--dtype float32] [--output runs]
+    python benchmarks/agreement.py --runs RUN RUN        # two records that are there: of two machines, say
 
 Each engine runs in a process of its own. Choices and rankings are compared by the chosen label and by the largest difference
 of log-probabilities, texts by their tokens.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from darumeru.record.run import Run, load_run
+from darumeru.record.sample import Sample
 
 
 @dataclass
@@ -32,13 +34,13 @@ class Agreement:
     """What differs, in words."""
 
 
-def chosen(sample: dict[str, Any]) -> Any:
+def chosen(sample: Sample) -> Any:
     """What a model decided on a sample: label(s), best-ranked sentences, or the text."""
-    if sample["pred"] is not None:
-        return [sample["pred"], sample["extra"].get("pred_swapped")]
-    if "top" in sample["extra"]:
-        return sorted(sample["extra"]["top"])
-    return sample["requests"][0]["answer"].get("tokens", [])
+    if sample.pred is not None:
+        return [sample.pred, sample.extra.get("pred_swapped")]
+    if "top" in sample.extra:
+        return sorted(sample.extra["top"])
+    return sample.requests[0].answer.tokens
 
 
 def agreement(a: Run, b: Run) -> dict[str, Agreement]:
@@ -47,23 +49,23 @@ def agreement(a: Run, b: Run) -> dict[str, Agreement]:
     for task in a.tasks:
         result = found[task] = Agreement()
         for x, y in zip(a.samples(task), b.samples(task), strict=True):
-            if x["id"] != y["id"]:
+            if x.id != y.id:
                 raise SystemExit(f"{task}: the runs are of different samples")
             result.samples += 1
             result.same += chosen(x) == chosen(y)
-            for p, q in zip(x["requests"], y["requests"], strict=True):
-                if p["prompt"] != q["prompt"]:
-                    raise SystemExit(f"{task}/{x['id']}: the runs have different prompts")
-                pairs = zip(p["answer"].get("logprobs", ()), q["answer"].get("logprobs", ()), strict=True)
+            for p, q in zip(x.requests, y.requests, strict=True):
+                if p.prompt != q.prompt:
+                    raise SystemExit(f"{task}/{x.id}: the runs have different prompts")
+                pairs = zip(p.answer.logprobs, q.answer.logprobs, strict=True)
                 result.largest = max([result.largest, *(abs(u - v) for u, v in pairs)])
             if chosen(x) != chosen(y):
-                texts = [s["requests"][0]["answer"].get("text", "") for s in (x, y)]
+                texts = [s.requests[0].answer.text for s in (x, y)]
                 at = next((i for i, (u, v) in enumerate(zip(*texts, strict=False)) if u != v), min(map(len, texts)))
                 what = [
                     f"…{t[max(0, at - 20) : at + 40]!r}" if t else str(chosen(s))
                     for t, s in zip(texts, (x, y), strict=True)
                 ]
-                result.differing.append(f"{task}/{x['id']}: {what[0]} | {what[1]}")
+                result.differing.append(f"{task}/{x.id}: {what[0]} | {what[1]}")
     return found
 
 
@@ -86,7 +88,9 @@ def evaluate(engine: str, arguments: list[str]) -> Run:
 def main() -> None:
     """Evaluate with both engines and print the agreement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model")
+    what.add_argument("--runs", nargs=2, type=Path, metavar="RUN")
     parser.add_argument("--data", default="mini")
     parser.add_argument("--tasks")
     parser.add_argument("--limit")
@@ -100,15 +104,20 @@ def main() -> None:
         if getattr(options, name)
         for part in (f"--{name}", getattr(options, name))
     ]
-    a, b = (evaluate(engine, arguments) for engine in options.engines.split(","))
-    found = agreement(a, b)
+    runs = map(load_run, options.runs) if options.runs else (evaluate(e, arguments) for e in options.engines.split(","))
+    a, b = runs
+    report(agreement(a, b))
+    print(f"{Path(a.path)}\n{Path(b.path)}")
+
+
+def report(found: dict[str, Agreement]) -> None:
+    """Print the agreement."""
     print(f"{'task':<20}{'samples':>8}{'same':>6}{'largest difference of log-probabilities':>42}")
     for task, result in found.items():
         print(f"{task:<20}{result.samples:>8}{result.same:>6}{result.largest:>42.2e}")
     print(f"{'all':<20}{sum(r.samples for r in found.values()):>8}{sum(r.same for r in found.values()):>6}")
     for line in (line for result in found.values() for line in result.differing):
         print(line)
-    print(f"{Path(a.path)}\n{Path(b.path)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Every benchmark starts: what it imports is still there. Their figures are their own affair."""
 
+import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,3 +19,28 @@ def test_it_says_what_it_does(file: Path, monkeypatch: pytest.MonkeyPatch, capsy
         runpy.run_path(str(file), run_name="__main__")
     assert not end.value.code
     assert "usage:" in capsys.readouterr().out
+
+
+def test_agreement_names_the_samples_whose_answers_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, other = BENCHMARKS.parent / "leaderboards" / "runs" / "smollm2-135m-instruct-mini", tmp_path / "other"
+    shutil.copytree(record, other)
+    file = other / "samples" / "parus.jsonl"
+    first, *rest = file.read_text(encoding="utf-8").splitlines()
+    changed = json.loads(first)
+    changed["pred"] = {"1": "2", "2": "1"}[changed["pred"]]
+    changed["requests"][0]["answer"]["logprobs"][0] -= 0.5
+    file.write_text("\n".join([json.dumps(changed, ensure_ascii=False), *rest]) + "\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["agreement.py", "--runs", str(record), str(other)])
+    runpy.run_path(str(BENCHMARKS / "agreement.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
+    samples = {name.stem: len(name.read_text("utf-8").splitlines()) for name in (record / "samples").glob("*.jsonl")}
+    for task, number in samples.items():
+        assert rows[task][:2] == [str(number), str(number - (task == "parus"))]
+    assert float(rows["parus"][2]) == pytest.approx(0.5)
+    assert [line for line in printed.splitlines() if line.startswith("parus/")] == [
+        f"parus/{changed['id']}: {[{'1': '2', '2': '1'}[changed['pred']], changed['extra'].get('pred_swapped')]} | "
+        f"{[changed['pred'], changed['extra'].get('pred_swapped')]}"
+    ]
