@@ -134,7 +134,7 @@ class Simulated:
         """See `Remote.hear`."""
         self._clock.call_ray()
         said, self._said = self._said, None
-        return said
+        return said  # type: ignore[return-value]
 
     def end(self) -> None:
         """See `Remote.end`."""

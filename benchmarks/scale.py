@@ -228,7 +228,7 @@ def checkpoints(args: argparse.Namespace) -> None:
                 folder / "training", output=folder / "runs", once=True, settle=0.0, workers=workers, **asked
             )
             wall, count = time.perf_counter() - began, len(outcome.points)
-            engine = sum(run.scores.time.engine_seconds for run in find_runs(folder / "runs"))
+            engine = sum(run.scores.time.engine_seconds for run in find_runs(folder / "runs"))  # type: ignore[union-attr]
             tell(
                 part="checkpoints", workers=workers, count=count, seconds_each=wall / count, engine_each=engine / count
             )

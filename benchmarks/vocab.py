@@ -210,7 +210,7 @@ def rows_part(part: str, old: str, new: str, dim: int, place: Path) -> dict[str,
             ids = before.encode(text, add_special_tokens=False).ids
             for key, matrix in matrices.items():
                 if ids:
-                    result[key][index] = matrix[ids].float().mean(dim=0).to(torch.bfloat16)
+                    result[key][index] = matrix[ids].float().mean(dim=0).to(torch.bfloat16)  # type: ignore[index]
         save_file(result, place / "plain.safetensors")
         found = {"tokens": len(vocabulary.strings)}
     seconds = round(time.perf_counter() - started, 2)
