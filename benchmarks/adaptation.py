@@ -213,6 +213,10 @@ def planned(options: argparse.Namespace, pool: ThreadPoolExecutor) -> dict[str, 
         return dict.fromkeys(options.ways, options.steps)
     if options.speeds:
         speeds = json.loads(options.speeds.read_text(encoding="utf-8"))
+        if missing := [way for way in options.ways if way not in speeds]:
+            raise SystemExit(
+                f"{options.speeds} has no speed of {', '.join(missing)}. Time them with --time, or leave them out."
+            )
     else:
         speeds = dict(zip(options.ways, pool.map(lambda way: speed_of(way, options), options.ways), strict=True))
         write_text(options.output / "speeds.json", json.dumps(speeds, indent=1) + "\n")
@@ -321,6 +325,7 @@ def main() -> None:
         default="bfloat16",
         help="float32 where a processor lacks AVX512-BF16 or AMX",
     )
+    parser.add_argument("--time", action="store_true", help="only time the ways, and write OUTPUT/speeds.json")
     parser.add_argument(
         "--speeds", type=Path, metavar="FILE", help="speeds.json of another machine, which sets the steps"
     )

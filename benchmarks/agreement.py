@@ -46,11 +46,14 @@ def chosen(sample: Sample) -> Any:
 def agreement(a: Run, b: Run) -> dict[str, Agreement]:
     """Compare two runs sample by sample, by task."""
     found = {}
-    for task in a.tasks:
+    if not (both := [task for task in a.tasks if task in b.tasks]):
+        raise SystemExit("The runs have no task in common.")
+    for task in both:
         result = found[task] = Agreement()
-        for x, y in zip(a.samples(task), b.samples(task), strict=True):
-            if x.id != y.id:
-                raise SystemExit(f"{task}: the runs are of different samples")
+        samples = list(a.samples(task)), list(b.samples(task))
+        if [x.id for x in samples[0]] != [y.id for y in samples[1]]:
+            raise SystemExit(f"{task}: the runs are of different samples")
+        for x, y in zip(*samples, strict=True):
             result.samples += 1
             result.same += chosen(x) == chosen(y)
             for p, q in zip(x.requests, y.requests, strict=True):

@@ -122,6 +122,7 @@ def new_tokens_written(
         max_new_tokens: most tokens written after each prompt.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
 
     if not prompts:
@@ -137,17 +138,15 @@ def new_tokens_written(
         pad_token_id=tokenizer.eos_token_id,
     )
     # All at once: a pass over one row takes a GPU, which waits for its next kernel, as long as a pass over many.
-    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    longest = max(map(len, encoded))
-    padding = [longest - len(ids) for ids in encoded]
-    ids = torch.tensor([[tokenizer.eos_token_id or 0] * left + ids for left, ids in zip(padding, encoded, strict=True)])
-    mask = torch.tensor([[0] * left + [1] * (longest - left) for left in padding])
+    encoded = [torch.tensor(tokenizer(prompt)["input_ids"], device=model.device) for prompt in prompts]
+    ids, mask = (
+        pad_sequence(rows, batch_first=True, padding_side="left")
+        for rows in (encoded, [torch.ones_like(row) for row in encoded])
+    )
     with torch.no_grad():
-        rows = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings)[
-            :, longest:
-        ].tolist()
+        written_ids = model.generate(ids, attention_mask=mask, generation_config=settings)[:, ids.shape[1] :].tolist()
     new, written, found, possible = frozenset(new_ids), 0, 0, 0
-    for row in rows:
+    for row in written_ids:
         answer = row[: next((at for at, token in enumerate(row, 1) if token in ends), len(row))]
         written += len(answer)
         found += sum(token in new for token in answer)

@@ -1,10 +1,12 @@
 """Every benchmark starts: what it imports is still there. Their figures are their own affair."""
 
+import importlib.util
 import json
 import runpy
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +46,35 @@ def test_agreement_names_the_samples_whose_answers_differ(
         f"parus/{changed['id']}: {[{'1': '2', '2': '1'}[changed['pred']], changed['extra'].get('pred_swapped')]} | "
         f"{[changed['pred'], changed['extra'].get('pred_swapped')]}"
     ]
+
+
+def test_steps_of_an_adaptation_come_from_the_speeds_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("adaptation_benchmark", BENCHMARKS / "adaptation.py")
+    assert spec is not None and spec.loader is not None
+    adaptation: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(adaptation)
+    steps: dict[str, int] = {}
+
+    def trained(way: str, seed: int, count: int, options: Any) -> dict[str, Any]:
+        steps[way] = count
+        end = dict.fromkeys(adaptation.HELD_OUT, 1.0)
+        return {"way": way, "seed": seed, "curve": [end], "tokens_per_second": 1.0, "characters": 1}
+
+    monkeypatch.setattr(adaptation, "prepare", lambda options: options.output.mkdir(exist_ok=True))
+    monkeypatch.setattr(adaptation, "speed_of", lambda way, options: {"rows": 100.0, "control": 50.0}[way])
+    monkeypatch.setattr(adaptation, "trained", trained)
+
+    def run(*more: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["adaptation.py", "--model", "m", "--output", str(tmp_path / "out"), *more])
+        adaptation.main()
+
+    run("--ways", "rows", "control", "--time")
+    assert steps == {}
+    file = tmp_path / "out" / "speeds.json"
+    assert json.loads(file.read_text("utf-8")) == {"rows": 100.0, "control": 50.0}
+    run("--ways", "rows", "control", "--minutes", "1024", "--speeds", str(file))
+    assert steps == {"rows": 6000, "control": 3000}
+    with pytest.raises(SystemExit, match="no speed of matrices"):
+        run("--ways", "rows", "matrices", "--speeds", str(file))
